@@ -1,0 +1,1 @@
+"""Studies and speed measurements of dislab."""

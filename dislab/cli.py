@@ -1,0 +1,351 @@
+"""The command line: `dislab run`, `dislab evaluate`, `dislab leaderboard`, `dislab list`.
+
+What needs torch or scikit-learn is imported inside the commands, so that help is shown at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dislab.errors import DislabError, RunFailed
+from dislab.progress import say
+
+app = typer.Typer(
+    name="dislab",
+    help="Train disentangled representations, score them, and compare them in tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Metrics = Annotated[
+    str | None, typer.Option(metavar="NAME[,NAME…]", help="Scores to compute; by default all that apply.")
+]
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE.py", help="A file that registers metrics, models or datasets; may be repeated."
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FACTOR[,FACTOR…]", help="Factors whose combined value is a group; by default the dataset's."
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else the cache folder."),
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|official|rendered", help="Published images, or the same grid drawn by dislab."
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one.")]
+
+
+@app.command("run")
+def run_command(
+    model: Annotated[str, typer.Option(help="A model, see `dislab list models`.")] = "mlvae",
+    dataset: Annotated[str, typer.Option(help="A dataset, see `dislab list datasets`.")] = "shapes3d",
+    protocol: Annotated[
+        str,
+        typer.Option(metavar="quick|paper", help="quick: minutes on a CPU; paper: 300,000 steps, Adam 1e-4."),
+    ] = "quick",
+    steps: Annotated[int | None, typer.Option(help="Training steps, instead of the protocol's.")] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="0,1,2 | 0-9", help="Seeds; a leaderboard row aggregates them.")
+    ] = "0",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated."),
+    ] = None,
+    metrics: Metrics = None,
+    group_by: GroupBy = None,
+    source: Source = "auto",
+    device: Device = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per step, instead of the protocol's.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs and of leaderboard.csv.")] = Path("results"),
+    data_dir: DataDir = None,
+    plugin: Plugin = None,
+) -> None:
+    """Train a model on a dataset, score it, and add it to the leaderboard.
+
+    The same command goes on with a run that was interrupted, and does nothing twice.
+    """
+    numbers = parse_seeds(seeds)
+    given = parse_settings(set_ or [])
+    _load_plugins(plugin)
+    from dislab import leaderboard, runs
+
+    options = {
+        "protocol": protocol,
+        "steps": steps,
+        "batch_size": batch_size,
+        "metrics": _names(metrics),
+        "group_by": group_by,
+        "source": source,
+        "device": device,
+        "data_dir": data_dir,
+        "out": out,
+        "quiet": False,
+    }
+    finished, failure = [], None
+    for seed in numbers:
+        say(f"{model} on {dataset}, protocol {protocol}, seed {seed}")
+        try:
+            finished.append(runs.run(model, dataset, seed=seed, **options, **given))
+        except RunFailed as error:
+            failure = error
+            break
+    path = leaderboard.write_leaderboard(out)
+    if finished:
+        _print_scores(finished)
+        print("\n".join(["", *(f"run: {run.path}" for run in finished), f"leaderboard: {path}"]))
+    if failure:
+        raise failure
+
+
+@app.command("evaluate")
+def evaluate_command(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="A results folder, one run's folder, or a .npz file with the arrays codes, factors."
+        ),
+    ] = Path("results"),
+    metrics: Metrics = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draws, for a .npz file.")] = 0,
+    group_by: GroupBy = None,
+    plugin: Plugin = None,
+) -> None:
+    """Score codes: add scores to finished runs without training, or score a file of arrays."""
+    _load_plugins(plugin)
+    names = _names(metrics)
+    if target.is_dir():
+        if group_by:
+            raise DislabError(
+                "--group-by is for a .npz file: a run keeps the groups that it was trained with"
+            )
+        _evaluate_runs(target, names)
+    elif target.suffix == ".npz":
+        _evaluate_arrays(target, names, seed, group_by)
+    else:
+        raise DislabError(
+            f"'{target}' is neither a folder of runs nor a .npz file with the arrays codes and factors"
+        )
+
+
+@app.command("leaderboard")
+def leaderboard_command(
+    results: Annotated[Path, typer.Argument(help="A folder of runs.")] = Path("results"),
+    format_: Annotated[str, typer.Option("--format", metavar="table|csv|markdown|latex")] = "table",
+    rank_by: Annotated[
+        str, typer.Option(help="The score that orders the rows of a dataset, best first.")
+    ] = "mig",
+) -> None:
+    """Print the leaderboard of a results folder."""
+    from dislab import leaderboard
+
+    print(leaderboard.render(leaderboard.leaderboard(results, rank_by), format_), end="")
+
+
+class Kind(StrEnum):
+    models = "models"
+    datasets = "datasets"
+    metrics = "metrics"
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    plugin: Plugin = None,
+) -> None:
+    """List the models with their hyper-parameters, the datasets, or the metrics."""
+    _load_plugins(plugin)
+    from dislab import registry
+
+    entries = {"models": registry.MODELS, "datasets": registry.DATASETS, "metrics": registry.METRICS}[
+        kind.value
+    ]
+    for entry in entries:
+        print(f"{entry.name}: {entry.title}" + (f" ({entry.reference})" if entry.reference else ""))
+        if kind is Kind.models:
+            from dislab.hyperparameters import defaults
+
+            print("    --set " + ", ".join(f"{name}={value}" for name, value in defaults(entry.make).items()))
+        elif kind is Kind.metrics:
+            low, high = ("" if bound is None else f"{bound:g}" for bound in (entry.low, entry.high))
+            better = {"up": "higher is better", "down": "lower is better", "": "no better or worse"}[
+                entry.direction
+            ]
+            needs = f"; needs {', '.join(entry.needs)}" if entry.needs else ""
+            print(f"    range {low or 'unbounded'} to {high or 'unbounded'}; {better}{needs}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from "0,1,2", "0-9", or a mixture."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(last) >= int(first))):
+            raise DislabError(
+                f"--seeds is '{text}': write whole numbers such as 0,1,2 or a range such as 0-9"
+            )
+        seeds += range(int(first), int(last if dash else first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def parse_settings(texts: list[str]) -> dict[str, str]:
+    """Hyper-parameters from NAME=VALUE texts."""
+    given = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise DislabError(f"--set is '{text}': write NAME=VALUE, such as --set beta=8")
+        given[name.strip()] = value.strip()
+    return given
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _load_plugins(paths: list[Path] | None) -> None:
+    from dislab.registry import load_plugin
+
+    for path in paths or []:
+        load_plugin(path)
+
+
+def _evaluate_runs(folder: Path, names: list[str] | None) -> None:
+    from dislab import leaderboard, runs
+
+    if runs.is_finished(folder):
+        found, results = [runs.load(folder)], None
+    else:
+        found, results = runs.find_runs(folder), folder
+    if not found:
+        raise DislabError(f"there is no finished run in '{folder}'")
+    failures = []
+    for run in found:
+        say(f"{run.path}")
+        scores = run.add_scores(names, lambda name: say(f"  scoring {name}"))
+        for name, cause in (scores.left_out | scores.failed).items():
+            say(f"  {name} is left out: {cause}")
+        failures += [f"{name} ({cause}) in {run.path}" for name, cause in scores.failed.items()]
+    _print_scores(found, names)
+    if results:
+        print(f"\nleaderboard: {leaderboard.write_leaderboard(results)}")
+    if failures:
+        raise RunFailed(f"{len(failures)} score(s) could not be computed: {failures[0]}")
+
+
+def _evaluate_arrays(path: Path, names: list[str] | None, seed: int, group_by: str | None) -> None:
+    import zipfile
+
+    import numpy as np
+
+    import dislab
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("codes", "factors", "logvar") if key in file}
+            keys = ", ".join(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DislabError(f"'{path}' cannot be read as .npz: {error}") from None
+    if not {"codes", "factors"} <= set(arrays):
+        raise DislabError(
+            f"'{path}' needs the arrays codes [N, D] and factors [N, K]; it has {keys or 'none'}"
+        )
+    groups = group_by.split(",") if group_by else None
+    scores = dislab.evaluate(**arrays, metrics=names, seed=seed, group_by=groups)
+    _print_table([("score", "value")] + [(name, f"{value:.4f}") for name, value in scores.items()])
+    for name, cause in scores.left_out.items():
+        say(f"{name} is left out: {cause}")
+
+
+def _print_scores(finished: list, names: list[str] | None = None) -> None:
+    """The scores of runs that differ in their seed only, or of several configurations, a table each."""
+    from dislab import leaderboard
+
+    groups: dict[tuple, list] = {}
+    for run in finished:
+        groups.setdefault(leaderboard.row_key(run), []).append(run)
+    for key, runs in groups.items():
+        dataset, source, protocol, group_by, model, parameters = key
+        seeds = ", ".join(str(run.config["seed"]) for run in runs)
+        print(f"\n{model} on {dataset} ({source}), protocol {protocol}, grouped by {group_by}, seeds {seeds}")
+        print(f"{parameters}")
+        for name, value in runs[0].record["report"].items():
+            print(f"{name} = {value:.4g}")
+        frame = leaderboard.tabulate(runs)
+        columns = [c.removesuffix("_mean") for c in frame.columns if c.endswith("_mean")]
+        lines = [("score", "mean", "std", "95% interval", "")]
+        for name in columns:
+            if names is not None and not any(
+                name == asked or name.startswith(f"{asked}_") for asked in names
+            ):
+                continue
+            mean, std, half = (float(frame[f"{name}_{part}"].iloc[0]) for part in ("mean", "std", "ci95"))
+            spread = ("", "") if std != std else (f"{std:.4f}", f"{mean - half:.4f} to {mean + half:.4f}")
+            lines.append((name, f"{mean:.4f}", *spread, _direction_sign(name)))
+        _print_table(lines)
+        for name, cause in runs[0].scores.left_out.items():
+            print(f"{name} is left out: {cause}")
+
+
+def _direction_sign(score: str) -> str:
+    from dislab.registry import METRICS
+
+    words = {"up": "higher is better", "down": "lower is better"}
+    return next((words.get(entry.direction, "") for entry in METRICS if entry.name == score), "")
+
+
+def _print_table(lines: list[tuple[str, ...]]) -> None:
+    """Columns of text: on a terminal with rich, elsewhere plain and aligned."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*lines[0])
+        for line in lines[1:]:
+            table.add_row(*line)
+        Console().print(table)
+        return
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; every expected error is one line on standard error and an exit code."""
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except DislabError as error:
+        say(f"dislab: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("dislab: interrupted; the same command goes on from here")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        # Typer's own errors (an unknown option, a missing value) know how to say themselves in one line.
+        if not hasattr(error, "format_message"):
+            raise
+        say(f"dislab: {error.format_message()} (see dislab --help)")
+        return 2

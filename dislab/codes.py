@@ -1,0 +1,129 @@
+"""The code table: what a model says of every row of a dataset, and all that a metric ever sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dislab.errors import DislabError
+
+
+class CodeTable:
+    """Codes and factors of N rows, on the host.
+
+    Attributes
+    ----------
+    mean : float32 [N, D], mean of q(z|x) per row; a deterministic encoder's output.
+    logvar : float32 [N, D], log-variance of q(z|x), or None where the encoder gives none.
+    factors : int64 [N, K], ground-truth factor values per row.
+    names, sizes : K factor names and numbers of values.
+    blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)};
+        or empty.
+    labels : int64 [N], the class of each row's group (the value of the grouping factors), or None.
+    full_grid : whether the rows are every combination of factor values, each once.
+    ordered : whether `split` takes the rows in the given order instead of drawing them.
+    """
+
+    def __init__(
+        self,
+        mean: np.ndarray,
+        factors: np.ndarray,
+        *,
+        logvar: np.ndarray | None = None,
+        names: tuple[str, ...] | None = None,
+        sizes: tuple[int, ...] | None = None,
+        blocks: Mapping[str, slice] | None = None,
+        labels: np.ndarray | None = None,
+        full_grid: bool = False,
+        ordered: bool = False,
+    ):
+        self.mean = _codes("codes", mean)
+        self.factors = _factors(factors)
+        if len(self.mean) != len(self.factors):
+            raise DislabError(f"codes have {len(self.mean)} rows but factors have {len(self.factors)}")
+        self.logvar = None if logvar is None else _codes("logvar", logvar)
+        if self.logvar is not None and self.logvar.shape != self.mean.shape:
+            raise DislabError(f"logvar is {list(self.logvar.shape)} but codes are {list(self.mean.shape)}")
+        num_factors = self.factors.shape[1]
+        self.names = tuple(names or (f"factor_{k}" for k in range(num_factors)))
+        if len(self.names) != num_factors:
+            raise DislabError(f"{len(self.names)} factor names for {num_factors} columns of factors")
+        self.sizes = tuple(sizes or (int(column.max()) + 1 for column in self.factors.T))
+        self.blocks = dict(blocks or {})
+        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self.full_grid = full_grid
+        self.ordered = ordered
+        self._sorted: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __repr__(self) -> str:
+        return (
+            f"CodeTable({len(self)} rows, {self.mean.shape[1]} dimensions, factors {', '.join(self.names)})"
+        )
+
+    def split(
+        self, rng: np.random.Generator, num_train: int, num_test: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows for training and for testing a readout: int64 [num_train], [num_test].
+
+        A full grid is drawn from as the reference library does: independently, with replacement. Listed rows
+        are drawn without replacement, so that the two sets are disjoint; where there are fewer than num_train +
+        num_test, all are used in that proportion. An `ordered` table gives its first rows, then the next ones.
+        """
+        if self.full_grid and not self.ordered:
+            return rng.integers(len(self), size=num_train), rng.integers(len(self), size=num_test)
+        wanted = num_train + num_test
+        if len(self) < wanted:
+            num_train = max(1, len(self) * num_train // wanted)
+            num_test = len(self) - num_train if num_test else 0
+        rows = np.arange(len(self)) if self.ordered else rng.permutation(len(self))
+        return rows[:num_train], rows[num_train : num_train + num_test]
+
+    def sharing(self, rng: np.random.Generator, factor: int, rows: np.ndarray) -> np.ndarray:
+        """For each of the rows (any shape) a row drawn uniformly from those that share its factor value."""
+        order, first, count = self._sort(factor)
+        value = self.factors[rows, factor]
+        return order[first[value] + (rng.random(value.shape) * count[value]).astype(np.int64)]
+
+    def _sort(self, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The rows sorted by a factor's value, and where each value's rows begin and how many they are."""
+        if factor not in self._sorted:
+            values = self.factors[:, factor]
+            count = np.bincount(values, minlength=self.sizes[factor])
+            order = np.argsort(values, kind="stable")
+            self._sorted[factor] = order, np.concatenate([[0], np.cumsum(count)[:-1]]), count
+        return self._sorted[factor]
+
+
+def _codes(what: str, array) -> np.ndarray:
+    array = np.asarray(array)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiub":
+        raise DislabError(f"{what} must be an array of numbers [N, D], not {array.dtype} {list(array.shape)}")
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(array).all():
+        row, dimension = np.argwhere(~np.isfinite(array))[0]
+        raise DislabError(
+            f"{what} must be finite: dimension {dimension} is {array[row, dimension]} in row {row}"
+        )
+    return array
+
+
+def _factors(array) -> np.ndarray:
+    array = np.asarray(array)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or 0 in array.shape:
+        raise DislabError(f"factors must be an integer array [N, K], not {list(array.shape)}")
+    if array.dtype.kind not in "iub":
+        whole = array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.floor(array)).all()
+        if not whole:
+            raise DislabError(
+                f"factors must be whole numbers 0, 1, 2, … per factor, not {array.dtype} values"
+            )
+    array = array.astype(np.int64)
+    if array.min() < 0:
+        raise DislabError(f"factors must not be negative: column {int(np.argwhere(array < 0)[0][1])} is")
+    return array

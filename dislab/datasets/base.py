@@ -1,0 +1,214 @@
+"""What every dataset is: a factor space, and images by row; where its official files and its cache lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dislab.errors import DislabError, RunFailed
+from dislab.factors import FactorSpace
+from dislab.registry import DATASETS
+
+SOURCES = ("auto", "official", "rendered")
+
+
+class Dataset:
+    """Images by row, with known factors of variation.
+
+    Parameters
+    ----------
+    name : the registered name, with the variant where there is one (mpi3d_toy).
+    source : where the images come from: "official" or "rendered" (or "own" for a user's).
+    space : FactorSpace of the N rows.
+    image_shape : (C, H, W).
+    draw : function from rows, int64 tensor [B], to images, uint8 tensor [B, C, H, W] in 0..255, on one
+        device.
+    group_by : names of the factors whose combined value is a group, where the user does not choose.
+    held_out : rows kept from training and scored instead of all rows; None trains on and scores all rows.
+    file : the official file that was read, if any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        space: FactorSpace,
+        image_shape: tuple[int, int, int],
+        draw: Callable[[Tensor], Tensor],
+        group_by: Sequence[str],
+        held_out: np.ndarray | None = None,
+        file: Path | None = None,
+    ):
+        self.name, self.source, self.space, self.image_shape = name, source, space, image_shape
+        self.group_by = list(group_by)
+        self.file = file
+        self._draw = draw
+        self._held_out = held_out
+
+    def __len__(self) -> int:
+        return len(self.space)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name}, {self.source}, {len(self)} images {self.image_shape}, {self.space})"
+
+    def images(self, index) -> Tensor:
+        """Images uint8 [B, C, H, W] in 0..255 of the rows [B] (a tensor, an array or a list)."""
+        return self._draw(torch.as_tensor(index, dtype=torch.int64))
+
+    def train_rows(self) -> np.ndarray:
+        """Rows int64 that a model may be trained on."""
+        rows = np.arange(len(self))
+        return rows if self._held_out is None else np.setdiff1d(rows, self._held_out)
+
+    def evaluation_rows(self) -> np.ndarray:
+        """Rows int64 that are encoded and scored: the held-out ones, or all."""
+        return np.arange(len(self)) if self._held_out is None else self._held_out
+
+
+def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str = "cpu") -> Dataset:
+    """Open a dataset of the registry.
+
+    Parameters
+    ----------
+    name : a registered name, see `dislab list datasets`.
+    source : "official" reads the published file; "rendered" draws the same factor grid; "auto" is official
+        where the file is present, else rendered.
+    data_dir : where official files lie; else $DISLAB_DATA, else the user's cache folder.
+    device : where the images are stored and drawn.
+
+    Raises
+    ------
+    DislabError : the name or the source is unknown, or the official file is missing or not what it should be.
+    """
+    entry = DATASETS[name]
+    if source not in SOURCES:
+        raise DislabError(f"unknown source '{source}': choose {', '.join(SOURCES)}")
+    return entry.make(source=source, data_dir=data_dir, device=torch.device(device))
+
+
+def cache_folder() -> Path:
+    """Where drawn or decoded images are kept between runs: $DISLAB_CACHE, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("DISLAB_CACHE") or user_cache_path("dislab", appauthor=False))
+
+
+def find_file(name: str, file_names: Sequence[str], data_dir=None) -> Path | None:
+    """The first of the file names that exists in the data folder or in its sub-folder `name`, or None."""
+    folder = data_folder(data_dir)
+    for file_name in file_names:
+        for path in (folder / name / file_name, folder / file_name):
+            if path.is_file():
+                return path
+    return None
+
+
+def data_folder(data_dir=None) -> Path:
+    folder = Path(data_dir or os.environ.get("DISLAB_DATA") or cache_folder() / "data")
+    if data_dir and not folder.is_dir():
+        raise DislabError(f"data folder '{folder}' does not exist")
+    return folder
+
+
+def official_file(name: str, file_names: Sequence[str], source: str, data_dir=None) -> Path | None:
+    """The official file where `source` asks for it or allows it, None to use the rendered images."""
+    if source == "rendered":
+        return None
+    path = find_file(name, file_names, data_dir)
+    if path is None and source == "official":
+        place = data_folder(data_dir) / name / file_names[0]
+        raise DislabError(f"the official file of {name} is not there: put it at '{place}'")
+    return path
+
+
+def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndarray], None]) -> np.ndarray:
+    """A uint8 array from the cache folder, read through a memory map; made once by `make(array)`, which fills
+    it.
+
+    It is written beside its place and then moved there, so a cache file is always whole. Where the cache
+    folder cannot be written the array is made in memory.
+    """
+    path = cache_folder() / f"{file_name}.npy"
+    if path.is_file():
+        try:
+            array = np.load(path, mmap_mode="r")
+            if array.shape == shape and array.dtype == np.uint8:
+                return array
+        except (ValueError, OSError, EOFError):
+            pass  # not a whole array: made anew below
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{file_name}.", suffix=".part")
+        os.close(handle)
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+    except OSError:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        array = np.empty(shape, np.uint8)
+        make(array)
+        return array
+    try:
+        make(array)
+        array.flush()
+        del array
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise RunFailed(f"cannot write the cache file '{path}': {error.strerror or error}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")
+
+
+def source_digest(module) -> str:
+    """A short digest of a module's source, so that the cache keeps no images of another version."""
+    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:12]
+
+
+def stored_tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array as a tensor on the device; on the CPU it shares the array's memory (or its memory map)."""
+    if device.type == "cpu" and not array.flags.writeable:
+        import warnings
+
+        with warnings.catch_warnings():  # a read-only map is what is wanted: nothing here writes to images
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(array)
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def open_npz_member(path: Path, key: str, shape: tuple[int, ...], dtype=np.uint8):
+    """An open stream over the raw bytes of an array in a .npz file, so that it need not fit in memory.
+
+    Raises
+    ------
+    DislabError : not a .npz file, no such key, or another shape or type than the official one.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+        stream = archive.open(f"{key}.npy")
+        version = np.lib.format.read_magic(stream)
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        found_shape, fortran, found_dtype = read_header(stream)
+    except KeyError:
+        keys = ", ".join(sorted(name.removesuffix(".npy") for name in archive.namelist()))
+        raise DislabError(
+            f"'{path}' has no array '{key}' (it has {keys}): it is not the official file"
+        ) from None
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+        raise DislabError(f"'{path}' is not a whole .npz file: {error}") from None
+    if found_shape != shape or found_dtype != dtype or fortran:
+        raise DislabError(
+            f"'{path}': array '{key}' is {found_dtype} {list(found_shape)}, "
+            f"expected {np.dtype(dtype)} {list(shape)}"
+        )
+    return stream

@@ -1,0 +1,89 @@
+"""From a dataset and an encoder to a code table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from dislab.codes import CodeTable
+from dislab.datasets.base import Dataset
+from dislab.errors import DislabError
+from dislab.progress import Bar
+
+BATCH = 512
+
+
+def choose_rows(dataset: Dataset, max_rows: int | None, seed: int = 0) -> np.ndarray:
+    """The rows to score, int64: all of the dataset's evaluation rows, or so many drawn from them."""
+    rows = dataset.evaluation_rows()
+    if max_rows is None or max_rows >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, max_rows, replace=False))
+
+
+def encode(
+    encoder: Callable,
+    dataset: Dataset,
+    rows: np.ndarray,
+    *,
+    blocks: Mapping[str, slice] | None = None,
+    group_by: Sequence[str] | None = None,
+    quiet: bool = True,
+) -> CodeTable:
+    """Encode rows of a dataset once.
+
+    Parameters
+    ----------
+    encoder : callable from images float32 [B, C, H, W] in [0, 1] to codes [B, D], or to (mean, logvar) of
+        q(z|x).
+    rows : int64 [N], dataset rows; the table's rows are in their order.
+    blocks : named slices of the code dimensions.
+    group_by : factors whose combined value is the class of a row's group.
+
+    Raises
+    ------
+    DislabError : the encoder raises, or does not return codes [B, D].
+    """
+    labels = None if group_by is None else dataset.space.labels(group_by, rows)
+    mean = logvar = None
+    began = time.monotonic()
+    with torch.inference_mode(), Bar("encoding", len(rows), quiet=quiet) as bar:
+        for start in range(0, len(rows), BATCH):
+            images = dataset.images(rows[start : start + BATCH]).float().div_(255)
+            batch_mean, batch_logvar = _outputs(encoder(images), len(images))
+            if mean is None:
+                mean = np.empty((len(rows), batch_mean.shape[1]), np.float32)
+                logvar = None if batch_logvar is None else np.empty_like(mean)
+            done = start + len(images)
+            mean[start:done] = batch_mean
+            if logvar is not None:
+                logvar[start:done] = batch_logvar
+            bar.update(done, f"{done / (time.monotonic() - began):,.0f} images/s")
+    full_grid = dataset.space.is_grid and len(rows) == len(dataset.space)
+    return CodeTable(
+        mean,
+        dataset.space.factors(rows),
+        logvar=logvar,
+        names=dataset.space.names,
+        sizes=dataset.space.sizes,
+        blocks=blocks,
+        labels=labels,
+        full_grid=full_grid,
+    )
+
+
+def _outputs(returned, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    pair = returned if isinstance(returned, tuple) else (returned, None)
+    arrays = [
+        None if array is None else torch.as_tensor(array).detach().float().cpu().numpy() for array in pair[:2]
+    ]
+    for array in arrays:
+        if array is not None and (array.ndim != 2 or len(array) != count):
+            raise DislabError(
+                f"the encoder returned {list(array.shape)} for {count} images: "
+                f"it must return codes [{count}, D], or a pair (mean, logvar) of such arrays"
+            )
+    return arrays[0], arrays[1]

@@ -1,0 +1,213 @@
+"""Scores of a representation: `dislab.evaluate` for arrays and encoders, `score` for a code table."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from dislab.codes import CodeTable
+from dislab.errors import DislabError, RunFailed
+from dislab.registry import METRICS, Entry
+
+
+class Scores(dict):
+    """Score name -> float, an ordinary dict.
+
+    Attributes
+    ----------
+    details : what metrics returned that is not one number, such as a curve over k.
+    left_out : metric name -> why it does not apply to this table.
+    failed : metric name -> the error of a metric that was tried and failed.
+    """
+
+    def __init__(self, *values, details: Mapping | None = None, left_out: Mapping | None = None):
+        super().__init__(*values)
+        self.details = dict(details or {})
+        self.left_out = dict(left_out or {})
+        self.failed: dict[str, str] = {}
+
+    def to_frame(self):
+        """A pandas DataFrame with one row per score and the columns score, value."""
+        import pandas as pd
+
+        return pd.DataFrame({"score": list(self), "value": list(self.values())})
+
+
+def evaluate(
+    encoder: Callable | None = None,
+    *,
+    codes: np.ndarray | None = None,
+    factors: np.ndarray | None = None,
+    logvar: np.ndarray | None = None,
+    dataset=None,
+    metrics: Iterable[str] | None = None,
+    seed: int = 0,
+    shuffle: bool = True,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    factor_names: Sequence[str] | None = None,
+    blocks: Mapping[str, slice] | None = None,
+    group_by: str | Sequence[str] | None = None,
+    source: str = "auto",
+    data_dir=None,
+    device: str | None = None,
+    max_rows: int | None = None,
+) -> Scores:
+    """Score codes from any framework, or an encoder on a dataset of the registry.
+
+    Parameters
+    ----------
+    encoder : callable from images, float32 [B, C, H, W] in [0, 1], to codes [B, D]; it needs `dataset`.
+    codes, factors : float [N, D] and int [N, K], instead of an encoder.
+    logvar : float [N, D], log-variances of q(z|x) where the codes are means of Normals; optional.
+    dataset : a dataset's name, or a Dataset object.
+    metrics : names of scores; by default all that apply.
+    seed : decides every random draw.
+    shuffle : False takes the rows of `codes` in the given order, first num_train, then num_test; True samples
+        them.
+    num_train, num_test : points for the metrics that have them; by default each metric's published protocol.
+    factor_names : names of the columns of `factors`.
+    blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)}.
+    group_by : factor name(s) whose combined value is the class of the content and style scores; by default
+        the dataset's own, or the first column of `factors`.
+    source, data_dir, device : as for `dislab.load_dataset`.
+    max_rows : encode this many randomly chosen rows instead of the whole dataset.
+
+    Returns
+    -------
+    Scores : a dict of score name -> float.
+
+    Raises
+    ------
+    DislabError : a name is unknown, or the arrays are not what is described here.
+
+    Examples
+    --------
+    >>> import dislab, numpy as np
+    >>> factors = np.random.default_rng(0).integers(0, 4, size=(2000, 2))
+    >>> dislab.evaluate(codes=factors.astype(float), factors=factors, metrics=["mig"])["mig"] > 0.9
+    True
+    """
+    group_by = [group_by] if isinstance(group_by, str) else group_by
+    if encoder is not None:
+        if codes is not None or factors is not None or dataset is None:
+            raise DislabError(
+                "give an encoder with dataset=NAME, or codes=[N, D] with factors=[N, K]: not both"
+            )
+        table = _encode_dataset(encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by)
+    else:
+        if codes is None or factors is None:
+            raise DislabError(
+                "evaluate needs codes=[N, D] with factors=[N, K], or an encoder with dataset=NAME"
+            )
+        table = CodeTable(
+            codes, factors, logvar=logvar, names=factor_names, blocks=blocks, ordered=not shuffle
+        )
+        from dislab.factors import FactorSpace
+
+        space = FactorSpace(table.names, table.sizes, table.factors)
+        table.labels = space.labels(group_by or [table.names[0]])
+    given = {"num_train": num_train, "num_test": num_test}
+    scores = score(
+        table, metrics, seed, **{name: value for name, value in given.items() if value is not None}
+    )
+    for name, cause in scores.failed.items():
+        raise RunFailed(f"metric '{name}' failed: {cause}")
+    return scores
+
+
+def _encode_dataset(
+    encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by
+) -> CodeTable:
+    from dislab.datasets import load_dataset
+    from dislab.encoding import choose_rows, encode
+
+    if isinstance(dataset, str):
+        dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=device or "cpu")
+    rows = choose_rows(dataset, max_rows, seed)
+    return encode(encoder, dataset, rows, blocks=blocks, group_by=group_by or dataset.group_by)
+
+
+def score(
+    table: CodeTable,
+    metrics: Iterable[str] | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda name: None,
+    **protocol,
+) -> Scores:
+    """Scores of a code table.
+
+    A metric that does not apply to this table is left out, with the reason in `left_out`; one that raises is
+    noted in `failed`, and the others are still computed. Every metric draws from its own random stream, so a
+    score does not depend on which others were asked for. `protocol` values go to the metrics that have such
+    an argument.
+    """
+    entries = list(METRICS) if metrics is None else [METRICS[name] for name in metrics]
+    scores, returned = Scores(), {}
+    for entry in entries:
+        missing = _missing(entry, table)
+        if missing:
+            scores.left_out[entry.name] = missing
+            continue
+        function = entry.make
+        if function not in returned:
+            progress(entry.name)
+            try:
+                returned[function] = _call(entry, table, seed, protocol)
+            except Exception as error:
+                returned[function] = error
+        result = returned[function]
+        if isinstance(result, Exception):
+            known = isinstance(result, DislabError)
+            scores.failed[entry.name] = str(result) if known else f"{type(result).__name__}: {result}"
+            continue
+        _take(entry, result, scores)
+    return scores
+
+
+def _call(entry: Entry, table: CodeTable, seed: int, protocol: Mapping):
+    accepted = inspect.signature(entry.make).parameters
+    chosen = {name: value for name, value in protocol.items() if name in accepted}
+    stream = zlib.crc32(f"{entry.make.__module__.split('.')[-1]}.{entry.make.__qualname__}".encode())
+    return entry.make(table, np.random.default_rng([seed, stream]), **chosen)
+
+
+def _take(entry: Entry, result, scores: Scores) -> None:
+    """Add a metric's result to the scores: a number, or a mapping whose keys begin with the metric's name."""
+    if not isinstance(result, Mapping):
+        result = {entry.name: result}
+    if entry.name not in result:
+        scores.failed[entry.name] = f"returned {', '.join(map(repr, result))} but no '{entry.name}'"
+        return
+    for name, value in result.items():
+        if name != entry.name and not name.startswith(entry.name + "_"):
+            continue
+        if np.ndim(value):
+            scores.details[name] = np.asarray(value).tolist()
+        elif isinstance(value, (int, float, np.number)):
+            scores[name] = float(value)
+        else:
+            scores.failed[entry.name] = f"returned {name} = {value!r}, which is not a number"
+
+
+def _missing(entry: Entry, table: CodeTable) -> str | None:
+    """Why a metric does not apply to a table, or None."""
+    if "grid" in entry.needs and not table.full_grid:
+        return "it needs the full grid of factors"
+    if "two factors" in entry.needs and sum(len(np.unique(column)) > 1 for column in table.factors.T) < 2:
+        return "it needs at least two factors that vary"
+    if "variances" in entry.needs and table.logvar is None:
+        return "it needs the log-variances of q(z|x)"
+    if "groups" in entry.needs:
+        if table.labels is None:
+            return "it needs groups: say group_by"
+        counts = np.bincount(table.labels)
+        counts = counts[counts > 0]
+        if len(counts) < 2:
+            return "it needs at least two groups"
+        if counts.min() < 4:
+            return "it needs at least 4 rows in every group"
+    return None

@@ -1,0 +1,72 @@
+"""The factor space of a dataset: which row of the grid belongs to which factor values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dislab.registry import unknown_name
+
+
+class FactorSpace:
+    """Names and sizes of K factors of variation, and the rows that they index.
+
+    A full grid has one row per combination of factor values, in mixed-radix order with the last factor
+    fastest (the official order of dSprites, Shapes3D and MPI3D), so no labels are stored. A dataset without a
+    grid (MNIST) gives its `values` row by row.
+
+    Parameters
+    ----------
+    names : K factor names.
+    sizes : K numbers of values; factor k takes the values 0 .. sizes[k] - 1.
+    values : int array [N, K], or None for the full grid of prod(sizes) rows.
+    """
+
+    def __init__(self, names: Sequence[str], sizes: Sequence[int], values: np.ndarray | None = None):
+        self.names = tuple(names)
+        self.sizes = tuple(int(size) for size in sizes)
+        if len(self.names) != len(self.sizes):
+            raise ValueError(f"{len(self.names)} factor names but {len(self.sizes)} sizes")
+        if values is not None and (values.ndim != 2 or values.shape[1] != len(self.names)):
+            raise ValueError(f"values must be [N, {len(self.names)}], not {list(values.shape)}")
+        self._values = values
+
+    def __len__(self) -> int:
+        return int(np.prod(self.sizes)) if self._values is None else len(self._values)
+
+    def __repr__(self) -> str:
+        return (
+            "FactorSpace(" + ", ".join(f"{n} {s}" for n, s in zip(self.names, self.sizes, strict=True)) + ")"
+        )
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the rows are all combinations of factor values, each once."""
+        return self._values is None
+
+    def factors(self, rows) -> np.ndarray:
+        """Factor values int64 [B, K] of the rows [B]."""
+        rows = np.asarray(rows)
+        if self._values is not None:
+            return self._values[rows].astype(np.int64)
+        return np.stack(np.unravel_index(rows, self.sizes), axis=-1).astype(np.int64)
+
+    def rows(self, factors) -> np.ndarray:
+        """Rows int64 [B] of the factor values [B, K]; only a full grid has exactly one row for each."""
+        if not self.is_grid:
+            raise ValueError("only a full grid has exactly one row for each combination of factor values")
+        return np.ravel_multi_index(tuple(np.asarray(factors).T), self.sizes).astype(np.int64)
+
+    def columns(self, names: Sequence[str]) -> list[int]:
+        """Positions of the named factors; an unknown name is answered with the nearest one."""
+        for name in names:
+            if name not in self.names:
+                raise unknown_name("factor", name, self.names)
+        return [self.names.index(name) for name in names]
+
+    def labels(self, names: Sequence[str], rows=None) -> np.ndarray:
+        """One class label int64 [B] per row: the mixed-radix number of the named factors' values."""
+        columns = self.columns(names)
+        factors = self.factors(np.arange(len(self)) if rows is None else rows)
+        return np.ravel_multi_index(tuple(factors[:, columns].T), [self.sizes[c] for c in columns])

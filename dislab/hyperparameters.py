@@ -1,0 +1,87 @@
+"""A model's hyper-parameters, its constructor's keyword arguments: what they are, and checks of a user's."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import typing
+from collections.abc import Mapping
+
+from dislab.errors import DislabError
+from dislab.registry import Entry, unknown_name
+
+
+def defaults(model: type) -> dict[str, object]:
+    """Hyper-parameter name -> default. A constructor with **others also takes those of its base class."""
+    found: dict[str, object] = {}
+    for home in model.__mro__:
+        if "__init__" not in vars(home):
+            continue
+        parameters = inspect.signature(home.__init__).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                found.setdefault(parameter.name, parameter.default)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def resolve(entry: Entry, given: Mapping[str, object]) -> dict[str, object]:
+    """All hyper-parameters of a model: its defaults with the user's values, checked and converted.
+
+    Values may be texts from a command line ("8", "true"), which are read as the default's type.
+
+    Raises
+    ------
+    DislabError : a name is not the model's (the nearest is offered), or a value has the wrong type or is not
+        allowed.
+    """
+    values = defaults(entry.make)
+    choices = _choices(entry.make)
+    for name, value in given.items():
+        if name not in values:
+            raise unknown_name(f"hyper-parameter of {entry.name}", name, values)
+        values[name] = _convert(f"{entry.name}: {name}", value, values[name], choices.get(name))
+    return values
+
+
+def _choices(model: type) -> dict[str, tuple[str, ...]]:
+    """The values that arguments annotated as Literal[...] may take."""
+    choices: dict[str, tuple[str, ...]] = {}
+    for home in reversed(model.__mro__):
+        if "__init__" in vars(home) and home is not object:
+            try:
+                hints = typing.get_type_hints(home.__init__)
+            except (NameError, TypeError):  # annotations that only a type checker can read
+                continue
+            for name, hint in hints.items():
+                if typing.get_origin(hint) is typing.Literal:
+                    choices[name] = typing.get_args(hint)
+    return choices
+
+
+def _convert(what: str, value: object, default: object, choices: tuple[str, ...] | None) -> object:
+    if choices:
+        if value not in choices:
+            raise DislabError(f"{what} is {value!r}: choose {', '.join(choices)}")
+        return value
+    kind = type(default)
+    if kind is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if str(value).lower() not in words:
+            raise DislabError(f"{what} is {value!r}: it must be true or false")
+        return words[str(value).lower()]
+    if kind not in (int, float):
+        return value
+    wanted = "a number" if kind is float else "a whole number"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number != kind(number):
+        raise DislabError(f"{what} is {value!r}: it must be {wanted}")
+    # Sizes and counts start at 1, weights at 0, unless the default itself is below.
+    lowest = 1 if kind is int and default > 0 else 0
+    if number < lowest <= default:
+        raise DislabError(f"{what} is {value}: it must be {lowest} or more")
+    return kind(number)

@@ -1,0 +1,66 @@
+"""Plug-in estimates of entropy and mutual information between binned codes and factors, in nats."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def histogram_bins(codes: np.ndarray, num_bins: int = 20) -> np.ndarray:
+    """Bin index 0 .. num_bins - 1 of every code, int64 [N, D]: equally wide bins from each dimension's min to
+    its max.
+
+    A bin holds its left edge; the last one holds the maximum too. A constant dimension falls into one bin.
+    Edges are computed in the dtype of the codes, as `numpy.histogram` and with it disentanglement_lib does.
+
+    Parameters
+    ----------
+    codes : float or int [N, D].
+    num_bins : number of bins per dimension.
+    """
+    bins = np.zeros(codes.shape, dtype=np.int64)
+    for d, column in enumerate(codes.T):
+        low, high = column.min(), column.max()
+        if low < high:
+            edges = np.linspace(low, high, num_bins + 1, dtype=np.result_type(low, high, column))
+            bins[:, d] = np.searchsorted(edges[1:-1], column, side="right")
+    return bins
+
+
+def entropy(values: np.ndarray) -> np.ndarray:
+    """Entropy of every column, float64 [K] in nats: -Σ_a p_a ln p_a with p = counts / N.
+
+    Parameters
+    ----------
+    values : non-negative int [N, K].
+    """
+    shares = [np.unique(column, return_counts=True)[1] / len(column) for column in values.T]
+    return np.array([-(share * np.log(share)).sum() for share in shares])
+
+
+def mutual_information(bins: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mutual information of every column of bins with every column of values, float64 [D, K] in nats.
+
+    I = Σ_ab p_ab ln(p_ab / (p_a p_b)) from the contingency table of counts / N; no correction of its bias,
+    which is about (bins - 1)(values - 1) / 2N. Rounding below zero is clipped, as in scikit-learn's
+    `mutual_info_score`.
+
+    Parameters
+    ----------
+    bins : non-negative int [N, D], such as `histogram_bins` gives.
+    values : int [N, K], such as factors.
+    """
+    num_points, num_dims = bins.shape
+    num_bins = int(bins.max()) + 1
+    rows = bins + num_bins * np.arange(
+        num_dims
+    )  # every dimension has its own rows of one tall contingency table
+    information = np.empty((num_dims, values.shape[1]))
+    for k, column in enumerate(values.T):
+        distinct, value = np.unique(column, return_inverse=True)
+        size = num_dims * num_bins * len(distinct)
+        counts = np.bincount((rows * len(distinct) + value[:, None]).ravel(), minlength=size)
+        joint = counts.reshape(num_dims, num_bins, len(distinct)) / num_points
+        product = joint.sum(axis=2, keepdims=True) * joint.sum(axis=1, keepdims=True)
+        ratio = np.divide(joint, product, out=np.ones_like(joint), where=joint > 0)
+        information[:, k] = (joint * np.log(ratio)).sum(axis=(1, 2))
+    return information.clip(min=0)

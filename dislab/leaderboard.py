@@ -1,0 +1,163 @@
+"""Leaderboards: computed from finished run folders, one row per configuration, with spread over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dislab.errors import DislabError
+from dislab.registry import METRICS, unknown_name
+from dislab.runs import Run, find_runs
+from dislab.training import write_atomically
+
+KEY = ["dataset", "source", "protocol", "group_by", "model", "hyperparameters"]
+RANK_BY = "mig"
+FORMATS = ("table", "csv", "markdown", "latex")
+
+
+def leaderboard(out: str | Path = "results", rank_by: str = RANK_BY) -> pd.DataFrame:
+    """One row per (dataset, source, protocol, grouping, model, hyper-parameters) of the runs below a folder.
+
+    Columns: the key, `seeds`, `n` (number of seeds), and for each score its mean, std (ddof 1), n and ci95,
+    the half-width of the 95% interval of the mean (Student's t; empty for a single seed); then
+    `train_seconds` and `images_per_second` (means over seeds) and the device. Rows of one dataset, source and
+    protocol stand together, best first by the score `rank_by`.
+
+    Raises
+    ------
+    DislabError : the folder does not exist, or no run has the score `rank_by`.
+    """
+    if not Path(out).is_dir():
+        raise DislabError(f"results folder '{out}' does not exist")
+    return tabulate(find_runs(out), rank_by)
+
+
+def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
+    """The leaderboard of the given runs, see `leaderboard`."""
+    rows: dict[tuple, list[Run]] = {}
+    for run in runs:
+        rows.setdefault(row_key(run), []).append(run)
+    if not rows:
+        return pd.DataFrame(columns=[*KEY, "seeds", "n"])
+    names = _score_names(run for group in rows.values() for run in group)
+    if rank_by not in names and rank_by != RANK_BY:
+        raise unknown_name("score to rank by", rank_by, names)
+    frame = pd.DataFrame([_row(key, group, names) for key, group in rows.items()])
+    frame["ranked_by"] = rank_by
+    best = frame.get(f"{rank_by}_mean", pd.Series(np.nan, index=frame.index))
+    frame["_best"] = best if direction(rank_by) == "down" else -best
+    frame = frame.sort_values([*KEY[:3], "_best", *KEY[3:]], kind="stable", ignore_index=True)
+    return frame.drop(columns="_best")
+
+
+def row_key(run: Run) -> tuple[str, ...]:
+    """What two runs share that differ in the seed only, as texts in the order of KEY."""
+    config = run.config
+    parameters = " ".join(f"{name}={value}" for name, value in config["hyperparameters"].items())
+    protocol = config["protocol"]["name"]
+    return (
+        config["dataset"],
+        config["source"],
+        protocol,
+        "+".join(config["group_by"]),
+        config["model"],
+        parameters,
+    )
+
+
+def write_leaderboard(out: str | Path, rank_by: str = RANK_BY) -> Path:
+    """Compute the leaderboard of a results folder and write it to leaderboard.csv there."""
+    path = Path(out) / "leaderboard.csv"
+    write_atomically(path, leaderboard(out, rank_by).to_csv(index=False, float_format="%.6g").encode())
+    return path
+
+
+def direction(score: str) -> str:
+    """Whether "up" or "down" is better for a score; "up" for one whose metric is not registered here."""
+    for entry in METRICS:
+        if entry.name == score:
+            return entry.direction
+    return "up"
+
+
+def short_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The leaderboard for reading: `mean ± std` per score at k = 1, the key, and the number of seeds."""
+    table = frame[KEY].copy()
+    table["n"] = frame["n"]
+    main = {entry.name for entry in METRICS}
+    for column in frame.columns:
+        score = column.removesuffix("_mean")
+        if column.endswith("_mean") and score in main:
+            table[score] = [
+                "" if pd.isna(mean) else f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f} ± {std:.3f}"
+                for mean, std in zip(frame[column], frame[f"{score}_std"], strict=True)
+            ]
+    return table
+
+
+def render(frame: pd.DataFrame, style: str) -> str:
+    """The leaderboard as text: "csv" with every column, "table", "markdown" or "latex" for reading."""
+    if style == "csv":
+        return frame.to_csv(index=False, float_format="%.6g")
+    if style not in FORMATS:
+        raise unknown_name("format", style, FORMATS)
+    table = short_table(frame).astype(str)
+    if style == "table":
+        return table.to_string(index=False) + "\n"
+    if style == "markdown":
+        lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+        return "".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+        )
+    lines = [[_latex(cell) for cell in line] for line in [list(table.columns), *table.to_numpy().tolist()]]
+    head, *body = (" & ".join(line) + r" \\" for line in lines)
+    columns = "l" * len(KEY) + "r" * (len(table.columns) - len(KEY))
+    rules = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\hline",
+        head,
+        r"\hline",
+        *body,
+        r"\hline",
+        r"\end{tabular}",
+    ]
+    return "\n".join(rules) + "\n"
+
+
+def _latex(text: str) -> str:
+    for sign in ("\\", "_", "%", "&", "#"):
+        text = text.replace(sign, r"\textbackslash{}" if sign == "\\" else f"\\{sign}")
+    return text.replace("±", r"$\pm$")
+
+
+def _score_names(runs: Iterable[Run]) -> list[str]:
+    """All score names, the registered ones first and in the order of the registry."""
+    found = dict.fromkeys(name for run in runs for name in run.scores)
+    order = {entry.name: position for position, entry in enumerate(METRICS)}
+    return sorted(found, key=lambda name: (order.get(name, len(order)), name))
+
+
+def _row(key: tuple[str, ...], runs: list[Run], names: list[str]) -> dict:
+    from scipy.stats import t
+
+    runs = sorted(runs, key=lambda run: run.config["seed"])
+    row = dict(zip(KEY, key, strict=True))
+    row |= {"seeds": " ".join(str(run.config["seed"]) for run in runs), "n": len(runs)}
+    for name in names:
+        values = np.array([run.scores[name] for run in runs if name in run.scores])
+        count = len(values)
+        std = values.std(ddof=1) if count > 1 else np.nan
+        row[f"{name}_mean"] = values.mean() if count else np.nan
+        row[f"{name}_std"] = std
+        row[f"{name}_n"] = count
+        row[f"{name}_ci95"] = t.ppf(0.975, count - 1) * std / np.sqrt(count) if count > 1 else np.nan
+    timings = pd.DataFrame([run.record["timings"] for run in runs]).astype(float)
+    row["train_seconds"] = timings["train_seconds"].mean()
+    row["images_per_second"] = timings["train_images_per_second"].mean()
+    row["device"] = " ".join(sorted({run.record["environment"]["device"] for run in runs}))
+    row["report"] = json.dumps(runs[0].record["report"]) if runs[0].record["report"] else ""
+    return row

@@ -1,0 +1,62 @@
+"""Encoder and decoder networks: those of Locatello et al. 2019, and the ML-VAE paper's for MNIST."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from dislab.errors import DislabError
+
+NETWORKS = ("auto", "conv", "mlp")
+
+
+def choose_network(network: str, image_shape: tuple[int, int, int]) -> str:
+    """ "auto" is "conv" where the image can be halved four times (64 x 64), else "mlp" (MNIST's 28 x 28)."""
+    halves = all(side % 16 == 0 for side in image_shape[1:])
+    if network == "conv" and not halves:
+        raise DislabError(
+            f"network=conv needs image sides divisible by 16, not {image_shape[1:]}: use network=mlp"
+        )
+    return network if network != "auto" else "conv" if halves else "mlp"
+
+
+def make_encoder(network: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Sequential:
+    """Images [B, C, H, W] -> [B, outputs]."""
+    channels, height, width = image_shape
+    if network == "mlp":  # one hidden layer of 500 tanh units
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(math.prod(image_shape), 500), nn.Tanh(), nn.Linear(500, outputs)
+        )
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
+        *(nn.Conv2d(64, 64, 4, 2, 1), nn.ReLU()),
+        nn.Flatten(),
+        *(nn.Linear(64 * (height // 16) * (width // 16), 256), nn.ReLU()),
+        nn.Linear(256, outputs),
+    )
+
+
+def make_decoder(
+    network: str, image_shape: tuple[int, int, int], latents: int, channels: int
+) -> nn.Sequential:
+    """Codes [B, latents] -> [B, channels, H, W]."""
+    _, height, width = image_shape
+    if network == "mlp":
+        return nn.Sequential(
+            *(nn.Linear(latents, 500), nn.Tanh()),
+            nn.Linear(500, channels * height * width),
+            nn.Unflatten(1, (channels, height, width)),
+        )
+    rows, columns = height // 16, width // 16
+    return nn.Sequential(
+        *(nn.Linear(latents, 256), nn.ReLU()),
+        *(nn.Linear(256, 64 * rows * columns), nn.ReLU()),
+        nn.Unflatten(1, (64, rows, columns)),
+        *(nn.ConvTranspose2d(64, 64, 4, 2, 1), nn.ReLU()),
+        *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
+        *(nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()),
+        nn.ConvTranspose2d(32, channels, 4, 2, 1),
+    )

@@ -1,0 +1,52 @@
+"""Training protocols: how long, how fast, on how much. They are part of every leaderboard row's key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dislab.errors import DislabError
+from dislab.registry import unknown_name
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a model is trained and which rows are scored.
+
+    Attributes
+    ----------
+    name : "quick" or "paper"; settings changed by the user are added to it, as in "quick+steps=100".
+    steps : training steps.
+    learning_rate : of Adam, with betas (0.9, 0.999).
+    batch_size : images per step.
+    rows : number of randomly chosen rows that are encoded and scored; None is all.
+    """
+
+    name: str
+    steps: int
+    learning_rate: float
+    batch_size: int
+    rows: int | None
+
+
+PROTOCOLS = {
+    # Made for two CPU cores and a few minutes: a ten times larger learning rate makes up for few steps, and a
+    # random sample of the grid stands for it in the scores.
+    "quick": Protocol("quick", steps=1500, learning_rate=1e-3, batch_size=64, rows=50_000),
+    # Locatello et al. 2019, table 1 of the appendix.
+    "paper": Protocol("paper", steps=300_000, learning_rate=1e-4, batch_size=64, rows=None),
+}
+
+
+def choose_protocol(name: str, *, steps: int | None = None, batch_size: int | None = None) -> Protocol:
+    """The named protocol with the user's changes, which its name then records."""
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+    protocol = PROTOCOLS[name]
+    if steps is not None and steps < 0:
+        raise DislabError(f"--steps is {steps}: it must be 0 (an untrained model) or more")
+    if batch_size is not None and batch_size < 2:
+        raise DislabError(f"--batch-size is {batch_size}: it must be 2 or more")
+    given = {"steps": steps, "batch_size": batch_size}
+    changes = {key: value for key, value in given.items() if value not in (None, getattr(protocol, key))}
+    name = "".join([protocol.name, *(f"+{key}={value}" for key, value in changes.items())])
+    return replace(protocol, name=name, **changes)

@@ -1,0 +1,215 @@
+"""Registries of models, datasets and metrics: built-in files, installed packages and plug-in files."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dislab.errors import DislabError
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
+    """The error for a name that is not known: it offers the nearest one, or lists all."""
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if nearest:
+        return DislabError(f"unknown {kind} '{name}': did you mean '{nearest[0]}'?")
+    return DislabError(f"unknown {kind} '{name}': known are {', '.join(known) or 'none'}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a model, a dataset or a metric says of itself beside its code.
+
+    Attributes
+    ----------
+    name : the name on the command line and in tables.
+    make : the class or function that was registered.
+    title, reference : one line each; the reference is the paper or the page where it is defined.
+    low, high, direction : a metric's range and whether "up" or "down" is better ("" where neither is).
+    needs : what a metric needs of a code table: any of "grid", "two factors", "groups", "variances".
+    """
+
+    name: str
+    make: Callable
+    title: str = ""
+    reference: str = ""
+    low: float | None = None
+    high: float | None = None
+    direction: str = ""
+    needs: tuple[str, ...] = ()
+
+
+class Registry:
+    """Entries by name. Built-in modules and installed packages are imported at the first look-up.
+
+    An installed package joins through an entry point of the group `package` (dislab.models, dislab.datasets
+    or dislab.metrics) that names a module; importing the module registers what it defines.
+    """
+
+    def __init__(self, kind: str, package: str):
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry] = {}
+        self._loaded = False
+
+    def register(self, name: str, **metadata) -> Callable:
+        def add(make: Callable) -> Callable:
+            before = self._entries.get(name)
+            if before is not None and _home(before.make) != _home(make):
+                raise DislabError(
+                    f"{self.kind} '{name}' is registered twice: {_home(before.make)}, {_home(make)}"
+                )
+            document = (make.__doc__ or "").strip()
+            metadata.setdefault("title", document.splitlines()[0] if document else "")
+            self._entries[name] = Entry(name, make, **metadata)
+            return make
+
+        return add
+
+    def __getitem__(self, name: str) -> Entry:
+        self._load()
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def __iter__(self):
+        self._load()
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        for point in importlib.metadata.entry_points(group=self.package):
+            try:
+                point.load()
+            except DislabError:
+                raise
+            except Exception as error:
+                raise DislabError(
+                    f"the installed plug-in '{point.value}' does not import: {error}"
+                ) from error
+
+
+def _home(make: Callable) -> str:
+    """The file and name of a class or function: loading a file again replaces its own entries, not
+    another's."""
+    code = getattr(make, "__code__", None)
+    file = (
+        code.co_filename if code else getattr(sys.modules.get(make.__module__), "__file__", make.__module__)
+    )
+    return f"{make.__qualname__} in {file}"
+
+
+MODELS = Registry("model", "dislab.models")
+DATASETS = Registry("dataset", "dislab.datasets")
+METRICS = Registry("metric", "dislab.metrics")
+
+
+def register_model(name: str, *, title: str | None = None, reference: str = "") -> Callable:
+    """Register a model class: a torch.nn.Module as `dislab.models.vae.VAE` shows it.
+
+    Its constructor takes the image shape (C, H, W) and its hyper-parameters as keyword-only arguments with
+    defaults; `dislab run --set name=value` is checked against them.
+    """
+    return MODELS.register(name, **_given(title=title), reference=reference)
+
+
+def register_dataset(name: str, *, title: str | None = None, reference: str = "") -> Callable:
+    """Register a dataset: a callable (source, data_dir, device) -> `dislab.datasets.base.Dataset`."""
+    return DATASETS.register(name, **_given(title=title), reference=reference)
+
+
+def register_metric(
+    name: str,
+    *,
+    title: str | None = None,
+    reference: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    direction: str = "up",
+    needs: Iterable[str] = (),
+) -> Callable:
+    """Register a metric: a function of (table, rng), a `dislab.CodeTable` and a numpy Generator.
+
+    It returns a float, or a mapping with a value under its own name (and any related ones, such as a curve
+    over k as a list). Several names may share one function by stacking decorators: it is then called once.
+    Keyword arguments of the function with defaults are its protocol (`num_train=10_000`); `dislab.evaluate`
+    passes those it is given.
+
+    Parameters
+    ----------
+    name : the score's name in tables.
+    title, reference : one line each; without a title the docstring's first line is taken.
+    low, high : the range of the score, None where it has no bound.
+    direction : "up" or "down" is better, "" where neither is.
+    needs : any of "grid", "two factors", "groups", "variances"; a table without it is left out with a clear
+        line.
+    """
+    unknown = set(needs) - {"grid", "two factors", "groups", "variances"}
+    if unknown or direction not in ("up", "down", ""):
+        raise DislabError(
+            f"metric '{name}': needs={sorted(needs)}, direction={direction!r} are not understood"
+        )
+    return METRICS.register(
+        name,
+        **_given(title=title),
+        reference=reference,
+        low=low,
+        high=high,
+        direction=direction,
+        needs=tuple(needs),
+    )
+
+
+def _given(**values) -> dict:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def load_plugin(path: str | Path) -> None:
+    """Import a plug-in file, so that what it registers can be named.
+
+    Raises
+    ------
+    DislabError : the file does not exist or does not import; the message names the file, the line and the
+        cause.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DislabError(f"plug-in file '{path}' does not exist")
+    name = f"dislab_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise DislabError(f"plug-in '{path}' is not a Python file (.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except DislabError:
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        line = getattr(error, "lineno", None) or _line_within(error, path)
+        place = f"{path}, line {line}" if line else f"{path}"
+        raise DislabError(f"plug-in {place} does not import: {type(error).__name__}: {error}") from error
+
+
+def _line_within(error: BaseException, path: Path) -> int | None:
+    """The last line of `path` in the error's traceback."""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line

@@ -1,0 +1,373 @@
+"""A run: train, encode, score, into one folder that is a result only once its run.json is there.
+
+results/shapes3d-rendered/quick/mlvae-1a2b3c/seed0/
+    checkpoint.safetensors   parameters, optimiser and random state, while training
+    model.safetensors        the trained parameters
+    codes.safetensors        the code table
+    history.csv              loss terms over the steps
+    *.png                    pictures
+    run.json                 configuration, environment, timings, scores: written last
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import dislab
+from dislab import hyperparameters as hyper
+from dislab.batches import Batches
+from dislab.codes import CodeTable
+from dislab.datasets.base import Dataset, load_dataset
+from dislab.encoding import choose_rows, encode
+from dislab.errors import DislabError, RunFailed
+from dislab.evaluation import Scores, score
+from dislab.progress import say
+from dislab.protocols import choose_protocol
+from dislab.registry import METRICS, MODELS
+from dislab.training import train, write_atomically
+
+FORMAT = 1
+
+
+class Run:
+    """A finished run on disk.
+
+    Attributes
+    ----------
+    path : the run's folder.
+    record : the content of run.json.
+    scores : Scores.
+    codes : CodeTable of the scored rows (read when first used).
+    model : the trained torch.nn.Module, on the CPU, in evaluation mode (read when first used).
+    history : pandas DataFrame, loss terms by step.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.record = _read_record(self.path)
+        if self.record is None:
+            raise DislabError(f"'{path}' is not a finished run: it has no whole run.json")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {len(self.scores)} scores)"
+
+    @property
+    def config(self) -> dict:
+        return self.record["config"]
+
+    @cached_property
+    def scores(self) -> Scores:
+        return Scores(self.record["scores"], details=self.record["details"], left_out=self.record["left_out"])
+
+    @cached_property
+    def codes(self) -> CodeTable:
+        return _read_codes(self.path / "codes.safetensors")
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        from safetensors.torch import load_file
+
+        model = _make_model(self.config, tuple(self.record["image_shape"]))
+        model.load_state_dict(load_file(self.path / "model.safetensors"))
+        return model.eval()
+
+    @cached_property
+    def history(self):
+        import pandas as pd
+
+        return pd.read_csv(self.path / "history.csv")
+
+    def add_scores(self, metrics: Iterable[str] | None = None, progress=lambda name: None) -> Scores:
+        """Compute the named scores (by default all) that this run lacks, and write them to its run.json.
+
+        Returns the scores of this call, with `failed` for those that could not be computed.
+        """
+        names = [entry.name for entry in METRICS] if metrics is None else list(metrics)
+        missing = [name for name in names if METRICS[name].name not in self.scores]
+        new = score(self.codes, missing, self.config["seed"], progress)
+        if new or new.left_out:
+            self.record["scores"] |= new
+            self.record["details"] |= new.details
+            self.record["left_out"] |= new.left_out
+            del self.scores
+            _write_record(self.path, self.record)
+        return new
+
+
+def run(
+    model: str = "mlvae",
+    dataset: str | Dataset = "shapes3d",
+    *,
+    protocol: str = "quick",
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    metrics: Iterable[str] | None = None,
+    group_by: str | Sequence[str] | None = None,
+    source: str = "auto",
+    device: str | None = None,
+    data_dir: str | Path | None = None,
+    out: str | Path = "results",
+    quiet: bool = True,
+    **hyperparameters,
+) -> Run:
+    """Train a model, encode the dataset and score the codes.
+
+    A run that was interrupted goes on from its last checkpoint to the same result; one that is finished is
+    read
+    from disk, and only scores that it lacks are computed.
+
+    Parameters
+    ----------
+    model, dataset : registered names (or a Dataset object).
+    protocol : "quick" (minutes on a CPU) or "paper" (Locatello et al. 2019).
+    steps, batch_size : instead of the protocol's.
+    seed : decides initialisation, batches, noise and the metrics' draws.
+    metrics : names of the scores to compute; by default all that apply.
+    group_by : factor name(s), as a list or "a,b", whose combined value makes a group; by default the
+        dataset's own.
+    source, data_dir : see `dislab.load_dataset`.
+    device : "cpu", "cuda", …; by default CUDA where there is a GPU.
+    out : folder of all runs.
+    quiet : show no progress.
+    hyperparameters : the model's own.
+
+    Raises
+    ------
+    DislabError : a name or a value is wrong.
+    RunFailed : the training or a metric failed; what was computed before is kept.
+    """
+    entry = MODELS[model]
+    chosen = choose_protocol(protocol, steps=steps, batch_size=batch_size)
+    values = hyper.resolve(entry, hyperparameters)
+    names = None if metrics is None else [METRICS[name].name for name in metrics]
+    place = choose_device(device)
+    if not isinstance(seed, int) or seed < 0:
+        raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
+    out = writable_folder(out)
+    if isinstance(dataset, str):
+        dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=str(place))
+        origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
+        say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
+    group_by = group_by.split(",") if isinstance(group_by, str) else list(group_by or dataset.group_by)
+    dataset.space.columns(group_by)
+    config = {
+        "dataset": dataset.name,
+        "source": dataset.source,
+        "protocol": asdict(chosen),
+        "model": model,
+        "hyperparameters": values,
+        "changed": {
+            name: value for name, value in values.items() if value != hyper.defaults(entry.make)[name]
+        },
+        "group_by": group_by,
+        "seed": seed,
+    }
+    path = run_folder(out, config)
+    if is_finished(path):
+        say(f"finished before, nothing is trained (delete the folder to train again): {path}", quiet)
+        finished = Run(path)
+        return _checked(finished, finished.add_scores(names, lambda name: say(f"scoring {name}", quiet)))
+
+    _prepare(path)
+    network = _make_model(config, dataset.image_shape).to(place)
+    batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
+    history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
+    history.write_csv(path / "history.csv")
+
+    began = time.monotonic()
+    rows = choose_rows(dataset, chosen.rows)
+    table = encode(network.encode, dataset, rows, blocks=network.blocks, group_by=group_by, quiet=quiet)
+    encoded = time.monotonic()
+    scores = score(table, names, seed, lambda name: say(f"scoring {name}", quiet))
+    scored = time.monotonic()
+
+    from safetensors.torch import save
+
+    from dislab.pictures import draw_pictures
+
+    parameters = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    write_atomically(path / "model.safetensors", save(parameters))
+    _write_codes(path / "codes.safetensors", table, rows)
+    draw_pictures(path, network, dataset, table, rows)
+    images = chosen.steps * chosen.batch_size
+    record = {
+        "format": FORMAT,
+        "config": config,
+        "image_shape": list(dataset.image_shape),
+        "report": network.report(dataset.image_shape) if hasattr(network, "report") else {},
+        "scored_rows": len(rows),
+        "scores": dict(scores),
+        "details": scores.details,
+        "left_out": scores.left_out,
+        "timings": {
+            "train_seconds": round(history.seconds, 3),
+            "train_images_per_second": round(images / history.seconds, 1) if images else None,
+            "encode_seconds": round(encoded - began, 3),
+            "score_seconds": round(scored - encoded, 3),
+        },
+        "environment": _environment(place),
+    }
+    _write_record(path, record)
+    (path / "checkpoint.safetensors").unlink(missing_ok=True)
+    return _checked(Run(path), scores)
+
+
+def load(path: str | Path) -> Run:
+    """Read a finished run from its folder.
+
+    Raises
+    ------
+    DislabError : the folder holds no finished run.
+    """
+    return Run(path)
+
+
+def is_finished(path: str | Path) -> bool:
+    """Whether a folder holds a finished run."""
+    return _read_record(Path(path)) is not None
+
+
+def find_runs(out: str | Path) -> list[Run]:
+    """All finished runs below a folder, sorted by path."""
+    paths = sorted(path.parent for path in Path(out).rglob("run.json"))
+    return [Run(path) for path in paths if is_finished(path)]
+
+
+def run_folder(out: Path, config: Mapping) -> Path:
+    """The folder of a configuration: readable, and different wherever anything but the seed differs."""
+    same_row = {name: value for name, value in config.items() if name != "seed"}
+    digest = hashlib.sha256(json.dumps(same_row, sort_keys=True).encode()).hexdigest()[:8]
+    changes = "".join(f",{name}={value}" for name, value in config["changed"].items())[:60]
+    model = f"{config['model']}{changes}-{digest}".replace("/", "_")
+    name = f"{config['dataset']}-{config['source']}"
+    return out / name / config["protocol"]["name"] / model / f"seed{config['seed']}"
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The named device, or CUDA where there is a GPU, else the CPU."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise DislabError(
+            f"device '{name}' cannot be used here (use cpu, or cuda with a GPU): {cause}"
+        ) from None
+    return device
+
+
+def writable_folder(path: str | Path) -> Path:
+    """The folder, made if need be.
+
+    Raises
+    ------
+    DislabError : it cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".dislab-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DislabError(f"cannot write to the output folder '{path}': {error.strerror}") from None
+    return path
+
+
+def _checked(finished: Run, scores: Scores) -> Run:
+    for name, cause in scores.failed.items():
+        raise RunFailed(f"metric '{name}' failed, the other scores are kept in {finished.path}: {cause}")
+    return finished
+
+
+def _prepare(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
+
+
+def _make_model(config: Mapping, image_shape: tuple[int, int, int]) -> torch.nn.Module:
+    """The model with the initial parameters of its seed, leaving torch's global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        return MODELS[config["model"]].make(image_shape, **config["hyperparameters"])
+
+
+def _read_record(path: Path) -> dict | None:
+    try:
+        record = json.loads((path / "run.json").read_text())
+        return record if record["format"] == FORMAT and record["config"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_record(path: Path, record: Mapping) -> None:
+    write_atomically(path / "run.json", (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _write_codes(path: Path, table: CodeTable, rows: np.ndarray) -> None:
+    from safetensors.numpy import save
+
+    arrays = {"mean": table.mean, "factors": table.factors, "rows": rows}
+    for name in ("logvar", "labels"):
+        if getattr(table, name) is not None:
+            arrays[name] = getattr(table, name)
+    about = {
+        "names": list(table.names),
+        "sizes": list(table.sizes),
+        "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
+        "full_grid": table.full_grid,
+    }
+    write_atomically(
+        path, save({n: np.ascontiguousarray(a) for n, a in arrays.items()}, {"about": json.dumps(about)})
+    )
+
+
+def _read_codes(path: Path) -> CodeTable:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["about"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    return CodeTable(
+        arrays["mean"],
+        arrays["factors"],
+        logvar=arrays.get("logvar"),
+        labels=arrays.get("labels"),
+        names=tuple(about["names"]),
+        sizes=tuple(about["sizes"]),
+        blocks={name: slice(*ends) for name, ends in about["blocks"].items()},
+        full_grid=about["full_grid"],
+    )
+
+
+def _environment(device: torch.device) -> dict[str, object]:
+    import sklearn
+
+    return {
+        "dislab": dislab.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,1 @@
+"""The models of dislab, one file each, to be read from top to bottom."""

@@ -1,0 +1,79 @@
+"""The variational autoencoder, and what every other model here builds on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from dislab.batches import Batch
+from dislab.distributions import (
+    kl_to_standard_normal,
+    mean_image,
+    negative_log_likelihood,
+    pixel_channels,
+    sample_normal,
+)
+from dislab.networks import choose_network, make_decoder, make_encoder
+from dislab.registry import register_model
+
+
+@register_model("vae", title="Variational autoencoder", reference="Kingma & Welling 2014, arXiv:1312.6114")
+class VAE(nn.Module):
+    """Variational autoencoder with a diagonal Normal posterior.
+
+    Parameters
+    ----------
+    image_shape : (C, H, W).
+    latents : number of code dimensions D.
+    network : "conv" (Locatello et al. 2019), "mlp" (500 tanh units), or "auto": conv where the image allows
+        it.
+    likelihood : "bernoulli", or "gaussian" with a learned variance per pixel.
+    """
+
+    batch = "iid"  # the supervision that the loss needs: "iid" images or "groups" of them
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        latents: int = 10,
+        network: Literal["auto", "conv", "mlp"] = "auto",
+        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+    ):
+        super().__init__()
+        self.latents = latents
+        self.likelihood = likelihood
+        network = choose_network(network, image_shape)
+        self.encoder = make_encoder(network, image_shape, 2 * latents)
+        self.decoder = make_decoder(network, image_shape, latents, pixel_channels(likelihood, image_shape[0]))
+
+    @property
+    def blocks(self) -> dict[str, slice]:
+        """Named slices of the code dimensions; empty where all dimensions are alike."""
+        return {}
+
+    def report(self, image_shape: tuple[int, int, int]) -> dict[str, float]:
+        """Values derived from the hyper-parameters that papers quote; kept with the run."""
+        return {}
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), both [B, D], for images [B, C, H, W] in [0, 1]."""
+        mean, logvar = self.encoder(images).chunk(2, dim=1)
+        return mean, logvar
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Parameters of p(x|z): [B, C, H, W] logits, or [B, 2C, H, W] mean and log-variance."""
+        return self.decoder(codes)
+
+    def mean_image(self, codes: Tensor) -> Tensor:
+        """E[x|z], [B, C, H, W] in [0, 1], for codes [B, D]."""
+        return mean_image(self.decode(codes), self.likelihood)
+
+    def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
+        """The negative ELBO and its terms, nats per image."""
+        mean, logvar = self.encode(batch.images)
+        codes = sample_normal(mean, logvar, batch.noise)
+        reconstruction = negative_log_likelihood(self.decode(codes), batch.images, self.likelihood).mean()
+        kl = kl_to_standard_normal(mean, logvar).sum(1).mean()
+        return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
