@@ -21,7 +21,7 @@ def histogram_bins(codes: np.ndarray, num_bins: int = 20) -> np.ndarray:
     for d, column in enumerate(codes.T):
         low, high = column.min(), column.max()
         if low < high:
-            edges = np.linspace(low, high, num_bins + 1, dtype=np.result_type(low, high, column))
+            edges = np.linspace(low, high, num_bins + 1, dtype=np.result_type(column, 0.0))
             bins[:, d] = np.searchsorted(edges[1:-1], column, side="right")
     return bins
 

@@ -1,0 +1,84 @@
+"""BetaVAE score: can a linear classifier tell which factor pairs of images share, from their codes?"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from dislab.codes import CodeTable
+from dislab.errors import DislabError
+from dislab.registry import register_metric
+
+CHUNK = 4_000_000  # code values per gather: 16 MB in float32, whatever the number of points
+
+
+@register_metric(
+    "betavae_score",
+    title="BetaVAE score (accuracy on fresh points)",
+    reference="Higgins et al. 2017, section 3; protocol of Locatello et al. 2019",
+    low=0.0,
+    high=1.0,
+    needs=("two factors",),
+)
+def betavae_score(
+    table: CodeTable,
+    rng: np.random.Generator,
+    *,
+    num_train: int = 10_000,
+    num_test: int = 5_000,
+    batch_size: int = 64,
+) -> dict:
+    """Accuracy of a logistic regression that names the factor which all pairs of a point share.
+
+    One point: a factor k and `batch_size` pairs of rows that agree in factor k; its feature is the mean of |z
+    - z'| over the pairs, its label is k. The first row of a pair is uniform over the table, the second
+    uniform over the rows with the same value of factor k. Every factor is shared equally often, where the
+    reference draws k uniformly: the same score in expectation, with less noise. Factors that take a single
+    value are no labels.
+
+    Parameters
+    ----------
+    table : codes [N, D] and factors [N, K].
+    num_train, num_test : points that the classifier is fitted to and tested on.
+    batch_size : pairs per point.
+
+    Returns
+    -------
+    betavae_score, betavae_score_train : accuracy on the test and on the training points, in [0, 1]; chance is
+        1 / K.
+    """
+    train = draw_points(table, rng, num_train, batch_size)
+    test = draw_points(table, rng, num_test, batch_size)
+    train_accuracy, accuracy = accuracies(*train, *test)
+    return {"betavae_score": accuracy, "betavae_score_train": train_accuracy}
+
+
+def draw_points(table: CodeTable, rng, num_points: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features float64 [num_points, D] and labels int64 [num_points]."""
+    labels = np.resize(np.flatnonzero(np.ptp(table.factors, axis=0)), num_points)
+    features = np.empty((num_points, table.mean.shape[1]))
+    for k in np.unique(labels):
+        points = np.flatnonzero(labels == k)
+        for chunk in np.array_split(points, 1 + len(points) * batch_size * features.shape[1] // CHUNK):
+            first = rng.integers(len(table), size=(len(chunk), batch_size))
+            second = table.sharing(rng, k, first)
+            features[chunk] = np.abs(table.mean[first] - table.mean[second]).mean(axis=1)
+    return features, labels
+
+
+def accuracies(train_features, train_labels, test_features, test_labels) -> tuple[float, float]:
+    """Accuracy on training and test points of a multinomial logistic regression: ½‖W‖² + Σ_i log-loss_i."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(train_labels)) < 2:
+        raise DislabError(f"betavae_score: {len(train_labels)} training points hold only one of the factors")
+    classifier = LogisticRegression()  # scikit-learn's defaults, 100 iterations included, are the protocol
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(np.asarray(train_features, np.float64), train_labels)
+    return (
+        classifier.score(np.asarray(train_features, np.float64), train_labels),
+        classifier.score(np.asarray(test_features, np.float64), test_labels),
+    )

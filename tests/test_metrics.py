@@ -1,0 +1,456 @@
+"""Metrics against the reference library's numbers, against slow versions of them, and at their limits."""
+
+import json
+import os
+from functools import cache
+from math import erf, log
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dislab
+from dislab.codes import CodeTable
+from dislab.evaluation import score
+from dislab.metrics.betavae_score import accuracies
+from dislab.metrics.content_style import best_temperature, cross_entropy, draw_images, product_of_normals
+from dislab.metrics.factorvae_score import active_dimensions, count_votes
+
+GOLDENS = (
+    Path(os.environ["DISLAB_DATA"]).parent / "goldens" if "DISLAB_DATA" in os.environ else Path("goldens")
+)
+needs_goldens = pytest.mark.skipif(
+    not (GOLDENS / "goldens.json").is_file(), reason="no folder of goldens beside $DISLAB_DATA"
+)
+CASES = sorted(p.stem for p in GOLDENS.glob("*__*.npz") if not p.stem.startswith("betavae_points"))
+CASES = CASES or ["none"]
+POINTS = sorted(p.stem for p in GOLDENS.glob("betavae_points__*.npz")) or ["none"]
+IN_DISTRIBUTION = [  # every kind of score between chance and 1, on the smaller grids where they have it
+    "shapes3d__dead_dims",
+    "shapes3d__rotation",
+    "shapes3d__mix10",
+    "cars3d__raw_int",
+    "cars3d__missing_factor",
+    "dsprites__const_nonzero",
+]
+
+
+# The goldens ---------------------------------------------------------------------------------------
+
+
+@cache
+def golden(case: str) -> dict:
+    records = json.loads((GOLDENS / "goldens.json").read_text())["records"]
+    return {record["metric"]: record for record in records if record["case"] == case}
+
+
+def noise_row(index):
+    """Row of the noise table for a factor vector's mixed-radix index: a 32-bit hash, mod 4096."""
+    index = np.asarray(index, dtype=np.uint32)
+    index = (index ^ (index >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    index = (index ^ (index >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return (index ^ (index >> np.uint32(16))) % 4096
+
+
+def closed_form_codes(file, factors):
+    total = sum(file[f"table_{k}"][factors[:, k]] for k in range(factors.shape[1]))
+    total = np.where(file["activation"] == 1, np.tanh(total), total)
+    if "noise_table" in file:
+        total = (
+            total
+            + file["noise_table"][noise_row(np.ravel_multi_index(tuple(factors.T), file["factor_sizes"]))]
+        )
+    return total.astype(np.float32)
+
+
+def grid_factors(sizes):
+    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=-1)
+
+
+def test_noise_hash_of_the_golden_encoder():
+    np.testing.assert_array_equal(noise_row([0, 1, 2, 1000, 737279]), [0, 2231, 774, 1624, 3245])
+
+
+@needs_goldens
+@pytest.mark.parametrize("case", CASES)
+def test_mig_equals_the_reference(case):
+    file = np.load(GOLDENS / f"{case}.npz")
+    if "mig" not in golden(case):
+        pytest.skip("the reference has no mig for this case")
+    scores = dislab.evaluate(codes=file["codes"], factors=file["factors"], metrics=["mig"], shuffle=False)
+    assert scores["mig"] == pytest.approx(golden(case)["mig"]["value"], abs=1e-6)
+
+
+@needs_goldens
+@pytest.mark.parametrize("case", IN_DISTRIBUTION)
+def test_betavae_and_factorvae_agree_with_the_reference(case):
+    file = np.load(GOLDENS / f"{case}.npz")
+    factors = grid_factors(file["factor_sizes"])
+    codes = closed_form_codes(file, factors)
+    ours = {"beta_vae": "betavae_score", "factor_vae": "factorvae_score"}
+    # Two seeds: one alone is off by some 0.005, as is the reference.
+    runs = [
+        dislab.evaluate(codes=codes, factors=factors, metrics=ours.values(), seed=seed) for seed in (0, 1)
+    ]
+    for metric, name in ours.items():
+        value, std = golden(case)[metric]["value"], golden(case)[metric]["std"]
+        for theirs, suffix in (("eval_accuracy", ""), ("train_accuracy", "_train")):
+            tolerance = max(0.01, 3 * std[theirs] / np.sqrt(5))
+            assert np.mean([run[name + suffix] for run in runs]) == pytest.approx(
+                value[theirs], abs=tolerance
+            )
+
+
+@needs_goldens
+@pytest.mark.parametrize("case", POINTS)
+def test_betavae_classifier_on_the_reference_points(case):
+    file = np.load(GOLDENS / f"{case}.npz")
+    ours = accuracies(file["train_points"], file["train_labels"], file["eval_points"], file["eval_labels"])
+    for split, accuracy in zip(("train", "eval"), ours, strict=True):
+        # As good as the reference's own float32 fit is the converged one of the same problem.
+        low, high = sorted([file[f"ref_default_{split}_accuracy"], file[f"ref_converged_{split}_accuracy"]])
+        assert low - 5e-4 <= accuracy <= high + 5e-4
+
+
+@needs_goldens
+@pytest.mark.parametrize("case", ["cars3d__zeros", "shapes3d__dead_dims"])
+def test_factorvae_prunes_the_dimensions_that_the_reference_prunes(case):
+    file = np.load(GOLDENS / f"{case}.npz")
+    _, active = active_dimensions(file["codes"][:10_000], 0.05)
+    np.testing.assert_array_equal(active, np.flatnonzero(file["codes"][:10_000].std(axis=0) >= 0.05))
+
+
+# Slow versions, written on their own ---------------------------------------------------------------
+
+
+def small_grid(sizes=(3, 4, 5), copies=1):
+    return grid_factors(sizes).repeat(copies, axis=0)
+
+
+def mig_by_loops(codes, factors, num_bins=20):
+    gaps = []
+    for k in range(factors.shape[1]):
+        entropy, informations = 0.0, []
+        for value in set(factors[:, k]):
+            share = np.mean(factors[:, k] == value)
+            entropy -= share * log(share)
+        for d in range(codes.shape[1]):
+            low, width = codes[:, d].min(), np.ptp(codes[:, d]) / num_bins
+            bins = [min(int((z - low) / width), num_bins - 1) if width else 0 for z in codes[:, d]]
+            information = 0.0
+            for b in set(bins):
+                for value in set(factors[:, k]):
+                    together = np.mean((np.array(bins) == b) & (factors[:, k] == value))
+                    apart = np.mean(np.array(bins) == b) * np.mean(factors[:, k] == value)
+                    information += together * log(together / apart) if together else 0.0
+            informations.append(information)
+        first, second = sorted(informations, reverse=True)[:2]
+        gaps.append((first - second) / entropy)
+    return gaps
+
+
+def test_mig_by_loops():
+    factors = small_grid(copies=3)
+    rng = np.random.default_rng(0)
+    mixed = factors @ rng.standard_normal((3, 4)) + 0.3 * rng.standard_normal((len(factors), 4))
+    codes = np.column_stack([mixed, np.full(len(factors), 2.5)]).astype(np.float32)
+    scores = dislab.evaluate(codes=codes, factors=factors, metrics=["mig"], shuffle=False)
+    expected = mig_by_loops(codes.astype(np.float64), factors)
+    assert scores["mig"] == pytest.approx(np.mean(expected), abs=1e-9)
+    assert scores.details["mig_per_factor"] == pytest.approx(expected, abs=1e-9)
+
+
+class Recorder:
+    """A table that notes which rows were drawn together."""
+
+    def __init__(self, table):
+        self.table, self.drawn = table, []
+        self.mean, self.factors = table.mean, table.factors
+
+    def __len__(self):
+        return len(self.table)
+
+    def sharing(self, rng, factor, rows):
+        others = self.table.sharing(rng, factor, rows)
+        self.drawn += [(factor, [first, *other]) for first, other in zip(rows[:, 0], others, strict=True)]
+        return others
+
+
+def test_factorvae_votes_by_loops():
+    factors = small_grid((2, 3, 4))
+    rng = np.random.default_rng(0)
+    codes = factors @ rng.standard_normal((3, 5)) + 0.1 * rng.standard_normal((len(factors), 5))
+    table = Recorder(CodeTable(codes, factors))
+    variance, active = codes.var(axis=0, ddof=1), np.array([0, 1, 3, 4])
+    votes = count_votes(table, np.random.default_rng(1), 200, 6, variance, active)
+    expected = np.zeros((3, 4), dtype=int)
+    for factor, rows in table.drawn:
+        assert len(rows) == 6 and len({factors[row, factor] for row in rows}) == 1
+        ratios = []
+        for d in active:
+            values = [float(table.mean[row, d]) for row in rows]
+            centre = sum(values) / 6
+            ratios.append(sum((v - centre) ** 2 for v in values) / 5 / variance[d])
+        expected[factor, ratios.index(min(ratios))] += 1
+    np.testing.assert_array_equal(votes, expected)
+    assert votes.sum() == 200 and np.ptp(votes.sum(axis=1)) <= 1
+
+
+def test_content_feature_is_the_mean_of_the_product_of_normals():
+    rng = np.random.default_rng(0)
+    mean, logvar = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
+    rows = np.array([[0, 3, 5], [1, 2, 4]])
+    got = product_of_normals(mean, -logvar, rows)
+    z = np.linspace(-12, 12, 20_001)
+    for b, chosen in enumerate(rows):
+        for d in range(2):
+            density = np.exp(-0.5 * sum((z - mean[n, d]) ** 2 / np.exp(logvar[n, d]) for n in chosen))
+            assert got[b, d] == pytest.approx((z * density).sum() / density.sum(), abs=1e-8)
+    np.testing.assert_allclose(product_of_normals(mean, None, rows), mean[rows].mean(axis=1))
+    np.testing.assert_allclose(product_of_normals(mean, -logvar, rows[:, :1]), mean[rows[:, 0]])
+    assert np.isfinite(product_of_normals(mean, -logvar * 1e4, rows)).all()
+
+
+def test_draws_of_images():
+    rng = np.random.default_rng(0)
+    pool = np.arange(100, 123)
+    for k in (1, 5, 23):
+        draws = draw_images(rng, pool, k, 50)
+        assert draws.shape == (50, k) and np.isin(draws, pool).all()
+        assert all(len(set(draw)) == k for draw in draws)
+    assert set(draw_images(rng, pool, 1, 23)[:, 0]) == set(pool)
+    assert draw_images(rng, pool[:2], 5, 7).shape == (7, 5)
+
+
+# Limits: perfect codes, noise, and codes that say nothing ------------------------------------------
+
+NAMES = ["mig", "betavae_score", "factorvae_score"]
+
+
+def test_perfect_codes_score_at_the_top_and_noise_at_chance():
+    factors = small_grid((4, 5, 6), copies=20)
+    perfect = dislab.evaluate(codes=factors, factors=factors, metrics=NAMES)
+    assert perfect["mig"] > 0.97
+    assert perfect["betavae_score"] == perfect["factorvae_score"] == 1.0
+    noise = np.random.default_rng(0).standard_normal((len(factors), 6))
+    noise = dislab.evaluate(codes=noise, factors=factors, metrics=NAMES)
+    assert noise["mig"] < 0.02
+    assert abs(noise["betavae_score"] - 1 / 3) < 0.08  # a table of 2,400 rows lets a little be learned
+    assert abs(noise["factorvae_score"] - 1 / 3) < 0.08
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e6])
+def test_constant_codes_are_finite_and_at_chance_or_zero(value):
+    factors = small_grid(copies=5)
+    scores = dislab.evaluate(codes=np.full((len(factors), 3), value), factors=factors, metrics=NAMES)
+    assert scores["mig"] == 0
+    assert scores["betavae_score"] == pytest.approx(1 / 3, abs=0.001)
+    assert scores["factorvae_score"] <= 1 / 3 + 0.001
+    assert np.isfinite(list(scores.values())).all()
+
+
+def test_a_large_constant_dimension_beside_live_ones_takes_no_votes():
+    factors = small_grid((4, 5, 6), copies=20)
+    codes = np.column_stack([factors / [3, 4, 5], np.full(len(factors), 1234.567)])
+    scores = dislab.evaluate(codes=codes, factors=factors, metrics=["factorvae_score"])
+    assert scores["factorvae_score"] == 1
+    assert scores["factorvae_score_active_dimensions"] == 3
+
+
+def test_scores_do_not_depend_on_the_order_and_sign_of_dimensions():
+    factors = small_grid((4, 5, 6), copies=20)
+    rng = np.random.default_rng(0)
+    codes = np.tanh(factors @ rng.standard_normal((3, 5)) / 3) + 0.1 * rng.standard_normal((len(factors), 5))
+    one = dislab.evaluate(codes=codes, factors=factors, metrics=NAMES)
+    other = dislab.evaluate(
+        codes=codes[:, [3, 1, 0, 4, 2]] * [1, -1, 1, -1, -1], factors=factors, metrics=NAMES
+    )
+    for name in NAMES:
+        assert one[name] == pytest.approx(other[name], abs=0.01)
+
+
+def test_same_seed_same_digits_and_no_score_depends_on_the_others():
+    factors = small_grid((4, 5, 6), copies=20)
+    codes = factors @ np.random.default_rng(0).standard_normal((3, 5))
+    together = dislab.evaluate(codes=codes, factors=factors, metrics=NAMES, seed=3)
+    for name in reversed(NAMES):
+        assert dislab.evaluate(codes=codes, factors=factors, metrics=[name], seed=3)[name] == together[name]
+    other = dislab.evaluate(codes=codes, factors=factors, metrics=["factorvae_score"], seed=4)
+    assert other["factorvae_score_train"] != together["factorvae_score_train"]
+
+
+def test_chunks_do_not_change_what_a_score_means(monkeypatch):
+    from dislab.metrics import betavae_score, factorvae_score
+
+    factors = small_grid((4, 5, 6), copies=20)
+    codes = factors @ np.random.default_rng(0).standard_normal((3, 5))
+    whole = dislab.evaluate(codes=codes, factors=factors, metrics=NAMES)
+    monkeypatch.setattr(betavae_score, "CHUNK", 100_000)
+    monkeypatch.setattr(factorvae_score, "CHUNK", 100_000)
+    pieces = dislab.evaluate(codes=codes, factors=factors, metrics=NAMES)
+    for name in NAMES:
+        assert pieces[name] == pytest.approx(whole[name], abs=0.03)
+
+
+# Awkward input -------------------------------------------------------------------------------------
+
+
+def test_nan_codes_name_the_dimension():
+    codes = np.zeros((100, 4))
+    codes[7, 2] = np.nan
+    with pytest.raises(dislab.DislabError, match="dimension 2"):
+        dislab.evaluate(codes=codes, factors=np.arange(100) % 5, metrics=["mig"])
+
+
+def test_a_single_factor_leaves_the_scores_out_that_need_two():
+    factors = np.arange(400) % 5
+    codes = np.column_stack([factors, np.zeros(400)])
+    scores = dislab.evaluate(codes=codes, factors=factors, metrics=NAMES)
+    assert set(scores.left_out) == {"betavae_score", "factorvae_score"}
+    assert "two factors" in scores.left_out["betavae_score"]
+    assert scores["mig"] == pytest.approx(1)
+
+
+def test_one_code_dimension_has_a_second_best_of_zero():
+    factors = np.arange(400) % 5
+    assert dislab.evaluate(codes=factors[:, None], factors=factors, metrics=["mig"])["mig"] == pytest.approx(
+        1
+    )
+
+
+def test_factors_with_one_value_are_left_out_of_the_mean_and_are_no_labels():
+    varying = small_grid((4, 5), copies=20)
+    factors = np.column_stack([varying[:, 0], np.full(len(varying), 2), varying[:, 1]])
+    scores = dislab.evaluate(codes=varying, factors=factors, metrics=NAMES)
+    assert scores["mig"] == pytest.approx(1)
+    assert scores.details["mig_per_factor"][1] is None
+    assert scores["betavae_score"] == scores["factorvae_score"] == 1
+    with pytest.raises(dislab.DislabError, match="factor that varies"):
+        dislab.evaluate(codes=varying, factors=np.ones_like(varying), metrics=["mig"])
+
+
+def test_tables_smaller_than_the_protocol():
+    factors = small_grid((2, 3))
+    scores = dislab.evaluate(codes=factors.astype(float), factors=factors, metrics=NAMES)
+    assert scores["mig"] == pytest.approx(1)
+    assert scores["factorvae_score"] == 1
+    assert 0 <= scores["betavae_score"] <= 1
+    with pytest.raises(dislab.DislabError, match="only one of the factors"):
+        dislab.evaluate(codes=factors.astype(float), factors=factors, metrics=["betavae_score"], num_train=1)
+
+
+# Content and style ---------------------------------------------------------------------------------
+
+CONTENT_STYLE = ["content_accuracy", "content_entropy", "style_accuracy", "style_entropy"]
+
+
+def class_table(mean, labels, **more):
+    return CodeTable(mean, labels[:, None], labels=labels, **more)
+
+
+def test_content_that_knows_the_class_and_style_that_does_not():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, size=6000)
+    mean = np.column_stack(
+        [np.eye(4)[labels] + 0.1 * rng.standard_normal((6000, 4)), rng.standard_normal((6000, 3))]
+    )
+    table = class_table(mean, labels, blocks={"content": slice(0, 4), "style": slice(4, 7)})
+    scores = score(table, CONTENT_STYLE)
+    assert not scores.failed and not scores.left_out
+    assert scores["content_accuracy"] > 0.99 and scores["content_accuracy_k10"] == 1
+    assert scores["content_entropy"] < 0.05
+    assert abs(scores["style_accuracy"] - 0.25) < 0.05
+    assert scores["style_entropy"] == pytest.approx(2, abs=0.03)
+    assert scores["content_accuracy_chance"] == scores["style_accuracy_chance"] == 0.25
+    assert scores["content_entropy_of_class"] == scores["style_entropy_of_class"] == 2
+    assert [k for k, _ in scores.details["content_accuracy_curve"]] == [1, 2, 3, 5, 10]
+    assert score(table, ["style_accuracy"])["style_accuracy"] == scores["style_accuracy"]
+    assert score(table, CONTENT_STYLE) == scores
+
+
+def true_entropy(distance, std):
+    """H(y | z) in bits and best accuracy for z ~ Normal(± distance / 2, std²), y a coin, by integration."""
+    z = np.linspace(-10, 10, 40_001)
+    densities = np.exp(-0.5 * ((z[:, None] - [distance / 2, -distance / 2]) / std) ** 2)
+    shares = densities / densities.sum(axis=1, keepdims=True)
+    bits = -(shares * np.log2(shares.clip(1e-300))).sum(axis=1)
+    return (bits * densities.sum(axis=1)).sum() / densities.sum(), 0.5 + 0.5 * erf(
+        distance / 2 / std / 2**0.5
+    )
+
+
+def test_entropy_is_an_upper_bound_near_the_truth():
+    rng = np.random.default_rng(0)
+    labels = np.arange(20_000) % 2
+    mean = (labels - 0.5)[:, None] * 1.2 + rng.standard_normal((20_000, 1))
+    scores = score(class_table(mean, labels, logvar=np.zeros_like(mean)), CONTENT_STYLE)
+    bits, accuracy = true_entropy(1.2, 1.0)
+    for part in ("content", "style"):  # a table without blocks is read as a whole for both
+        assert bits - 0.03 < scores[f"{part}_entropy"] < bits + 0.04  # 20,000 draws
+        assert scores[f"{part}_accuracy"] == pytest.approx(accuracy, abs=0.05)
+    for (k, got), (_, right) in zip(
+        scores.details["content_entropy_curve"], scores.details["content_accuracy_curve"], strict=True
+    ):
+        bits, accuracy = true_entropy(1.2, 1 / np.sqrt(k))
+        assert bits - 0.05 < got < bits + 0.06
+        assert right == pytest.approx(accuracy, abs=0.05)
+
+
+def test_precisions_decide_which_images_count():
+    rng = np.random.default_rng(0)
+    labels = np.arange(4000) % 2
+    sure = rng.random((4000, 1)) < 0.5
+    mean = np.where(sure, 2.0 * labels[:, None] - 1, 8 * rng.standard_normal((4000, 1)))
+    informed = score(class_table(mean, labels, logvar=np.where(sure, -4.0, 4.0)), ["content_accuracy"])
+    equal = score(class_table(mean, labels), ["content_accuracy"])
+    assert informed["content_accuracy_k10"] > 0.98
+    assert equal["content_accuracy_k10"] < 0.8
+
+
+def test_temperature_and_cross_entropy():
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 3, size=20_000)
+    logits = 2 * np.eye(3)[classes] + rng.gumbel(size=(20_000, 3))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -np.mean([log(share[c]) for share, c in zip(shares, classes, strict=True)])
+    assert cross_entropy(logits, classes) == pytest.approx(expected)
+    best = best_temperature(logits, classes)
+    assert best_temperature(logits * 7, classes) == pytest.approx(7 * best, rel=0.03)
+    assert cross_entropy(logits / best, classes) <= cross_entropy(logits, classes) + 1e-6
+    assert np.isfinite(cross_entropy(np.array([[0.0, 1e6]]), np.array([0])))
+
+
+def test_few_images_per_class():
+    labels = np.repeat([0, 3, 4], [4, 5, 9])  # class names need not be dense
+    mean = np.eye(5)[labels] + 0.01
+    scores = score(class_table(mean, labels), CONTENT_STYLE)
+    assert not scores.failed and not scores.left_out
+    assert scores["content_accuracy"] == 1 and "content_accuracy_k10" not in scores
+    assert [k for k, _ in scores.details["content_entropy_curve"]] == [1, 2]
+    assert scores["style_accuracy_chance"] == pytest.approx(1 / 3)
+    assert np.isfinite(list(scores.values())).all()
+    assert "4 rows" in score(class_table(mean[1:], labels[1:]), ["style_entropy"]).left_out["style_entropy"]
+
+
+def test_constant_and_outlying_codes_give_finite_entropies():
+    labels = np.arange(400) % 4
+    flat = score(class_table(np.full((400, 2), 1234.567), labels), CONTENT_STYLE)
+    assert flat["content_accuracy"] == flat["style_accuracy"] == 0.25
+    assert flat["content_entropy"] == pytest.approx(2, abs=0.01)
+    spike = np.zeros((400, 2))
+    spike[::37] = 1e30
+    spike = score(class_table(spike, labels, logvar=np.full((400, 2), -90.0)), CONTENT_STYLE)
+    assert not spike.failed and np.isfinite(list(spike.values())).all()
+
+
+def test_groups_by_name():
+    factors = small_grid((4, 5), copies=30)
+    codes = factors[:, :1] + 0.01 * np.random.default_rng(0).standard_normal((600, 1))
+    known = dislab.evaluate(
+        codes=codes, factors=factors, metrics=["content_accuracy"], factor_names=["a", "b"]
+    )
+    assert known["content_accuracy"] > 0.9
+    unknown = dislab.evaluate(
+        codes=codes, factors=factors, metrics=["content_accuracy"], factor_names=["a", "b"], group_by="b"
+    )
+    assert abs(unknown["content_accuracy"] - 0.2) < 0.06
