@@ -6,8 +6,14 @@ The public names are imported when they are first used, so that `dislab --help` 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+# In a checkout the folders models/, metrics/ and benchmarks/ stand beside this one, not inside it: Python
+# started there finds this folder first, whatever is installed, and must find them too.
+if not (Path(__file__).parent / "models").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
 
 _HOME = {
     "evaluate": "dislab.evaluation",
@@ -19,7 +25,6 @@ _HOME = {
     "run": "dislab.runs",
     "load": "dislab.runs",
     "Run": "dislab.runs",
-    "leaderboard": "dislab.leaderboard",
     "DislabError": "dislab.errors",
     "RunFailed": "dislab.errors",
     "register_metric": "dislab.registry",

@@ -66,6 +66,7 @@ class Batches:
         self.order, self.begin, self.count = (torch.from_numpy(a).to(device) for a in (order, first, count))
         self.group = torch.arange(batch_size, device=device) // self.size
         self.first = torch.arange(0, batch_size, self.size, device=device)
+        self.sizes = torch.bincount(self.group)
 
     def rows(self) -> Tensor:
         """Dataset rows int64 [B] of the next batch."""
@@ -75,7 +76,8 @@ class Batches:
         # Floyd's algorithm draws different members of every group at once: a rank drawn before is replaced by
         # the highest one allowed in this round, which no earlier round could have drawn.
         for member in range(self.size):
-            highest = count - self.size + member
+            # (Draws beyond the size of the last group are cut off below; the clamp keeps them valid ranks.)
+            highest = torch.minimum(count - self.sizes + member, count - 1)
             rank = self._integers(highest + 1)
             if ranks:
                 seen = (torch.stack(ranks) == rank).any(0)

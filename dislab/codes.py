@@ -8,6 +8,8 @@ import numpy as np
 
 from dislab.errors import DislabError
 
+MOST_VALUES = 10_000_000  # of one factor: beyond that a column holds identifiers or measurements, not values
+
 
 class CodeTable:
     """Codes and factors of N rows, on the host.
@@ -52,6 +54,8 @@ class CodeTable:
         self.sizes = tuple(sizes or (int(column.max()) + 1 for column in self.factors.T))
         self.blocks = dict(blocks or {})
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        if self.labels is not None and self.labels.shape != (len(self.mean),):
+            raise DislabError(f"labels are {list(self.labels.shape)} for {len(self.mean)} rows")
         self.full_grid = full_grid
         self.ordered = ordered
         self._sorted: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -69,9 +73,10 @@ class CodeTable:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows for training and for testing a readout: int64 [num_train], [num_test].
 
-        A full grid is drawn from as the reference library does: independently, with replacement. Listed rows
-        are drawn without replacement, so that the two sets are disjoint; where there are fewer than num_train +
-        num_test, all are used in that proportion. An `ordered` table gives its first rows, then the next ones.
+        A full grid is drawn from as the reference library does: independently, with replacement. Listed
+        rows are drawn without replacement, so that the two sets are disjoint; where there are fewer than
+        num_train + num_test, all are used in that proportion. An `ordered` table gives its first rows, then
+        the next ones.
         """
         if self.full_grid and not self.ordered:
             return rng.integers(len(self), size=num_train), rng.integers(len(self), size=num_test)
@@ -126,4 +131,9 @@ def _factors(array) -> np.ndarray:
     array = array.astype(np.int64)
     if array.min() < 0:
         raise DislabError(f"factors must not be negative: column {int(np.argwhere(array < 0)[0][1])} is")
+    if array.max() > MOST_VALUES:
+        column = int(np.argwhere(array > MOST_VALUES)[0][1])
+        raise DislabError(
+            f"factors must be 0, 1, 2, … per factor: column {column} goes up to {array[:, column].max()}"
+        )
     return array

@@ -53,10 +53,12 @@ def encode(
     with torch.inference_mode(), Bar("encoding", len(rows), quiet=quiet) as bar:
         for start in range(0, len(rows), BATCH):
             images = dataset.images(rows[start : start + BATCH]).float().div_(255)
-            batch_mean, batch_logvar = _outputs(encoder(images), len(images))
+            batch_mean, batch_logvar = _outputs(encoder, images)
             if mean is None:
                 mean = np.empty((len(rows), batch_mean.shape[1]), np.float32)
                 logvar = None if batch_logvar is None else np.empty_like(mean)
+            if batch_mean.shape[1] != mean.shape[1] or (batch_logvar is None) != (logvar is None):
+                raise DislabError(f"the encoder's output changed its form at row {start}")
             done = start + len(images)
             mean[start:done] = batch_mean
             if logvar is not None:
@@ -75,15 +77,21 @@ def encode(
     )
 
 
-def _outputs(returned, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-    pair = returned if isinstance(returned, tuple) else (returned, None)
-    arrays = [
-        None if array is None else torch.as_tensor(array).detach().float().cpu().numpy() for array in pair[:2]
-    ]
-    for array in arrays:
-        if array is not None and (array.ndim != 2 or len(array) != count):
-            raise DislabError(
-                f"the encoder returned {list(array.shape)} for {count} images: "
-                f"it must return codes [{count}, D], or a pair (mean, logvar) of such arrays"
-            )
-    return arrays[0], arrays[1]
+def _outputs(encoder: Callable, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean [B, D] and log-variance [B, D] or None, as the encoder gives them for a batch of images."""
+    try:
+        returned = encoder(images)
+        pair = (*returned, None)[:2] if isinstance(returned, tuple) else (returned, None)
+        mean, logvar = (
+            None if array is None else torch.as_tensor(array).detach().float().cpu().numpy() for array in pair
+        )
+    except Exception as error:
+        raise DislabError(f"the encoder failed: {type(error).__name__}: {error}") from error
+    wrong = mean is None or mean.ndim != 2 or len(mean) != len(images)
+    if wrong or (logvar is not None and logvar.shape != mean.shape):
+        found = " and ".join("None" if array is None else str(list(array.shape)) for array in (mean, logvar))
+        raise DislabError(
+            f"the encoder returned {found} for {len(images)} images, not codes [{len(images)}, D], "
+            "or a pair (mean, logvar) of such arrays"
+        )
+    return mean, logvar

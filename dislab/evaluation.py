@@ -92,6 +92,7 @@ def evaluate(
     True
     """
     group_by = [group_by] if isinstance(group_by, str) else group_by
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     if encoder is not None:
         if codes is not None or factors is not None or dataset is None:
             raise DislabError(
@@ -197,15 +198,14 @@ def _missing(entry: Entry, table: CodeTable) -> str | None:
     """Why a metric does not apply to a table, or None."""
     if "grid" in entry.needs and not table.full_grid:
         return "it needs the full grid of factors"
-    if "two factors" in entry.needs and sum(len(np.unique(column)) > 1 for column in table.factors.T) < 2:
+    if "two factors" in entry.needs and np.count_nonzero(np.ptp(table.factors, axis=0)) < 2:
         return "it needs at least two factors that vary"
     if "variances" in entry.needs and table.logvar is None:
         return "it needs the log-variances of q(z|x)"
     if "groups" in entry.needs:
         if table.labels is None:
             return "it needs groups: say group_by"
-        counts = np.bincount(table.labels)
-        counts = counts[counts > 0]
+        _, counts = np.unique(table.labels, return_counts=True)
         if len(counts) < 2:
             return "it needs at least two groups"
         if counts.min() < 4:

@@ -62,9 +62,10 @@ def _choices(model: type) -> dict[str, tuple[str, ...]]:
 
 def _convert(what: str, value: object, default: object, choices: tuple[str, ...] | None) -> object:
     if choices:
-        if value not in choices:
-            raise DislabError(f"{what} is {value!r}: choose {', '.join(choices)}")
-        return value
+        for choice in choices:
+            if str(value) == str(choice):
+                return choice
+        raise DislabError(f"{what} is {value!r}: choose {', '.join(map(str, choices))}")
     kind = type(default)
     if kind is bool:
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,9 +115,10 @@ def _summary(history: History) -> str:
 
 def _log(history: History, terms: Mapping[str, Tensor], done: int) -> None:
     values = torch.stack([value.detach().double() for value in terms.values()]).tolist()
-    for name, value in zip(terms, values, strict=True):
+    # The total is named last: it is the term that makes it NaN that tells something.
+    for name, value in sorted(zip(terms, values, strict=True), key=lambda pair: pair[0] == "loss"):
         if not math.isfinite(value):
-            raise RunFailed(f"training failed: the loss term '{name}' is {value} at step {done}")
+            raise RunFailed(f"training failed: the loss term '{name}' is {value}, noticed at step {done}")
     history.terms = list(terms)
     history.rows.append([done, *values])
 
@@ -175,4 +176,5 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         raise RunFailed(f"cannot write '{path}': {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it was moved, or could not be made
+            temporary.unlink()

@@ -37,8 +37,7 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
     A draw takes k images of one class; its feature is the mean of the product of their Normals. One
     classifier is trained on draws of K = 10 images (fewer where half a class has fewer) and tested on draws
     of k <= K images of other rows, with equal numbers per class. For k > 1 the true class says which images
-    belong together. A table without a block "content" is read as a whole. The cross-entropy is taken after
-    the classifier's confidence is set for each k (`best_temperature`), which keeps the bound near.
+    belong together. A table without a block "content" is read as a whole.
 
     Parameters
     ----------
@@ -48,6 +47,8 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
     Returns
     -------
     content_accuracy, content_entropy : at k = 1; accuracy in [0, 1], cross-entropy in bits.
+    content_entropy_calibrated : at k = 1, after the classifier's confidence is set (`best_temperature`): a
+        classifier of ten images is too sure of one, so that the plain bound can lie above log2 C.
     content_accuracy_k10, content_entropy_k10 : at k = 10, where K is that large.
     content_accuracy_chance, content_entropy_of_class : a code that knows nothing: 1 / C and log2 C.
     content_accuracy_curve, content_entropy_curve : lists of [k, value].
@@ -60,6 +61,7 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
         if 10 in values:
             scores[name + "_k10"] = values[10]
         scores[name + "_curve"] = list(values.items())
+    scores["content_entropy_calibrated"] = curve[0][3]
     return scores | _uninformed(table, "content")
 
 
@@ -92,7 +94,7 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
     style_accuracy, style_entropy : accuracy in [0, 1] and cross-entropy in bits, on rows kept aside.
     style_accuracy_chance, style_entropy_of_class : a code that knows nothing: 1 / C and log2 C.
     """
-    [[_, accuracy, bits]] = class_curve(table, "style", rng, num_draws, max_images=1)
+    [[_, accuracy, bits, _]] = class_curve(table, "style", rng, num_draws, max_images=1)
     return {"style_accuracy": accuracy, "style_entropy": bits} | _uninformed(table, "style")
 
 
@@ -102,7 +104,7 @@ def _uninformed(table: CodeTable, block: str) -> dict:
 
 
 def class_curve(table: CodeTable, block: str, rng, num_draws: int, max_images: int) -> list:
-    """[k, accuracy, bits] for every k in IMAGES up to K, the images per draw in the classifier's training."""
+    """[k, accuracy, bits, calibrated bits] for every k in IMAGES up to K, the images per training draw."""
     dims = table.blocks.get(block, slice(None))
     mean = table.mean[:, dims]
     precision_log = None if table.logvar is None else -table.logvar[:, dims]
@@ -134,7 +136,8 @@ def class_curve(table: CodeTable, block: str, rng, num_draws: int, max_images: i
         features, classes = draws(test, k, num_test)
         logits = classifier.logits(features)
         accuracy = (logits.argmax(axis=1) == classes).mean()
-        curve.append([k, accuracy, cross_entropy(logits / temperature, classes) / np.log(2)])
+        bits = [cross_entropy(scaled, classes) / np.log(2) for scaled in (logits, logits / temperature)]
+        curve.append([k, accuracy, *bits])
     return curve
 
 
@@ -175,9 +178,8 @@ def best_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
     """The divisor of the logits with the least cross-entropy (Guo et al. 2017).
 
     A classifier of features of K images is too sure of features of k < K: log-odds of Normals grow as the
-    number of images (T = K / k is right where they have equal variances). Left as it is, the bound on the
-    entropy at k = 1 can lie above log2 C. One number, fitted on rows kept aside, mends it; the accuracy stays
-    what it is.
+    number of images (T = K / k is right where they have equal variances). One number, fitted on rows kept
+    aside, mends it; the accuracy stays what it is.
     """
     from scipy.optimize import minimize_scalar
 

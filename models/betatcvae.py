@@ -97,7 +97,7 @@ def log_importance_weights(batch_size: int, dataset_size: int, estimator: str) -
     one other image the (N - M) / (N M) that stands for all rows not drawn, and each remaining one 1 / M,
     where M = B - 1; these sum to 1 (eq. S7).
     """
-    if estimator == "weighted" or batch_size < 3:
+    if estimator == "weighted" or batch_size < 2:
         return torch.full((batch_size, batch_size), -math.log(dataset_size * batch_size))
     others = batch_size - 1
     weights = torch.full((batch_size, batch_size), 1 / others)

@@ -18,7 +18,7 @@ class BetaVAE(VAE):
     Parameters
     ----------
     beta : weight of the KL term; 1 is the VAE.
-    warmup_steps : beta rises linearly from 0 to its value over so many steps; 0 uses it from the start.
+    warmup_steps : beta rises linearly to its value over so many steps; 0 uses it from the start.
     others : see `VAE`.
     """
 

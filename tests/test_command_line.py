@@ -1,0 +1,352 @@
+"""The command line end to end on a tiny plug-in dataset: runs, plug-ins, bad input, kill and resume."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import t
+
+import dislab
+from dislab import leaderboard
+from dislab.cli import main, parse_seeds
+
+README = Path(__file__).parent.parent / "README.md"
+
+# A plug-in with a dataset that trains in seconds: 4 x 3 x 5 factor values, 16 x 16 pixels.
+TINY = '''
+import numpy as np
+import torch
+import dislab
+from dislab.models.vae import VAE
+
+@dislab.register_dataset("tiny")
+def tiny(source, data_dir, device):
+    """A bright bar."""
+    space = dislab.FactorSpace(("shape", "size", "position"), (4, 3, 5))
+    images = torch.zeros(len(space), 1, 16, 16, dtype=torch.uint8)
+    for row, (shape, size, position) in enumerate(space.factors(np.arange(len(space)))):
+        images[row, 0, 3 * shape : 3 * shape + size + 1, 3 * position : 3 * position + 3] = 255
+    return dislab.Dataset("tiny", "rendered", space, (1, 16, 16), lambda rows: images[rows], ["shape"])
+
+@dislab.register_model("broken")
+class Broken(VAE):
+    """A model whose loss turns NaN."""
+    def loss(self, batch, step):
+        terms = super().loss(batch, step)
+        return {**terms, "loss": terms["loss"] * torch.where(step > 10, torch.nan, 1.0)}
+
+@dislab.register_metric("fails")
+def fails(table, rng):
+    """A metric that raises."""
+    raise ValueError("no codes today")
+'''
+FAST = ["--dataset", "tiny", "--steps", "30", "--batch-size", "16", "--set", "network=mlp"]
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """Arguments that make the tiny dataset known; the working folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISLAB_DATA", raising=False)
+    (tmp_path / "tiny.py").write_text(TINY)
+    return ["--plugin", str(tmp_path / "tiny.py")]
+
+
+def read_leaderboard(path="results/leaderboard.csv"):
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_writes_everything(tiny, capsys):
+    assert main(["run", "--model", "mlvae", *FAST, *tiny, "--seeds", "0,1,2"]) == 0
+    out, err = capsys.readouterr()
+    assert "mlvae on tiny (rendered)" in out and "seeds 0, 1, 2" in out
+    assert "using the rendered images" in err
+    assert re.search(r"training 30/30 .*loss .* images/s +ETA", err)
+    folders = sorted(Path("results").rglob("seed*"))
+    assert [folder.name for folder in folders] == ["seed0", "seed1", "seed2"]
+    expected = {"run.json", "model.safetensors", "codes.safetensors", "history.csv"}
+    expected |= {"reconstructions.png", "traversals.png", "swap.png"}
+    for folder in folders:
+        assert {path.name for path in folder.iterdir()} == expected
+        assert (folder / "swap.png").read_bytes()[:4] == b"\x89PNG"
+    runs = [dislab.load(folder) for folder in folders]
+    [row] = read_leaderboard()
+    key = [row[name] for name in leaderboard.KEY]
+    assert key[:5] == ["tiny", "rendered", "quick+steps=30+batch_size=16", "shape", "mlvae"]
+    assert "content=10 style=10" in key[5] and row["seeds"] == "0 1 2" and row["n"] == "3"
+    # Mean, standard deviation and Student's interval, computed here from the run.json files.
+    values = np.array([json.loads((f / "run.json").read_text())["scores"]["mig"] for f in folders])
+    assert float(row["mig_mean"]) == pytest.approx(values.mean(), rel=1e-4)
+    assert float(row["mig_std"]) == pytest.approx(values.std(ddof=1), rel=1e-4)
+    half = t.interval(0.95, 2, scale=values.std(ddof=1) / 3**0.5)[1]
+    assert float(row["mig_ci95"]) == pytest.approx(half, rel=1e-4)
+    assert float(row["train_seconds"]) > 0 and float(row["images_per_second"]) > 0
+    # What is read back is what was computed: the stored model encodes to the stored codes.
+    run = runs[0]
+    assert isinstance(run.scores, dict) and run.scores.to_frame().shape[0] == len(run.scores)
+    images = torch.zeros(60, 1, 16, 16)
+    for row, (shape, size, position) in enumerate(run.codes.factors):
+        images[row, 0, 3 * shape : 3 * shape + size + 1, 3 * position : 3 * position + 3] = 1
+    with torch.inference_mode():
+        assert np.allclose(run.model.encode(images)[0].numpy(), run.codes.mean, atol=1e-6)
+    assert list(run.history.columns)[:2] == ["step", "loss"]
+
+
+def test_same_seed_same_digits_and_nothing_twice(tiny, capsys):
+    names = ["--model", "betatcvae", *FAST, *tiny]
+    assert main(["run", *names, "--out", "a"]) == main(["run", *names, "--out", "b"]) == 0
+    first, second = (dislab.load(next(Path(name).rglob("seed0"))) for name in ("a", "b"))
+    assert dict(first.scores) == dict(second.scores)
+    assert np.array_equal(first.codes.mean, second.codes.mean)
+    assert main(["run", *names, "--seeds", "1", "--out", "b"]) == 0
+    third = dislab.load(next(Path("b").rglob("seed1")))
+    assert dict(third.scores) != dict(first.scores)
+    capsys.readouterr()
+    before = (first.path / "model.safetensors").stat().st_mtime_ns
+    assert main(["run", *names, "--out", "a"]) == 0
+    assert "finished before" in capsys.readouterr().err
+    assert (first.path / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_key_of_a_row(tiny):
+    """Whatever changes the training makes a row of its own; the seed does not."""
+    base = ["run", "--model", "betavae", *FAST, *tiny, "--metrics", "mig"]
+    changes = [
+        [],
+        ["--set", "beta=8"],
+        ["--group-by", "shape,size"],
+        ["--steps", "20"],
+        ["--batch-size", "8"],
+    ]
+    for change in changes:
+        assert main([*base, *change]) == 0
+    rows = read_leaderboard()
+    assert len(rows) == len(changes)
+    assert len({tuple(row[name] for name in leaderboard.KEY) for row in rows}) == len(changes)
+    assert any("beta=8.0" in row["hyperparameters"] for row in rows)
+    [grouped] = [row for row in rows if row["group_by"] == "shape+size"]
+    assert "normalised_beta" in grouped["report"]
+    blocks = [row["protocol"] for row in rows]
+    assert blocks == sorted(blocks)
+    same = [float(row["mig_mean"]) for row in rows if row["protocol"] == "quick+steps=30+batch_size=16"]
+    assert same == sorted(same, reverse=True), "best first"
+
+
+def test_leaderboard_formats(tiny, capsys):
+    assert main(["run", "--model", "vae", *FAST, *tiny, "--seeds", "0-1", "--metrics", "mig"]) == 0
+    assert main(["run", "--model", "mlvae", *FAST, *tiny]) == 0
+    capsys.readouterr()
+    printed = {}
+    for style in ("table", "csv", "markdown", "latex"):
+        assert main(["leaderboard", "--format", style]) == 0
+        printed[style] = capsys.readouterr().out
+    assert printed["csv"] == Path("results/leaderboard.csv").read_text()
+    lines = printed["markdown"].strip().splitlines()
+    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
+    assert "±" in printed["markdown"] and r"$\pm$" in printed["latex"] and r"\_" in printed["latex"]
+    assert main(["leaderboard", "--rank-by", "content_accuracy"]) == 0
+    frame = dislab.leaderboard.leaderboard("results", "content_accuracy")
+    assert isinstance(frame, pd.DataFrame) and frame["model"].iloc[0] == "mlvae"
+
+
+def readme_code(mark: str) -> str:
+    """The Python block of the README that contains a text."""
+    [code] = [
+        block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if mark in block
+    ]
+    return code
+
+
+def test_readme_metric_is_a_plugin_for_existing_runs(tiny, capsys, tmp_path):
+    code = readme_code("@dislab.register_metric")
+    assert len(code.strip().splitlines()) <= 15
+    (tmp_path / "my_metric.py").write_text(code)
+    name = re.search(r'register_metric\(\s*"(\w+)"', code).group(1)
+    assert main(["run", "--model", "vae", *FAST, *tiny, "--metrics", "mig"]) == 0
+    folder = next(Path("results").rglob("seed0"))
+    trained = (folder / "model.safetensors").stat().st_mtime_ns
+    assert main(["evaluate", "results/", "--metrics", name, "--plugin", "my_metric.py"]) == 0
+    run = dislab.load(folder)
+    assert name in run.scores and "mig" in run.scores
+    assert (folder / "model.safetensors").stat().st_mtime_ns == trained
+    assert float(read_leaderboard()[0][f"{name}_mean"]) == pytest.approx(run.scores[name], rel=1e-4)
+    assert name in capsys.readouterr().out
+    # The README's metric, by hand: dimensions whose codes vary by more than it says.
+    assert run.scores[name] == float((run.codes.mean.std(axis=0) > 0.1).sum())
+
+
+def test_readme_scores_own_arrays():
+    namespace = {}
+    exec(readme_code("codes=codes"), namespace)
+    assert namespace["scores"]["mig"] > 0.5
+
+
+def test_evaluate_a_file_of_arrays(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, 4, (3000, 2))
+    np.savez(tmp_path / "codes.npz", codes=factors + 0.01 * rng.standard_normal((3000, 2)), factors=factors)
+    assert main(["evaluate", str(tmp_path / "codes.npz"), "--metrics", "mig,factorvae_score"]) == 0
+    out = capsys.readouterr().out
+    expected = dislab.evaluate(**np.load(tmp_path / "codes.npz"), metrics=["mig", "factorvae_score"])
+    for name, value in expected.items():
+        assert re.search(rf"{name} +{value:.4f}", out)
+
+
+def test_installed_plugin_joins_through_an_entry_point(tmp_path):
+    """An installed package that names an entry point of the group dislab.metrics."""
+    (tmp_path / "extra_metric.py").write_text(readme_code("@dislab.register_metric"))
+    about = tmp_path / "extra-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dislab.metrics]\nextra = extra_metric\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "dislab", "list", "metrics"]
+    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "active_dimensions" in listed and "factorvae_score" in listed
+
+
+BAD = [
+    (["run", "--model", "mlvea"], "did you mean 'mlvae'"),
+    (["run", "--dataset", "shapes3"], "did you mean 'shapes3d'"),
+    (["run", "--metrics", "mgi"], "did you mean 'mig'"),
+    (["run", "--model", "betavae", "--set", "bta=8"], "did you mean 'beta'"),
+    (["run", "--model", "betavae", "--set", "beta=high"], "must be a number"),
+    (["run", "--model", "betavae", "--set", "beta=nan"], "must be a number"),
+    (["run", "--model", "vae", "--set", "latents=2.5"], "must be a whole number"),
+    (["run", "--model", "vae", "--set", "latents=0"], "must be 1 or more"),
+    (["run", "--model", "vae", "--set", "likelihood=poisson"], "choose bernoulli, gaussian"),
+    (["run", "--set", "beta"], "write NAME=VALUE"),
+    (["run", "--steps", "-5"], "must be 0"),
+    (["run", "--steps", "many"], "'many' is not a valid"),
+    (["run", "--batch-size", "0"], "must be 2 or more"),
+    (["run", "--seeds", "1,x"], "--seeds is '1,x'"),
+    (["run", "--protocol", "qick"], "did you mean 'quick'"),
+    (["run", "--source", "web"], "unknown source 'web'"),
+    (["run", "--device", "tpu9"], "device 'tpu9' cannot be used"),
+    (["run", "--data-dir", "nowhere", "--source", "official"], "'nowhere' does not exist"),
+    (["run", "--dataset", "mnist"], "put it at"),
+    (["run", "--dataset", "tiny", "--group-by", "shap"], "did you mean 'shape'"),
+    (["run", "--dataset", "tiny", "--group-by", "shape,size,position"], "group_size=8 is too large"),
+    (["run", "--dataset", "tiny", "--out", "tiny.py"], "cannot write to the output folder"),
+    (["run", "--plugin", "missing.py"], "'missing.py' does not exist"),
+    (["run", "--plugin", "bad.py"], "bad.py, line 2 does not import: ZeroDivisionError"),
+    (["run", "--plugin", "syntax.py"], "syntax.py, line 1 does not import: SyntaxError"),
+    (["run", "--sedes", "1"], "No such option"),
+    (["rnu"], "No such command"),
+    (["evaluate", "nowhere"], "neither a folder of runs nor a .npz file"),
+    (["evaluate", "."], "no finished run"),
+    (["evaluate", "text.npz"], "cannot be read as .npz"),
+    (["evaluate", "empty.npz"], "needs the arrays codes"),
+    (["leaderboard", "nowhere"], "does not exist"),
+    (["leaderboard", ".", "--format", "xml"], "unknown format 'xml'"),
+    (["list", "modles"], "modles"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_line_and_exit_code_2(arguments, says, tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DISLAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "bad.py").write_text("import math\n1 / 0\n")
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    (tmp_path / "text.npz").write_text("not arrays")
+    np.savez(tmp_path / "empty.npz", other=np.zeros(3))
+    files = set(tmp_path.rglob("*"))
+    code = main([*arguments, *tiny] if arguments[0] in ("run", "list") else arguments)
+    captured = capsys.readouterr()
+    assert code == 2
+    lines = [line for line in captured.err.splitlines() if line.startswith("dislab: ")]
+    assert len(lines) == 1 and says in lines[0], captured.err
+    assert "Traceback" not in captured.err
+    left = {path for path in set(tmp_path.rglob("*")) - files if path.is_file() and path.suffix != ".pyc"}
+    assert not left, "nothing is written"
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs a folder that refuses files"
+)
+def test_unwritable_folder(tiny, capsys):
+    target = "/proc/dislab" if Path("/proc").is_dir() else "/dislab"
+    assert main(["run", "--dataset", "tiny", "--out", target, *tiny]) == 2
+    assert "cannot write to the output folder" in capsys.readouterr().err
+
+
+def test_a_failed_run_and_a_failed_metric_have_exit_code_1(tiny, capsys):
+    assert main(["run", "--model", "broken", *FAST, *tiny]) == 1
+    err = capsys.readouterr().err
+    assert "the loss term 'loss' is nan, noticed at step 25" in err and "Traceback" not in err
+    assert not list(Path("results").rglob("run.json"))
+    assert main(["run", "--model", "vae", *FAST, *tiny, "--metrics", "mig,fails"]) == 1
+    assert "metric 'fails' failed" in capsys.readouterr().err
+    [run] = [dislab.load(path.parent) for path in Path("results").rglob("run.json")]
+    assert set(run.scores) == {"mig"}, "what was computed is kept"
+    assert main(["evaluate", "results", *tiny, "--metrics", "fails"]) == 1
+    assert "no codes today" in capsys.readouterr().err
+
+
+def test_half_a_run_is_never_a_result(tiny, capsys):
+    assert main(["run", "--model", "vae", *FAST, *tiny]) == 0
+    whole = next(Path("results").rglob("seed0"))
+    half = whole.with_name("seed1")
+    shutil.copytree(whole, half)
+    text = (whole / "run.json").read_text()
+    (half / "run.json").write_text(text[: len(text) // 2])
+    assert main(["leaderboard", "--format", "csv"]) == 0
+    [row] = list(csv.DictReader(capsys.readouterr().out.splitlines()[-2:]))
+    assert row["seeds"] == "0"
+    with pytest.raises(dislab.DislabError, match="not a finished run"):
+        dislab.load(half)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_resumes_to_the_same_result(how, tiny, tmp_path):
+    """Stopped by Ctrl-C or kill -9 at some point after its first checkpoint, then started again."""
+    start = (
+        "import sys, dislab.training as training; training.SECONDS_BETWEEN_CHECKPOINTS = 0;"
+        "from dislab.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    slow = ["run", "--model", "mlvae", *FAST, *tiny, "--steps", "1500", "--metrics", "mig"]
+    command = [sys.executable, "-c", start, *slow]
+    process = subprocess.Popen([*command, "--out", "broken_off"], stderr=subprocess.DEVNULL)
+    for _ in range(1200):
+        if list(Path("broken_off").rglob("checkpoint.safetensors")) or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(how)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert not list(Path("broken_off").rglob("run.json"))
+    resumed = subprocess.run([*command, "--out", "broken_off"], capture_output=True, text=True, check=True)
+    assert "finished before" not in resumed.stderr
+    subprocess.run([*command, "--out", "straight"], capture_output=True, check=True)
+    first, second = (dislab.load(next(Path(name).rglob("seed0"))) for name in ("broken_off", "straight"))
+    assert dict(first.scores) == dict(second.scores)
+    assert np.array_equal(first.codes.mean, second.codes.mean)
+    assert first.history.equals(second.history)
+    assert not list(Path("broken_off").rglob("*.part")) or how == signal.SIGKILL
+
+
+def test_help_reads_without_torch():
+    """Help and bad options are answered without importing torch."""
+    code = (
+        "import sys; from dislab.cli import main; main(['run', '--help']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_seeds():
+    assert parse_seeds("0,1,2") == [0, 1, 2]
+    assert parse_seeds("0-3,7") == [0, 1, 2, 3, 7]
+    for wrong in ("", "-1", "3-1", "a", "1.5"):
+        with pytest.raises(dislab.DislabError):
+            parse_seeds(wrong)
