@@ -101,20 +101,21 @@ def run_command(
         "out": out,
         "quiet": False,
     }
-    finished, failure = [], None
+    finished, failures = [], []
     for seed in numbers:
         say(f"{model} on {dataset}, protocol {protocol}, seed {seed}")
         try:
             finished.append(runs.run(model, dataset, seed=seed, **options, **given))
-        except RunFailed as error:
-            failure = error
-            break
+        except RunFailed as error:  # the other seeds go on
+            failures.append(error)
     path = leaderboard.write_leaderboard(out)
     if finished:
         _print_scores(finished)
         print("\n".join(["", *(f"run: {run.path}" for run in finished), f"leaderboard: {path}"]))
-    if failure:
-        raise failure
+    for failure in failures[:-1]:
+        say(f"dislab: {failure}")
+    if failures:
+        raise failures[-1]
 
 
 @app.command("evaluate")

@@ -200,16 +200,16 @@ def load_plugin(path: str | Path) -> None:
         raise
     except Exception as error:
         del sys.modules[name]
-        line = getattr(error, "lineno", None) or _line_within(error, path)
+        line = getattr(error, "lineno", None) or _line_within(error, spec.origin)
         place = f"{path}, line {line}" if line else f"{path}"
         raise DislabError(f"plug-in {place} does not import: {type(error).__name__}: {error}") from error
 
 
-def _line_within(error: BaseException, path: Path) -> int | None:
-    """The last line of `path` in the error's traceback."""
+def _line_within(error: BaseException, file_name: str) -> int | None:
+    """The last line of a file in the error's traceback."""
     trace, line = error.__traceback__, None
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if trace.tb_frame.f_code.co_filename == file_name:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line

@@ -100,7 +100,8 @@ class Run:
         if new or new.left_out:
             self.record["scores"] |= new
             self.record["details"] |= new.details
-            self.record["left_out"] |= new.left_out
+            left_out = self.record["left_out"] | new.left_out
+            self.record["left_out"] = {name: why for name, why in left_out.items() if name not in new}
             del self.scores
             _write_record(self.path, self.record)
         return new

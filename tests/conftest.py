@@ -1,5 +1,9 @@
 """What several test files share: a dataset of 60 small images whose pixels follow from three factors."""
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as dislab does, but before torch is imported
+
 import numpy as np
 import pytest
 import torch
