@@ -11,8 +11,9 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# Threads that wait for one another sleep instead of spinning. On two shared cores a training step with spinning
-# threads was measured at 20 times the time. It works where torch was not imported before; a user's choice stays.
+# Threads that wait for one another sleep instead of spinning: on two shared cores a training step with
+# spinning threads was measured at 20 times the time. It works where torch was not imported before, and a
+# setting of the user's own stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # In a checkout the folders models/, metrics/ and benchmarks/ stand beside this one, not inside it: Python

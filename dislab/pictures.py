@@ -86,19 +86,19 @@ def swap_grid(model, dataset: Dataset, table: CodeTable, rows, chosen, device):
     The first column shows the images that give the content, one of each class; the first row those that give
     the style. Every code comes from a single image (no grouping).
     """
-    content, style = table.blocks["content"], table.blocks["style"]
+    content = table.blocks["content"]
     classes = np.unique(table.labels)[:NUM_COLUMNS]
-    givers = np.array([np.flatnonzero(table.labels == label)[0] for label in classes])
+    rng = np.random.default_rng(2)
+    givers = np.array([rng.choice(np.flatnonzero(table.labels == label)) for label in classes])
     tiles = [
         torch.cat([torch.ones_like(_originals(dataset, rows[chosen[:1]])), _originals(dataset, rows[chosen])])
     ]
     for giver in givers:
         codes = table.mean[chosen].copy()
         codes[:, content] = table.mean[giver, content]
-        codes[:, style] = table.mean[chosen, style]
         tiles.append(torch.cat([_originals(dataset, rows[[giver]]), _decode(model, codes, device)]))
     title = f"{dataset.name} ({dataset.source}): content of the first column, style of the first row"
-    return _figure(torch.stack(tiles), title, ["", *[""] * len(givers)])
+    return _figure(torch.stack(tiles), title, [""] * len(tiles))
 
 
 def _decode(model, codes: np.ndarray, device) -> Tensor:

@@ -30,7 +30,7 @@ def shapes3d(source: str, data_dir, device: torch.device) -> Dataset:
     def draw(rows: torch.Tensor) -> torch.Tensor:
         return images[rows.to(images.device)].permute(0, 3, 1, 2)
 
-    return Dataset("shapes3d", "official", SPACE, (3, 64, 64), draw, ["object_shape"], file=path)
+    return Dataset("shapes3d", "official", SPACE, (3, 64, 64), draw, ["object_hue"], file=path)
 
 
 def _rendered(device: torch.device) -> Dataset:
@@ -48,7 +48,7 @@ def _rendered(device: torch.device) -> Dataset:
         factors = rows.to(device)[:, None] // steps % sizes
         return renderer.compose(layers, factors)
 
-    return Dataset("shapes3d", "rendered", SPACE, (3, 64, 64), draw, ["object_shape"])
+    return Dataset("shapes3d", "rendered", SPACE, (3, 64, 64), draw, ["object_hue"])
 
 
 def read_official(path: Path) -> np.ndarray:
