@@ -16,6 +16,8 @@ import typer
 from dislab.errors import DislabError, RunFailed
 from dislab.progress import say
 
+MOST_SEEDS = 10_000
+
 app = typer.Typer(
     name="dislab",
     help="Train disentangled representations, score them, and compare them in tables.",
@@ -94,7 +96,7 @@ def run_command(
         "steps": steps,
         "batch_size": batch_size,
         "metrics": _names(metrics),
-        "group_by": group_by,
+        "group_by": _names(group_by),
         "source": source,
         "device": device,
         "data_dir": data_dir,
@@ -127,7 +129,7 @@ def evaluate_command(
         ),
     ] = Path("results"),
     metrics: Metrics = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draws, for a .npz file.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws, for a .npz file.")] = 0,
     group_by: GroupBy = None,
     plugin: Plugin = None,
 ) -> None:
@@ -155,8 +157,10 @@ def leaderboard_command(
     rank_by: Annotated[
         str, typer.Option(help="The score that orders the rows of a dataset, best first.")
     ] = "mig",
+    plugin: Plugin = None,
 ) -> None:
     """Print the leaderboard of a results folder."""
+    _load_plugins(plugin)
     from dislab import leaderboard
 
     print(leaderboard.render(leaderboard.leaderboard(results, rank_by), format_), end="")
@@ -204,7 +208,9 @@ def parse_seeds(text: str) -> list[int]:
             raise DislabError(
                 f"--seeds is '{text}': write whole numbers such as 0,1,2 or a range such as 0-9"
             )
-        seeds += range(int(first), int(last if dash else first) + 1)
+        if int(last or first) - int(first) >= MOST_SEEDS or int(last or first) >= 2**63:
+            raise DislabError(f"--seeds is '{text}': at most {MOST_SEEDS} seeds below 2**63")
+        seeds += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(seeds))
 
 
@@ -242,7 +248,11 @@ def _evaluate_runs(folder: Path, names: list[str] | None) -> None:
     failures = []
     for run in found:
         say(f"{run.path}")
-        scores = run.add_scores(names, lambda name: say(f"  scoring {name}"))
+        try:
+            scores = run.add_scores(names, lambda name: say(f"  scoring {name}"))
+        except RunFailed as error:  # the other runs go on
+            failures.append(str(error))
+            continue
         for name, cause in (scores.left_out | scores.failed).items():
             say(f"  {name} is left out: {cause}")
         failures += [f"{name} ({cause}) in {run.path}" for name, cause in scores.failed.items()]
@@ -255,22 +265,23 @@ def _evaluate_runs(folder: Path, names: list[str] | None) -> None:
 
 def _evaluate_arrays(path: Path, names: list[str] | None, seed: int, group_by: str | None) -> None:
     import zipfile
+    import zlib
 
     import numpy as np
 
     import dislab
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.lib.npyio.NpzFile(path.open("rb"), own_fid=True) as file:
             arrays = {key: file[key] for key in ("codes", "factors", "logvar") if key in file}
             keys = ", ".join(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DislabError(f"'{path}' cannot be read as .npz: {error}") from None
     if not {"codes", "factors"} <= set(arrays):
         raise DislabError(
             f"'{path}' needs the arrays codes [N, D] and factors [N, K]; it has {keys or 'none'}"
         )
-    groups = group_by.split(",") if group_by else None
+    groups = _names(group_by)
     scores = dislab.evaluate(**arrays, metrics=names, seed=seed, group_by=groups)
     _print_table([("score", "value")] + [(name, f"{value:.4f}") for name, value in scores.items()])
     for name, cause in scores.left_out.items():

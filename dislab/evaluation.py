@@ -186,12 +186,12 @@ def _take(entry: Entry, result, scores: Scores) -> None:
     for name, value in result.items():
         if name != entry.name and not name.startswith(entry.name + "_"):
             continue
-        if np.ndim(value):
-            scores.details[name] = np.asarray(value).tolist()
-        elif isinstance(value, (int, float, np.number)):
+        if isinstance(value, (list, tuple, np.ndarray)) and name != entry.name:
+            scores.details[name] = value.tolist() if isinstance(value, np.ndarray) else list(value)
+        elif isinstance(value, (int, float, np.number)) and np.isfinite(value):
             scores[name] = float(value)
         else:
-            scores.failed[entry.name] = f"returned {name} = {value!r}, which is not a number"
+            scores.failed[entry.name] = f"returned {name} = {value!r}, which is not a finite number"
 
 
 def _missing(entry: Entry, table: CodeTable) -> str | None:

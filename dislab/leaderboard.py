@@ -40,13 +40,15 @@ def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
     """The leaderboard of the given runs, see `leaderboard`."""
     rows: dict[tuple, list[Run]] = {}
     for run in runs:
-        rows.setdefault(row_key(run), []).append(run)
+        # Runs of another version, whose protocol of this name had other settings, are rows of their own.
+        settings = json.dumps(run.config["protocol"], sort_keys=True)
+        rows.setdefault((*row_key(run), settings), []).append(run)
     if not rows:
         return pd.DataFrame(columns=[*KEY, "seeds", "n"])
     names = _score_names(run for group in rows.values() for run in group)
     if rank_by not in names and rank_by != RANK_BY:
         raise unknown_name("score to rank by", rank_by, names)
-    frame = pd.DataFrame([_row(key, group, names) for key, group in rows.items()])
+    frame = pd.DataFrame([_row(key[:-1], group, names) for key, group in rows.items()])
     frame["ranked_by"] = rank_by
     best = frame.get(f"{rank_by}_mean", pd.Series(np.nan, index=frame.index))
     frame["_best"] = best if direction(rank_by) == "down" else -best
@@ -144,8 +146,13 @@ def _score_names(runs: Iterable[Run]) -> list[str]:
 def _row(key: tuple[str, ...], runs: list[Run], names: list[str]) -> dict:
     from scipy.stats import t
 
-    runs = sorted(runs, key=lambda run: run.config["seed"])
+    # A copy of a run's folder is not another seed: the one finished last counts.
+    runs = sorted(runs, key=lambda run: run.record["environment"]["finished"])
+    runs = [run for _, run in sorted({run.config["seed"]: run for run in runs}.items())]
     row = dict(zip(KEY, key, strict=True))
+    protocol = runs[0].config["protocol"]
+    row |= {name: protocol[name] for name in ("steps", "learning_rate", "batch_size")}
+    row["scored_rows"] = runs[0].record["scored_rows"]
     row |= {"seeds": " ".join(str(run.config["seed"]) for run in runs), "n": len(runs)}
     for name in names:
         values = np.array([run.scores[name] for run in runs if name in run.scores])

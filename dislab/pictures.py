@@ -64,7 +64,9 @@ def traversals(model, dataset: Dataset, table: CodeTable, device):
     """
     start = table.mean[np.random.default_rng(1).integers(len(table))]
     values = np.linspace(*TRAVERSAL, NUM_COLUMNS)
-    mean, logvar = table.mean.astype(np.float64), table.logvar.astype(np.float64)
+    mean = table.mean.astype(np.float64)
+    # A deterministic encoder has no variances: what is left of the KL is the mean's own share.
+    logvar = np.zeros_like(mean) if table.logvar is None else table.logvar.astype(np.float64)
     kl = 0.5 * (mean**2 + np.exp(logvar) - logvar - 1).mean(0)
     blocks = table.blocks or {"code": slice(0, table.mean.shape[1])}
     tiles, names = [], []

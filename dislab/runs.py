@@ -157,13 +157,13 @@ def run(
     place = choose_device(device)
     if not isinstance(seed, int) or seed < 0:
         raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
-    out = writable_folder(out)
     if isinstance(dataset, str):
         dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=str(place))
         origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
         say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
     group_by = group_by.split(",") if isinstance(group_by, str) else list(group_by or dataset.group_by)
     dataset.space.columns(group_by)
+    out = writable_folder(out)
     config = {
         "dataset": dataset.name,
         "source": dataset.source,
@@ -182,15 +182,19 @@ def run(
         finished = Run(path)
         return _checked(finished, finished.add_scores(names, lambda name: say(f"scoring {name}", quiet)))
 
-    _prepare(path)
     network = _make_model(config, dataset.image_shape).to(place)
     batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
+    _prepare(path)
     history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
     history.write_csv(path / "history.csv")
 
     began = time.monotonic()
     rows = choose_rows(dataset, chosen.rows)
-    table = encode(network.encode, dataset, rows, blocks=network.blocks, group_by=group_by, quiet=quiet)
+    blocks = getattr(network, "blocks", {})
+    try:
+        table = encode(network.encode, dataset, rows, blocks=blocks, group_by=group_by, quiet=quiet)
+    except DislabError as error:
+        raise RunFailed(f"encoding failed after training: {error}") from error
     encoded = time.monotonic()
     scores = score(table, names, seed, lambda name: say(f"scoring {name}", quiet))
     scored = time.monotonic()
@@ -341,11 +345,14 @@ def _write_codes(path: Path, table: CodeTable, rows: np.ndarray) -> None:
 
 
 def _read_codes(path: Path) -> CodeTable:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="numpy") as file:
-        about = json.loads(file.metadata()["about"])
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["about"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    except (OSError, SafetensorError) as error:
+        raise RunFailed(f"the codes '{path}' are missing or damaged: {error}") from None
     return CodeTable(
         arrays["mean"],
         arrays["factors"],

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dislab.batches import Batches
-from dislab.errors import RunFailed
+from dislab.errors import DislabError, RunFailed
 from dislab.progress import Bar
 from dislab.protocols import Protocol
 
@@ -56,6 +56,9 @@ def train(
     RunFailed : a loss term is NaN or infinite.
     """
     device = batches.device
+    if device.type == "cuda":  # sums by atomic additions would differ from run to run
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     optimiser = torch.optim.Adam(model.parameters(), lr=protocol.learning_rate, fused=True)
     history = History()
     done = load_checkpoint(checkpoint, model, optimiser, batches.generator, history)
@@ -135,19 +138,31 @@ def save_checkpoint(
     tensors["generator"] = generator.get_state()
     if history.rows:
         tensors["history"] = torch.tensor(history.rows, dtype=torch.float64)
-    about = {"step": str(done), "terms": json.dumps(history.terms), "seconds": repr(history.seconds)}
+    about = {
+        "step": str(done),
+        "device": generator.device.type,
+        "terms": json.dumps(history.terms),
+        "seconds": repr(history.seconds),
+    }
     write_atomically(path, save({name: value.cpu().contiguous() for name, value in tensors.items()}, about))
 
 
 def load_checkpoint(path: Path, model, optimiser, generator: torch.Generator, history: History) -> int:
     """Restore what `save_checkpoint` wrote and return the number of steps done; 0 without a checkpoint."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         return 0
-    with safe_open(path, framework="pt") as file:
-        about = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DislabError(f"'{path}' is damaged, delete it to train anew: {error}") from None
+    if about["device"] != generator.device.type:
+        raise DislabError(
+            f"the run was begun on {about['device']}: go on there (--device), or delete '{path}'"
+        )
     model.load_state_dict(
         {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     )

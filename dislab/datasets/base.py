@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -204,7 +205,7 @@ def open_npz_member(path: Path, key: str, shape: tuple[int, ...], dtype=np.uint8
         raise DislabError(
             f"'{path}' has no array '{key}' (it has {keys}): it is not the official file"
         ) from None
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
         raise DislabError(f"'{path}' is not a whole .npz file: {error}") from None
     if found_shape != shape or found_dtype != dtype or fortran:
         raise DislabError(

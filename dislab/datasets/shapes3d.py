@@ -76,7 +76,10 @@ def read_official(path: Path) -> np.ndarray:
 
             def make(array: np.ndarray) -> None:
                 for start in range(0, len(array), CHUNK):
-                    array[start : start + CHUNK] = images[start : start + CHUNK]
+                    try:
+                        array[start : start + CHUNK] = images[start : start + CHUNK]
+                    except OSError as error:
+                        raise DislabError(f"'{path}' is damaged after image {start}: {error}") from None
 
             status = path.stat()
             return cached_array(f"shapes3d-official-{status.st_size}-{status.st_mtime_ns}", shape, make)
