@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from dislab.batches import unit_images
 from dislab.codes import CodeTable
 from dislab.datasets.base import Dataset
 from dislab.errors import DislabError
@@ -52,7 +53,7 @@ def encode(
     began = time.monotonic()
     with torch.inference_mode(), Bar("encoding", len(rows), quiet=quiet) as bar:
         for start in range(0, len(rows), BATCH):
-            images = dataset.images(rows[start : start + BATCH]).float().div_(255)
+            images = unit_images(dataset.images(rows[start : start + BATCH]))
             batch_mean, batch_logvar = _outputs(encoder, images)
             if mean is None:
                 mean = np.empty((len(rows), batch_mean.shape[1]), np.float32)

@@ -182,7 +182,7 @@ def run(
         finished = Run(path)
         return _checked(finished, finished.add_scores(names, lambda name: say(f"scoring {name}", quiet)))
 
-    network = _make_model(config, dataset.image_shape).to(place)
+    network = _make_model(config, dataset.image_shape).to(place, memory_format=torch.channels_last)
     batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
     _prepare(path)
     history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
