@@ -36,7 +36,7 @@ class MLVAE(VAE):
     ----------
     content : number of content dimensions, shared by the images of a group.
     style : number of style dimensions, one code per image. A small style is what keeps the class out of it:
-        on MNIST ten dimensions carry the digit nearly as well as the content does, four do not.
+        on MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well.
     group_size : images per group in a training batch; the last group of a batch takes what is left.
     network, likelihood : see `VAE`.
     """
@@ -47,8 +47,8 @@ class MLVAE(VAE):
         self,
         image_shape: tuple[int, int, int],
         *,
-        content: int = 6,
-        style: int = 4,
+        content: int = 7,
+        style: int = 3,
         group_size: int = 8,
         network: Literal["auto", "conv", "mlp"] = "auto",
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
