@@ -92,7 +92,7 @@ def _outputs(encoder: Callable, images: torch.Tensor) -> tuple[np.ndarray, np.nd
     if wrong or (logvar is not None and logvar.shape != mean.shape):
         found = " and ".join("None" if array is None else str(list(array.shape)) for array in (mean, logvar))
         raise DislabError(
-            f"the encoder returned {found} for {len(images)} images, not codes [{len(images)}, D], "
-            "or a pair (mean, logvar) of such arrays"
+            f"the encoder returned {found} for {len(images)} images: "
+            f"it must return codes [{len(images)}, D], or a pair (mean, logvar) of such arrays"
         )
     return mean, logvar

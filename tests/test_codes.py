@@ -291,7 +291,7 @@ def test_a_metric_that_fails_does_not_stop_the_others(metrics):
     assert scores.failed == {
         "a_broken": "ZeroDivisionError: no points",
         "b_refusing": "it takes at least two dimensions",
-        "c_text": "returned c_text = 'high', which is not a number",
+        "c_text": "returned c_text = 'high', which is not a finite number",
         "d_nameless": "returned 'other' but no 'd_nameless'",
     }
     with pytest.raises(RunFailed, match="metric 'a_broken' failed: ZeroDivisionError: no points"):
