@@ -13,6 +13,7 @@ from dislab.datasets.base import Dataset
 from dislab.training import write_atomically
 
 NUM_COLUMNS = 9
+MOST_CLASSES = 10  # rows of the swap grid
 TRAVERSAL = (-2.0, 2.0)  # in standard deviations of the prior, as in Higgins et al. 2017
 TILE_INCHES = 0.75
 
@@ -89,7 +90,7 @@ def swap_grid(model, dataset: Dataset, table: CodeTable, rows, chosen, device):
     the style. Every code comes from a single image (no grouping).
     """
     content = table.blocks["content"]
-    classes = np.unique(table.labels)[:NUM_COLUMNS]
+    classes = np.unique(table.labels)[:MOST_CLASSES]
     rng = np.random.default_rng(2)
     givers = np.array([rng.choice(np.flatnonzero(table.labels == label)) for label in classes])
     tiles = [
