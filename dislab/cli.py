@@ -28,7 +28,14 @@ app = typer.Typer(
 )
 
 Metrics = Annotated[
-    str | None, typer.Option(metavar="NAME[,NAME…]", help="Scores to compute; by default all that apply.")
+    str | None,
+    typer.Option(metavar="NAME[,NAME…]", help="Scores to compute; by default all that apply but slow ones."),
+]
+MetricProtocol = Annotated[
+    str,
+    typer.Option(
+        metavar="locatello2019|softtpr2024", help="How scores are computed; recorded with every score."
+    ),
 ]
 Plugin = Annotated[
     list[Path] | None,
@@ -72,6 +79,7 @@ def run_command(
         typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated."),
     ] = None,
     metrics: Metrics = None,
+    metric_protocol: MetricProtocol = "locatello2019",
     group_by: GroupBy = None,
     source: Source = "auto",
     device: Device = None,
@@ -96,6 +104,7 @@ def run_command(
         "steps": steps,
         "batch_size": batch_size,
         "metrics": _names(metrics),
+        "metric_protocol": metric_protocol,
         "group_by": _names(group_by),
         "source": source,
         "device": device,
@@ -129,6 +138,7 @@ def evaluate_command(
         ),
     ] = Path("results"),
     metrics: Metrics = None,
+    metric_protocol: MetricProtocol = "locatello2019",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws, for a .npz file.")] = 0,
     group_by: GroupBy = None,
     plugin: Plugin = None,
@@ -141,9 +151,9 @@ def evaluate_command(
             raise DislabError(
                 "--group-by is for a .npz file: a run keeps the groups that it was trained with"
             )
-        _evaluate_runs(target, names)
+        _evaluate_runs(target, names, metric_protocol)
     elif target.suffix == ".npz":
-        _evaluate_arrays(target, names, seed, group_by)
+        _evaluate_arrays(target, names, metric_protocol, seed, group_by)
     else:
         raise DislabError(
             f"'{target}' is neither a folder of runs nor a .npz file with the arrays codes and factors"
@@ -236,11 +246,11 @@ def _load_plugins(paths: list[Path] | None) -> None:
         load_plugin(path)
 
 
-def _evaluate_runs(folder: Path, names: list[str] | None) -> None:
+def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) -> None:
     from dislab import leaderboard, runs
 
     if runs.is_finished(folder):
-        found, results = [runs.load(folder)], None
+        found, results = [runs.load(folder)], runs.results_folder(folder)
     else:
         found, results = runs.find_runs(folder), folder
     if not found:
@@ -249,7 +259,7 @@ def _evaluate_runs(folder: Path, names: list[str] | None) -> None:
     for run in found:
         say(f"{run.path}")
         try:
-            scores = run.add_scores(names, lambda name: say(f"  scoring {name}"))
+            scores = run.add_scores(names, lambda name: say(f"  scoring {name}"), metric_protocol)
         except RunFailed as error:  # the other runs go on
             failures.append(str(error))
             continue
@@ -263,7 +273,9 @@ def _evaluate_runs(folder: Path, names: list[str] | None) -> None:
         raise RunFailed(f"{len(failures)} score(s) could not be computed: {failures[0]}")
 
 
-def _evaluate_arrays(path: Path, names: list[str] | None, seed: int, group_by: str | None) -> None:
+def _evaluate_arrays(
+    path: Path, names: list[str] | None, metric_protocol: str, seed: int, group_by: str | None
+) -> None:
     import zipfile
     import zlib
 
@@ -282,7 +294,9 @@ def _evaluate_arrays(path: Path, names: list[str] | None, seed: int, group_by: s
             f"'{path}' needs the arrays codes [N, D] and factors [N, K]; it has {keys or 'none'}"
         )
     groups = _names(group_by)
-    scores = dislab.evaluate(**arrays, metrics=names, seed=seed, group_by=groups)
+    scores = dislab.evaluate(
+        **arrays, metrics=names, metric_protocol=metric_protocol, seed=seed, group_by=groups
+    )
     _print_table([("score", "value")] + [(name, f"{value:.4f}") for name, value in scores.items()])
     for name, cause in scores.left_out.items():
         say(f"{name} is left out: {cause}")
@@ -291,7 +305,9 @@ def _evaluate_arrays(path: Path, names: list[str] | None, seed: int, group_by: s
 def _print_scores(finished: list, names: list[str] | None = None) -> None:
     """The scores of runs that differ in their seed only, or of several configurations, a table each."""
     from dislab import leaderboard
+    from dislab.registry import METRICS
 
+    wanted = None if names is None else {entry.name for entry in METRICS.choose(names)}
     groups: dict[tuple, list] = {}
     for run in finished:
         groups.setdefault(leaderboard.row_key(run), []).append(run)
@@ -303,16 +319,13 @@ def _print_scores(finished: list, names: list[str] | None = None) -> None:
         for name, value in runs[0].record["report"].items():
             print(f"{name} = {value:.4g}")
         frame = leaderboard.tabulate(runs)
-        columns = [c.removesuffix("_mean") for c in frame.columns if c.endswith("_mean")]
-        lines = [("score", "mean", "std", "95% interval", "")]
-        for name in columns:
-            if names is not None and not any(
-                name == asked or name.startswith(f"{asked}_") for asked in names
-            ):
+        lines = [("score", "mean", "std", "95% interval", "", "beside it")]
+        for name in leaderboard.main_scores(frame):
+            if wanted is not None and name.partition("@")[0] not in wanted:
                 continue
             mean, std, half = (float(frame[f"{name}_{part}"].iloc[0]) for part in ("mean", "std", "ci95"))
             spread = ("", "") if std != std else (f"{std:.4f}", f"{mean - half:.4f} to {mean + half:.4f}")
-            lines.append((name, f"{mean:.4f}", *spread, _direction_sign(name)))
+            lines.append((name, f"{mean:.4f}", *spread, _direction_sign(name), _related(frame, name)))
         _print_table(lines)
         for name, cause in runs[0].scores.left_out.items():
             print(f"{name} is left out: {cause}")
@@ -322,7 +335,19 @@ def _direction_sign(score: str) -> str:
     from dislab.registry import METRICS
 
     words = {"up": "higher is better", "down": "lower is better"}
-    return next((words.get(entry.direction, "") for entry in METRICS if entry.name == score), "")
+    name = score.partition("@")[0]
+    return next((words.get(entry.direction, "") for entry in METRICS if entry.name == name), "")
+
+
+def _related(frame, score: str) -> str:
+    """The means of what a metric gives beside its score, in one line: "chance 0.100, k10 0.998"."""
+    name, _, protocol = score.partition("@")
+    found = {}
+    for column in frame.columns[frame.columns.str.endswith("_mean")]:
+        other, _, other_protocol = column.removesuffix("_mean").partition("@")
+        if other.startswith(f"{name}_") and other_protocol == protocol:
+            found[other.removeprefix(f"{name}_")] = float(frame[column].iloc[0])
+    return ", ".join(f"{other} {value:.3f}" for other, value in found.items())
 
 
 def _print_table(lines: list[tuple[str, ...]]) -> None:

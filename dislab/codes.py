@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dislab.errors import DislabError
+from dislab.factors import Circle
 
 MOST_VALUES = 10_000_000  # of one factor: beyond that a column holds identifiers or measurements, not values
 
@@ -24,6 +25,8 @@ class CodeTable:
         or empty.
     labels : int64 [N], the class of each row's group (the value of the grouping factors), or None.
     full_grid : whether the rows are every combination of factor values, each once.
+    circle : the circular factor, or None.
+    reconstruction : float32 [R], -ln p(x|z) in nats per image of R rows drawn from the table, or None.
     ordered : whether `split` takes the rows in the given order instead of drawing them.
     """
 
@@ -38,6 +41,8 @@ class CodeTable:
         blocks: Mapping[str, slice] | None = None,
         labels: np.ndarray | None = None,
         full_grid: bool = False,
+        circle: Circle | None = None,
+        reconstruction: np.ndarray | None = None,
         ordered: bool = False,
     ):
         self.mean = _codes("codes", mean)
@@ -57,6 +62,8 @@ class CodeTable:
         if self.labels is not None and self.labels.shape != (len(self.mean),):
             raise DislabError(f"labels are {list(self.labels.shape)} for {len(self.mean)} rows")
         self.full_grid = full_grid
+        self.circle = circle
+        self.reconstruction = None if reconstruction is None else np.asarray(reconstruction, np.float32)
         self.ordered = ordered
         self._sorted: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from dislab.codes import CodeTable
 from dislab.errors import DislabError, RunFailed
-from dislab.registry import METRICS, Entry
+from dislab.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used
+from dislab.registry import METRICS, NEEDS, Entry
 
 
 class Scores(dict):
@@ -21,6 +22,7 @@ class Scores(dict):
     details : what metrics returned that is not one number, such as a curve over k.
     left_out : metric name -> why it does not apply to this table.
     failed : metric name -> the error of a metric that was tried and failed.
+    protocols : name of a score or a detail -> the metric protocol that it was computed by.
     """
 
     def __init__(self, *values, details: Mapping | None = None, left_out: Mapping | None = None):
@@ -28,6 +30,7 @@ class Scores(dict):
         self.details = dict(details or {})
         self.left_out = dict(left_out or {})
         self.failed: dict[str, str] = {}
+        self.protocols: dict[str, str] = {}
 
     def to_frame(self):
         """A pandas DataFrame with one row per score and the columns score, value."""
@@ -44,6 +47,7 @@ def evaluate(
     logvar: np.ndarray | None = None,
     dataset=None,
     metrics: Iterable[str] | None = None,
+    metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
     seed: int = 0,
     shuffle: bool = True,
     num_train: int | None = None,
@@ -64,11 +68,12 @@ def evaluate(
     codes, factors : float [N, D] and int [N, K], instead of an encoder.
     logvar : float [N, D], log-variances of q(z|x) where the codes are means of Normals; optional.
     dataset : a dataset's name, or a Dataset object.
-    metrics : names of scores; by default all that apply.
+    metrics : names of scores; by default all that apply and are not slow.
+    metric_protocol : "locatello2019" or "softtpr2024", see `dislab.protocols.METRIC_PROTOCOLS`.
     seed : decides every random draw.
     shuffle : False takes the rows of `codes` in the given order, first num_train, then num_test; True samples
         them.
-    num_train, num_test : points for the metrics that have them; by default each metric's published protocol.
+    num_train, num_test : points for the metrics that have them; by default the metric protocol's.
     factor_names : names of the columns of `factors`.
     blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)}.
     group_by : factor name(s) whose combined value is the class of the content and style scores; by default
@@ -91,6 +96,8 @@ def evaluate(
     >>> dislab.evaluate(codes=factors.astype(float), factors=factors, metrics=["mig"])["mig"] > 0.9
     True
     """
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
     group_by = [group_by] if isinstance(group_by, str) else group_by
     metrics = [metrics] if isinstance(metrics, str) else metrics
     if encoder is not None:
@@ -112,9 +119,8 @@ def evaluate(
         space = FactorSpace(table.names, table.sizes, table.factors)
         table.labels = space.labels(group_by or [table.names[0]])
     given = {"num_train": num_train, "num_test": num_test}
-    scores = score(
-        table, metrics, seed, **{name: value for name, value in given.items() if value is not None}
-    )
+    settings = {name: value for name, value in given.items() if value is not None}
+    scores = score(table, metrics, seed, metric_protocol=metric_protocol, **settings)
     for name, cause in scores.failed.items():
         raise RunFailed(f"metric '{name}' failed: {cause}")
     return scores
@@ -137,16 +143,19 @@ def score(
     metrics: Iterable[str] | None = None,
     seed: int = 0,
     progress: Callable[[str], None] = lambda name: None,
-    **protocol,
+    *,
+    metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
+    **settings,
 ) -> Scores:
     """Scores of a code table.
 
     A metric that does not apply to this table is left out, with the reason in `left_out`; one that raises is
     noted in `failed`, and the others are still computed. Every metric draws from its own random stream, so a
-    score does not depend on which others were asked for. `protocol` values go to the metrics that have such
-    an argument.
+    score does not depend on which others were asked for. `settings` go, in place of the metric protocol's, to
+    the metrics that have such an argument.
     """
-    entries = list(METRICS) if metrics is None else [METRICS[name] for name in metrics]
+    changes = metric_settings(metric_protocol)
+    entries = METRICS.default() if metrics is None else METRICS.choose(metrics)
     scores, returned = Scores(), {}
     for entry in entries:
         missing = _missing(entry, table)
@@ -157,7 +166,7 @@ def score(
         if function not in returned:
             progress(entry.name)
             try:
-                returned[function] = _call(entry, table, seed, protocol)
+                returned[function] = _call(entry, table, seed, changes.get(function.__name__, {}) | settings)
             except Exception as error:
                 returned[function] = error
         result = returned[function]
@@ -165,13 +174,16 @@ def score(
             known = isinstance(result, DislabError)
             scores.failed[entry.name] = str(result) if known else f"{type(result).__name__}: {result}"
             continue
+        before = {*scores, *scores.details}
         _take(entry, result, scores)
+        used = protocol_used(metric_protocol, function.__name__)
+        scores.protocols |= dict.fromkeys({*scores, *scores.details} - before, used)
     return scores
 
 
-def _call(entry: Entry, table: CodeTable, seed: int, protocol: Mapping):
+def _call(entry: Entry, table: CodeTable, seed: int, settings: Mapping):
     accepted = inspect.signature(entry.make).parameters
-    chosen = {name: value for name, value in protocol.items() if name in accepted}
+    chosen = {name: value for name, value in settings.items() if name in accepted}
     stream = zlib.crc32(f"{entry.make.__module__.split('.')[-1]}.{entry.make.__qualname__}".encode())
     return entry.make(table, np.random.default_rng([seed, stream]), **chosen)
 
@@ -196,18 +208,24 @@ def _take(entry: Entry, result, scores: Scores) -> None:
 
 def _missing(entry: Entry, table: CodeTable) -> str | None:
     """Why a metric does not apply to a table, or None."""
-    if "grid" in entry.needs and not table.full_grid:
-        return "it needs the full grid of factors"
-    if "two factors" in entry.needs and np.count_nonzero(np.ptp(table.factors, axis=0)) < 2:
-        return "it needs at least two factors that vary"
-    if "variances" in entry.needs and table.logvar is None:
-        return "it needs the log-variances of q(z|x)"
-    if "groups" in entry.needs:
-        if table.labels is None:
-            return "it needs groups: say group_by"
-        _, counts = np.unique(table.labels, return_counts=True)
-        if len(counts) < 2:
-            return "it needs at least two groups"
-        if counts.min() < 4:
-            return "it needs at least 4 rows in every group"
+    for need in entry.needs:
+        if not _has(table, need):
+            return NEEDS[need]
     return None
+
+
+def _has(table: CodeTable, need: str) -> bool:
+    if need == "two factors":
+        return np.count_nonzero(np.ptp(table.factors, axis=0)) >= 2
+    if need == "groups":
+        if table.labels is None:
+            return False
+        _, counts = np.unique(table.labels, return_counts=True)
+        return len(counts) >= 2 and counts.min() >= 4
+    found = {
+        "grid": table.full_grid or None,
+        "variances": table.logvar,
+        "reconstruction": table.reconstruction,
+        "circle": table.circle,
+    }
+    return found[need] is not None

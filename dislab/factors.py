@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dislab.registry import unknown_name
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A factor whose values go round a circle, such as an azimuth.
+
+    Attributes
+    ----------
+    factor : its name; value v is the angle 2 pi v / steps.
+    steps : values in a full turn (one less than the factor's size where the last value repeats the first).
+    instance : the factor that says which object is seen, None for the combination of all other factors.
+    only : (factor, value): the angle has a meaning in those rows only, such as the heart among dSprites'
+        shapes, which has no symmetry.
+    """
+
+    factor: str
+    steps: int
+    instance: str | None = None
+    only: tuple[str, int] | None = None
 
 
 class FactorSpace:
@@ -21,9 +41,16 @@ class FactorSpace:
     names : K factor names.
     sizes : K numbers of values; factor k takes the values 0 .. sizes[k] - 1.
     values : int array [N, K], or None for the full grid of prod(sizes) rows.
+    circle : the circular factor, or None.
     """
 
-    def __init__(self, names: Sequence[str], sizes: Sequence[int], values: np.ndarray | None = None):
+    def __init__(
+        self,
+        names: Sequence[str],
+        sizes: Sequence[int],
+        values: np.ndarray | None = None,
+        circle: Circle | None = None,
+    ):
         self.names = tuple(names)
         self.sizes = tuple(int(size) for size in sizes)
         if len(self.names) != len(self.sizes):
@@ -31,6 +58,7 @@ class FactorSpace:
         if values is not None and (values.ndim != 2 or values.shape[1] != len(self.names)):
             raise ValueError(f"values must be [N, {len(self.names)}], not {list(values.shape)}")
         self._values = values
+        self.circle = circle
 
     def __len__(self) -> int:
         return int(np.prod(self.sizes)) if self._values is None else len(self._values)

@@ -81,24 +81,38 @@ def write_leaderboard(out: str | Path, rank_by: str = RANK_BY) -> Path:
 def direction(score: str) -> str:
     """Whether "up" or "down" is better for a score; "up" for one whose metric is not registered here."""
     for entry in METRICS:
-        if entry.name == score:
+        if entry.name == score.partition("@")[0]:
             return entry.direction
     return "up"
 
 
 def short_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard for reading: `mean ± std` per score at k = 1, the key, and the number of seeds."""
+    """The leaderboard for reading: `mean ± std` per metric's score, the key, and the number of seeds."""
     table = frame[KEY].copy()
     table["n"] = frame["n"]
-    main = {entry.name for entry in METRICS}
-    for column in frame.columns:
-        score = column.removesuffix("_mean")
-        if column.endswith("_mean") and score in main:
+    for score in main_scores(frame):
+        if not frame[f"{score}_mean"].isna().all():
             table[score] = [
                 "" if pd.isna(mean) else f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f} ± {std:.3f}"
-                for mean, std in zip(frame[column], frame[f"{score}_std"], strict=True)
+                for mean, std in zip(frame[f"{score}_mean"], frame[f"{score}_std"], strict=True)
             ]
     return table
+
+
+def main_scores(frame: pd.DataFrame) -> list[str]:
+    """The scores of a leaderboard that metrics are named after, without related ones (content_accuracy_k10).
+
+    A name that no metric registered here is a plug-in's, and stands where no other name is its beginning.
+    """
+    names = [column.removesuffix("_mean") for column in frame.columns if column.endswith("_mean")]
+    registered = {entry.name for entry in METRICS}
+    known = registered.union(names)
+
+    def is_main(name: str) -> bool:
+        plain = name.partition("@")[0]
+        return plain in registered or not any(plain.startswith(f"{other}_") for other in known)
+
+    return [name for name in names if is_main(name)]
 
 
 def render(frame: pd.DataFrame, style: str) -> str:

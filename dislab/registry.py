@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dislab.errors import DislabError
+from dislab.errors import DislabError, line_within
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
@@ -22,6 +22,17 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
     if nearest:
         return DislabError(f"unknown {kind} '{name}': did you mean '{nearest[0]}'?")
     return DislabError(f"unknown {kind} '{name}': known are {', '.join(known) or 'none'}")
+
+
+# What a metric may need of a code table, and what is said where it is not there.
+NEEDS = {
+    "grid": "it needs the full grid of factors",
+    "two factors": "it needs at least two factors that vary",
+    "variances": "it needs the log-variances of q(z|x)",
+    "reconstruction": "it needs the reconstruction errors of a model with a decoder",
+    "circle": "it needs a circular factor",
+    "groups": "it needs at least two groups (see group_by) of at least 4 rows each",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class Entry:
     make : the class or function that was registered.
     title, reference : one line each; the reference is the paper or the page where it is defined.
     low, high, direction : a metric's range and whether "up" or "down" is better ("" where neither is).
-    needs : what a metric needs of a code table: any of "grid", "two factors", "groups", "variances".
+    needs : what a metric needs of a code table, a selection of NEEDS.
+    slow : whether a metric is computed only when it is named.
     """
 
     name: str
@@ -45,6 +57,7 @@ class Entry:
     high: float | None = None
     direction: str = ""
     needs: tuple[str, ...] = ()
+    slow: bool = False
 
 
 class Registry:
@@ -79,6 +92,19 @@ class Registry:
         if name not in self._entries:
             raise unknown_name(self.kind, name, self._entries)
         return self._entries[name]
+
+    def choose(self, names: Iterable[str]) -> list[Entry]:
+        """The named entries; a name that only a function has (dci) stands for all entries that it makes."""
+        chosen = {}
+        for name in names:
+            made = [entry for entry in self if entry.make.__name__ == name]
+            for entry in made if made and name not in self._entries else [self[name]]:
+                chosen[entry.name] = entry
+        return list(chosen.values())
+
+    def default(self) -> list[Entry]:
+        """The entries that are used where none is named: all but the slow ones."""
+        return [entry for entry in self if not entry.slow]
 
     def __iter__(self):
         self._load()
@@ -140,6 +166,7 @@ def register_metric(
     high: float | None = None,
     direction: str = "up",
     needs: Iterable[str] = (),
+    slow: bool = False,
 ) -> Callable:
     """Register a metric: a function of (table, rng), a `dislab.CodeTable` and a numpy Generator.
 
@@ -154,11 +181,11 @@ def register_metric(
     title, reference : one line each; without a title the docstring's first line is taken.
     low, high : the range of the score, None where it has no bound.
     direction : "up" or "down" is better, "" where neither is.
-    needs : any of "grid", "two factors", "groups", "variances"; a table without it is left out with a clear
-        line.
+    needs : any of "grid", "two factors", "groups", "variances", "reconstruction", "circle"; a table without
+        it is left out with a clear line.
+    slow : compute it only when it is named, not by default.
     """
-    unknown = set(needs) - {"grid", "two factors", "groups", "variances"}
-    if unknown or direction not in ("up", "down", ""):
+    if set(needs) - set(NEEDS) or direction not in ("up", "down", ""):
         raise DislabError(
             f"metric '{name}': needs={sorted(needs)}, direction={direction!r} are not understood"
         )
@@ -170,6 +197,7 @@ def register_metric(
         high=high,
         direction=direction,
         needs=tuple(needs),
+        slow=slow,
     )
 
 
@@ -200,16 +228,6 @@ def load_plugin(path: str | Path) -> None:
         raise
     except Exception as error:
         del sys.modules[name]
-        line = getattr(error, "lineno", None) or _line_within(error, spec.origin)
+        line = getattr(error, "lineno", None) or line_within(error, spec.origin)
         place = f"{path}, line {line}" if line else f"{path}"
         raise DislabError(f"plug-in {place} does not import: {type(error).__name__}: {error}") from error
-
-
-def _line_within(error: BaseException, file_name: str) -> int | None:
-    """The last line of a file in the error's traceback."""
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file_name:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import inspect
 import json
 import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +33,17 @@ from dislab.batches import Batches
 from dislab.codes import CodeTable
 from dislab.datasets.base import Dataset, load_dataset
 from dislab.encoding import choose_rows, encode
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import DislabError, RunFailed, line_within
 from dislab.evaluation import Scores, score
 from dislab.progress import say
-from dislab.protocols import choose_protocol
-from dislab.registry import METRICS, MODELS
+from dislab.protocols import (
+    DEFAULT_METRIC_PROTOCOL,
+    choose_protocol,
+    metric_settings,
+    protocol_used,
+    recorded_name,
+)
+from dislab.registry import METRICS, MODELS, Entry
 from dislab.training import train, write_atomically
 
 FORMAT = 1
@@ -77,10 +85,15 @@ class Run:
 
     @cached_property
     def model(self) -> torch.nn.Module:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         model = _make_model(self.config, tuple(self.record["image_shape"]))
-        model.load_state_dict(load_file(self.path / "model.safetensors"))
+        path = self.path / "model.safetensors"
+        try:
+            model.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise RunFailed(f"the parameters '{path}' are missing or damaged: {error}") from None
         return model.eval()
 
     @cached_property
@@ -89,18 +102,26 @@ class Run:
 
         return pd.read_csv(self.path / "history.csv")
 
-    def add_scores(self, metrics: Iterable[str] | None = None, progress=lambda name: None) -> Scores:
-        """Compute the named scores (by default all) that this run lacks, and write them to its run.json.
+    def add_scores(
+        self,
+        metrics: Iterable[str] | None = None,
+        progress=lambda name: None,
+        metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
+    ) -> Scores:
+        """Compute the named scores (by default all but slow ones) that this run lacks; add them to run.json.
 
         Returns the scores of this call, with `failed` for those that could not be computed.
         """
-        names = [entry.name for entry in METRICS] if metrics is None else list(metrics)
-        missing = [name for name in names if METRICS[name].name not in self.scores]
-        new = score(self.codes, missing, self.config["seed"], progress)
+        missing = []
+        for entry in METRICS.default() if metrics is None else METRICS.choose(metrics):
+            used = protocol_used(metric_protocol, entry.make.__name__)
+            if recorded_name(entry.name, used) not in self.scores:
+                missing.append(entry.name)
+        new = score(self.codes, missing, self.config["seed"], progress, metric_protocol=metric_protocol)
         if new or new.left_out:
-            self.record["scores"] |= new
-            self.record["details"] |= new.details
-            left_out = self.record["left_out"] | new.left_out
+            for part, values in _recorded(new).items():
+                self.record[part] = self.record.get(part, {}) | values
+            left_out = self.record["left_out"]
             self.record["left_out"] = {name: why for name, why in left_out.items() if name not in new}
             del self.scores
             _write_record(self.path, self.record)
@@ -116,6 +137,7 @@ def run(
     batch_size: int | None = None,
     seed: int = 0,
     metrics: Iterable[str] | None = None,
+    metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
     group_by: str | Sequence[str] | None = None,
     source: str = "auto",
     device: str | None = None,
@@ -127,8 +149,7 @@ def run(
     """Train a model, encode the dataset and score the codes.
 
     A run that was interrupted goes on from its last checkpoint to the same result; one that is finished is
-    read
-    from disk, and only scores that it lacks are computed.
+    read from disk, and only scores that it lacks are computed.
 
     Parameters
     ----------
@@ -136,7 +157,9 @@ def run(
     protocol : "quick" (minutes on a CPU) or "paper" (Locatello et al. 2019).
     steps, batch_size : instead of the protocol's.
     seed : decides initialisation, batches, noise and the metrics' draws.
-    metrics : names of the scores to compute; by default all that apply.
+    metrics : names of the scores to compute; by default all that apply and are not slow.
+    metric_protocol : "locatello2019" or "softtpr2024"; a score that the latter changes is recorded under a
+        name of its own, betavae_score@softtpr2024.
     group_by : factor name(s), as a list or "a,b", whose combined value makes a group; by default the
         dataset's own.
     source, data_dir : see `dislab.load_dataset`.
@@ -153,15 +176,22 @@ def run(
     entry = MODELS[model]
     chosen = choose_protocol(protocol, steps=steps, batch_size=batch_size)
     values = hyper.resolve(entry, hyperparameters)
-    names = None if metrics is None else [METRICS[name].name for name in metrics]
+    names = None if metrics is None else [entry.name for entry in METRICS.choose(metrics)]
+    metric_settings(metric_protocol)
     place = choose_device(device)
+
+    def report(metric: str) -> None:
+        say(f"scoring {metric}", quiet)
+
     if not isinstance(seed, int) or seed < 0:
         raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
     if isinstance(dataset, str):
         dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=str(place))
         origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
         say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
-    group_by = group_by.split(",") if isinstance(group_by, str) else list(group_by or dataset.group_by)
+    if isinstance(group_by, str):
+        group_by = [name.strip() for name in group_by.split(",")]
+    group_by = list(group_by or dataset.group_by)
     dataset.space.columns(group_by)
     out = writable_folder(out)
     config = {
@@ -180,12 +210,13 @@ def run(
     if is_finished(path):
         say(f"finished before, nothing is trained (delete the folder to train again): {path}", quiet)
         finished = Run(path)
-        return _checked(finished, finished.add_scores(names, lambda name: say(f"scoring {name}", quiet)))
+        return _checked(finished, finished.add_scores(names, report, metric_protocol))
 
-    network = _make_model(config, dataset.image_shape).to(place, memory_format=torch.channels_last)
-    batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
-    _prepare(path)
-    history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
+    with _failure_in_one_line(entry):
+        network = _make_model(config, dataset.image_shape).to(place, memory_format=torch.channels_last)
+        batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
+        _prepare(path)
+        history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
     history.write_csv(path / "history.csv")
 
     began = time.monotonic()
@@ -196,7 +227,7 @@ def run(
     except DislabError as error:
         raise RunFailed(f"encoding failed after training: {error}") from error
     encoded = time.monotonic()
-    scores = score(table, names, seed, lambda name: say(f"scoring {name}", quiet))
+    scores = score(table, names, seed, report, metric_protocol=metric_protocol)
     scored = time.monotonic()
 
     from safetensors.torch import save
@@ -214,9 +245,7 @@ def run(
         "image_shape": list(dataset.image_shape),
         "report": network.report(dataset.image_shape) if hasattr(network, "report") else {},
         "scored_rows": len(rows),
-        "scores": dict(scores),
-        "details": scores.details,
-        "left_out": scores.left_out,
+        **_recorded(scores),
         "timings": {
             "train_seconds": round(history.seconds, 3),
             "train_images_per_second": round(images / history.seconds, 1) if images else None,
@@ -261,6 +290,13 @@ def run_folder(out: Path, config: Mapping) -> Path:
     return out / name / config["protocol"]["name"] / model / f"seed{config['seed']}"
 
 
+def results_folder(path: str | Path) -> Path | None:
+    """The folder of all runs that a run's folder lies in, known by its leaderboard; None for a lone run."""
+    return next(
+        (parent for parent in Path(path).resolve().parents if (parent / "leaderboard.csv").is_file()), None
+    )
+
+
 def choose_device(name: str | None) -> torch.device:
     """The named device, or CUDA where there is a GPU, else the CPU."""
     if name is None:
@@ -294,6 +330,17 @@ def writable_folder(path: str | Path) -> Path:
     return path
 
 
+def _recorded(scores: Scores) -> dict[str, dict]:
+    """Scores as run.json has them: named by their metric protocol, and with it."""
+    names = {name: recorded_name(name, protocol) for name, protocol in scores.protocols.items()}
+    return {
+        "scores": {names[name]: value for name, value in scores.items()},
+        "details": {names[name]: value for name, value in scores.details.items()},
+        "metric_protocols": {names[name]: protocol for name, protocol in scores.protocols.items()},
+        "left_out": scores.left_out,
+    }
+
+
 def _checked(finished: Run, scores: Scores) -> Run:
     for name, cause in scores.failed.items():
         raise RunFailed(f"metric '{name}' failed, the other scores are kept in {finished.path}: {cause}")
@@ -303,8 +350,24 @@ def _checked(finished: Run, scores: Scores) -> Run:
 def _prepare(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.glob("*.part"):  # by a process that was killed while it wrote
+            abandoned.unlink(missing_ok=True)
     except OSError as error:
         raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
+
+
+@contextmanager
+def _failure_in_one_line(model: Entry):
+    """Turn what a model's own code raises into one line that names the place in its file."""
+    try:
+        yield
+    except DislabError:
+        raise
+    except Exception as error:
+        file = inspect.getfile(model.make)
+        line = line_within(error, file)
+        place = f" ({file}, line {line})" if line else ""
+        raise RunFailed(f"model '{model.name}' failed: {type(error).__name__}: {error}{place}") from error
 
 
 def _make_model(config: Mapping, image_shape: tuple[int, int, int]) -> torch.nn.Module:

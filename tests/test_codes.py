@@ -248,7 +248,7 @@ def test_metrics_that_do_not_apply_are_left_out_with_the_reason(metrics):
         "grid": "it needs the full grid of factors",
         "pair": "it needs at least two factors that vary",
         "spread": "it needs the log-variances of q(z|x)",
-        "classes": "it needs groups: say group_by",
+        "classes": "it needs at least two groups (see group_by) of at least 4 rows each",
     }
     assert scores.failed == {}
 
@@ -262,8 +262,8 @@ def test_metrics_that_do_not_apply_are_left_out_with_the_reason(metrics):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        ([3] * 8, "it needs at least two groups"),
-        ([0, 0, 0, 0, 0, 5, 5, 5], "it needs at least 4 rows in every group"),
+        ([3] * 8, "it needs at least two groups (see group_by) of at least 4 rows each"),
+        ([0, 0, 0, 0, 0, 5, 5, 5], "it needs at least two groups (see group_by) of at least 4 rows each"),
         ([0, 0, 0, 0, 5, 5, 5, 5], None),
     ],
 )

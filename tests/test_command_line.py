@@ -96,7 +96,7 @@ def test_run_writes_everything(tiny, capsys):
     [row] = read_leaderboard()
     key = [row[name] for name in leaderboard.KEY]
     assert key[:5] == ["tiny", "rendered", "quick+steps=30+batch_size=16", "shape", "mlvae"]
-    assert "content=7 style=3" in key[5] and row["seeds"] == "0 1 2" and row["n"] == "3"
+    assert "content=8 style=2" in key[5] and row["seeds"] == "0 1 2" and row["n"] == "3"
     # Mean, standard deviation and Student's interval, computed here from the run.json files.
     values = np.array([json.loads((f / "run.json").read_text())["scores"]["mig"] for f in folders])
     assert float(row["mig_mean"]) == pytest.approx(values.mean(), rel=1e-4)

@@ -72,16 +72,6 @@ def test_parts_agree_with_the_whole():
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
-def test_draw_all_fills_the_grid_in_order(monkeypatch):
-    sizes = (3, 1, 2, 32, 32)  # the whole grid takes ten seconds
-    monkeypatch.setattr(dsprites, "FACTOR_SIZES", sizes)
-    monkeypatch.setattr(dsprites, "IMAGES", math.prod(sizes))
-    done = []
-    images = dsprites.draw_all(done.append)
-    np.testing.assert_array_equal(images, dsprites.draw_rows(0, math.prod(sizes)))
-    assert done == list(range(1024, math.prod(sizes) + 1, 1024))
-
-
 @pytest.mark.parametrize("factor", range(5))
 def test_every_factor_changes_the_image(factor):
     base = [HEART, 3, 7, 11, 13]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
+import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,7 @@ from dislab.factors import FactorSpace
 from dislab.registry import DATASETS
 
 SOURCES = ("auto", "official", "rendered")
+MOST_IN_MEMORY = 2 * 10**9  # bytes of images
 
 
 class Dataset:
@@ -135,9 +140,14 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
     it.
 
     It is written beside its place and then moved there, so a cache file is always whole. Where the cache
-    folder cannot be written the array is made in memory.
+    folder cannot be written an array of up to MOST_IN_MEMORY bytes is made in memory.
+
+    Raises
+    ------
+    RunFailed : the array cannot be written, or is too large for memory.
     """
     path = cache_folder() / f"{file_name}.npy"
+    num_bytes = math.prod(shape)
     if path.is_file():
         try:
             array = np.load(path, mmap_mode="r")
@@ -148,12 +158,20 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{file_name}.", suffix=".part")
+        # The space is taken now: a full disk found while filling a memory map would kill the process.
+        os.posix_fallocate(handle, 0, num_bytes + 1024)
         os.close(handle)
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-    except OSError:
+    except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+        if num_bytes > MOST_IN_MEMORY:
+            raise RunFailed(
+                f"cannot write {num_bytes / 1e9:.1f} GB of images to the cache folder '{path.parent}': "
+                f"{error.strerror} (another folder: $DISLAB_CACHE)"
+            ) from None
         array = np.empty(shape, np.uint8)
         make(array)
         return array
@@ -169,6 +187,14 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
     return np.load(path, mmap_mode="r")
 
 
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what killed processes left half written: unfinished files that nobody wrote to for a day."""
+    for path in folder.glob("*.part"):
+        with suppress(OSError):  # another process deleted it
+            if time.time() - path.stat().st_mtime > 86_400:
+                path.unlink()
+
+
 def source_digest(module) -> str:
     """A short digest of a module's source, so that the cache keeps no images of another version."""
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:12]
@@ -176,13 +202,9 @@ def source_digest(module) -> str:
 
 def stored_tensor(array: np.ndarray, device: torch.device) -> Tensor:
     """The array as a tensor on the device; on the CPU it shares the array's memory (or its memory map)."""
-    if device.type == "cpu" and not array.flags.writeable:
-        import warnings
-
-        with warnings.catch_warnings():  # a read-only map is what is wanted: nothing here writes to images
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.from_numpy(array)
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    with warnings.catch_warnings():  # a read-only map is what is wanted: nothing here writes to images
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def open_npz_member(path: Path, key: str, shape: tuple[int, ...], dtype=np.uint8):

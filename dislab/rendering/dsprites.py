@@ -11,7 +11,6 @@ of the mathematics library is rounded to nine decimals first.
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -55,19 +54,6 @@ def draw_rows(start: int, stop: int) -> np.ndarray:
         _draw_column(column, target)
     skipped = start - first_column * POSITIONS
     return images.reshape(-1, IMAGE_BYTES)[skipped : skipped + stop - start]
-
-
-def draw_all(progress: Callable[[int], None] | None = None) -> np.ndarray:
-    """Draw the whole grid; `progress` is called with the number of rows done so far.
-
-    Returns: uint8 [737280, 512], bit-packed images (377 MB).
-    """
-    images = np.zeros((IMAGES // POSITIONS, POSITIONS, IMAGE_SIDE, IMAGE_SIDE // 8), dtype=np.uint8)
-    for column, target in enumerate(images):
-        _draw_column(column, target)
-        if progress is not None and (column + 1) % POSITIONS == 0:
-            progress((column + 1) * POSITIONS)
-    return images.reshape(IMAGES, IMAGE_BYTES)
 
 
 def _draw_column(column: int, target: np.ndarray) -> None:
