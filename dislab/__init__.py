@@ -26,6 +26,7 @@ _HOME = {
     "Scores": "dislab.evaluation",
     "CodeTable": "dislab.codes",
     "FactorSpace": "dislab.factors",
+    "Circle": "dislab.factors",
     "Dataset": "dislab.datasets.base",
     "load_dataset": "dislab.datasets.base",
     "run": "dislab.runs",

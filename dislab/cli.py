@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from dislab.data_commands import app as data_app
 from dislab.errors import DislabError, RunFailed
 from dislab.progress import say
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(data_app)
 
 Metrics = Annotated[
     str | None,

@@ -15,6 +15,7 @@ from dislab.errors import DislabError
 from dislab.progress import Bar
 
 BATCH = 512
+MOST_RECONSTRUCTED = 2048  # rows, for the reconstruction term of the ELBO
 
 
 def choose_rows(dataset: Dataset, max_rows: int | None, seed: int = 0) -> np.ndarray:
@@ -32,6 +33,7 @@ def encode(
     *,
     blocks: Mapping[str, slice] | None = None,
     group_by: Sequence[str] | None = None,
+    by_row: bool = False,
     quiet: bool = True,
 ) -> CodeTable:
     """Encode rows of a dataset once.
@@ -43,6 +45,7 @@ def encode(
     rows : int64 [N], dataset rows; the table's rows are in their order.
     blocks : named slices of the code dimensions.
     group_by : factors whose combined value is the class of a row's group.
+    by_row : give the encoder dataset rows int64 [B] in place of images.
 
     Raises
     ------
@@ -53,14 +56,16 @@ def encode(
     began = time.monotonic()
     with torch.inference_mode(), Bar("encoding", len(rows), quiet=quiet) as bar:
         for start in range(0, len(rows), BATCH):
-            images = unit_images(dataset.images(rows[start : start + BATCH]))
-            batch_mean, batch_logvar = _outputs(encoder, images)
+            batch = rows[start : start + BATCH]
+            batch_mean, batch_logvar = _outputs(
+                encoder, batch if by_row else unit_images(dataset.images(batch))
+            )
             if mean is None:
                 mean = np.empty((len(rows), batch_mean.shape[1]), np.float32)
                 logvar = None if batch_logvar is None else np.empty_like(mean)
             if batch_mean.shape[1] != mean.shape[1] or (batch_logvar is None) != (logvar is None):
                 raise DislabError(f"the encoder's output changed its form at row {start}")
-            done = start + len(images)
+            done = start + len(batch)
             mean[start:done] = batch_mean
             if logvar is not None:
                 logvar[start:done] = batch_logvar
@@ -75,11 +80,24 @@ def encode(
         blocks=blocks,
         labels=labels,
         full_grid=full_grid,
+        circle=dataset.space.circle,
     )
 
 
-def _outputs(encoder: Callable, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mean [B, D] and log-variance [B, D] or None, as the encoder gives them for a batch of images."""
+def reconstruction_errors(model, dataset: Dataset, rows: np.ndarray, seed: int, device) -> np.ndarray:
+    """-ln p(x|z), one draw z of q(z|x) each, float32 [R] in nats, of up to MOST_RECONSTRUCTED of the rows."""
+    chosen = np.random.default_rng(seed).permutation(rows)[:MOST_RECONSTRUCTED]
+    generator = torch.Generator(device).manual_seed(seed)
+    errors = []
+    with torch.inference_mode():
+        for batch in np.array_split(chosen, -(-len(chosen) // BATCH)):
+            noise = torch.randn(len(batch), model.latents, generator=generator, device=device)
+            errors.append(model.reconstruction(unit_images(dataset.images(batch)), noise).cpu().numpy())
+    return np.concatenate(errors)
+
+
+def _outputs(encoder: Callable, images) -> tuple[np.ndarray, np.ndarray | None]:
+    """Mean [B, D] and log-variance [B, D] or None, as the encoder gives them for a batch."""
     try:
         returned = encoder(images)
         pair = (*returned, None)[:2] if isinstance(returned, tuple) else (returned, None)

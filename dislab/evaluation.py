@@ -10,6 +10,7 @@ import numpy as np
 
 from dislab.codes import CodeTable
 from dislab.errors import DislabError, RunFailed
+from dislab.factors import Circle, FactorSpace
 from dislab.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used
 from dislab.registry import METRICS, NEEDS, Entry
 
@@ -55,6 +56,7 @@ def evaluate(
     factor_names: Sequence[str] | None = None,
     blocks: Mapping[str, slice] | None = None,
     group_by: str | Sequence[str] | None = None,
+    circle: Circle | None = None,
     source: str = "auto",
     data_dir=None,
     device: str | None = None,
@@ -78,6 +80,8 @@ def evaluate(
     blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)}.
     group_by : factor name(s) whose combined value is the class of the content and style scores; by default
         the dataset's own, or the first column of `factors`.
+    circle : a `dislab.Circle` that names the circular factor of `factors`, for pose_error; a dataset has its
+        own.
     source, data_dir, device : as for `dislab.load_dataset`.
     max_rows : encode this many randomly chosen rows instead of the whole dataset.
 
@@ -112,10 +116,14 @@ def evaluate(
                 "evaluate needs codes=[N, D] with factors=[N, K], or an encoder with dataset=NAME"
             )
         table = CodeTable(
-            codes, factors, logvar=logvar, names=factor_names, blocks=blocks, ordered=not shuffle
+            codes,
+            factors,
+            logvar=logvar,
+            names=factor_names,
+            blocks=blocks,
+            circle=circle,
+            ordered=not shuffle,
         )
-        from dislab.factors import FactorSpace
-
         space = FactorSpace(table.names, table.sizes, table.factors)
         table.labels = space.labels(group_by or [table.names[0]])
     given = {"num_train": num_train, "num_test": num_test}

@@ -33,7 +33,7 @@ def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: n
     """
     if not hasattr(model, "mean_image"):
         return []
-    device = next(model.parameters()).device
+    device = next(iter(model.state_dict().values())).device
     chosen = np.random.default_rng(0).choice(len(table), NUM_COLUMNS, replace=len(table) < NUM_COLUMNS)
     figures = {
         "reconstructions.png": reconstructions(model, dataset, table, rows, chosen, device),

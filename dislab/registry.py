@@ -113,7 +113,6 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
         package = importlib.import_module(self.package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
@@ -126,6 +125,7 @@ class Registry:
                 raise DislabError(
                     f"the installed plug-in '{point.value}' does not import: {error}"
                 ) from error
+        self._loaded = True
 
 
 def _home(make: Callable) -> str:

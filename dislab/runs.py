@@ -20,8 +20,8 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import cached_property
+from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,10 @@ from dislab import hyperparameters as hyper
 from dislab.batches import Batches
 from dislab.codes import CodeTable
 from dislab.datasets.base import Dataset, load_dataset
-from dislab.encoding import choose_rows, encode
+from dislab.encoding import choose_rows, encode, reconstruction_errors
 from dislab.errors import DislabError, RunFailed, line_within
 from dislab.evaluation import Scores, score
+from dislab.factors import Circle
 from dislab.progress import say
 from dislab.protocols import (
     DEFAULT_METRIC_PROTOCOL,
@@ -44,9 +45,10 @@ from dislab.protocols import (
     recorded_name,
 )
 from dislab.registry import METRICS, MODELS, Entry
-from dislab.training import train, write_atomically
+from dislab.training import fit, train, write_atomically
 
-FORMAT = 1
+FORMAT = 2
+OPTIONAL_ARRAYS = ("logvar", "labels", "reconstruction")  # of a code table
 
 
 class Run:
@@ -175,6 +177,8 @@ def run(
     """
     entry = MODELS[model]
     chosen = choose_protocol(protocol, steps=steps, batch_size=batch_size)
+    if entry.make.batch == "none":
+        chosen = replace(chosen, steps=0)
     values = hyper.resolve(entry, hyperparameters)
     names = None if metrics is None else [entry.name for entry in METRICS.choose(metrics)]
     metric_settings(metric_protocol)
@@ -214,16 +218,24 @@ def run(
 
     with _failure_in_one_line(entry):
         network = _make_model(config, dataset.image_shape).to(place, memory_format=torch.channels_last)
-        batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
-        _prepare(path)
-        history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
+        if entry.make.batch == "none":
+            _prepare(path)
+            history = fit(network, dataset, torch.Generator(place).manual_seed(seed))
+        else:
+            batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
+            _prepare(path)
+            history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
     history.write_csv(path / "history.csv")
 
     began = time.monotonic()
     rows = choose_rows(dataset, chosen.rows)
     blocks = getattr(network, "blocks", {})
     try:
-        table = encode(network.encode, dataset, rows, blocks=blocks, group_by=group_by, quiet=quiet)
+        by_row = hasattr(network, "encode_rows")
+        encoder = partial(network.encode_rows, dataset) if by_row else network.encode
+        table = encode(encoder, dataset, rows, blocks=blocks, group_by=group_by, by_row=by_row, quiet=quiet)
+        if hasattr(network, "reconstruction"):
+            table.reconstruction = reconstruction_errors(network, dataset, rows, seed, place)
     except DislabError as error:
         raise RunFailed(f"encoding failed after training: {error}") from error
     encoded = time.monotonic()
@@ -393,7 +405,7 @@ def _write_codes(path: Path, table: CodeTable, rows: np.ndarray) -> None:
     from safetensors.numpy import save
 
     arrays = {"mean": table.mean, "factors": table.factors, "rows": rows}
-    for name in ("logvar", "labels"):
+    for name in OPTIONAL_ARRAYS:
         if getattr(table, name) is not None:
             arrays[name] = getattr(table, name)
     about = {
@@ -401,6 +413,7 @@ def _write_codes(path: Path, table: CodeTable, rows: np.ndarray) -> None:
         "sizes": list(table.sizes),
         "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
         "full_grid": table.full_grid,
+        "circle": table.circle and asdict(table.circle),
     }
     write_atomically(
         path, save({n: np.ascontiguousarray(a) for n, a in arrays.items()}, {"about": json.dumps(about)})
@@ -419,12 +432,12 @@ def _read_codes(path: Path) -> CodeTable:
     return CodeTable(
         arrays["mean"],
         arrays["factors"],
-        logvar=arrays.get("logvar"),
-        labels=arrays.get("labels"),
+        **{name: arrays.get(name) for name in OPTIONAL_ARRAYS},
         names=tuple(about["names"]),
         sizes=tuple(about["sizes"]),
         blocks={name: slice(*ends) for name, ends in about["blocks"].items()},
         full_grid=about["full_grid"],
+        circle=about["circle"] and Circle(**about["circle"]),
     )
 
 

@@ -94,6 +94,15 @@ def train(
     return history
 
 
+def fit(model: torch.nn.Module, dataset, generator: torch.Generator) -> History:
+    """Fit a model that takes no gradient steps (batch = "none") to the dataset's training rows, in place."""
+    began = time.monotonic()
+    with torch.inference_mode():
+        model.fit(dataset, dataset.train_rows(), generator)
+    model.eval()
+    return History(seconds=time.monotonic() - began)
+
+
 @contextmanager
 def _interrupt_between_steps():
     """Hold back Ctrl-C until a step is whole: yields a list that is no longer empty once it was pressed."""

@@ -36,8 +36,8 @@ class MLVAE(VAE):
     ----------
     content : number of content dimensions, shared by the images of a group.
     style : number of style dimensions, one code per image. A small style is what keeps the class out of it:
-        on MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well; on
-        Shapes3D, grouped by object hue, three carry it in some runs and two at no better than chance.
+        on MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well;
+        on Shapes3D, grouped by object hue, three carry it in some runs and two no better than chance.
     group_size : images per group in a training batch; the last group of a batch takes what is left.
     network, likelihood : see `VAE`.
     """

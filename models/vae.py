@@ -31,7 +31,9 @@ class VAE(nn.Module):
     likelihood : "bernoulli", or "gaussian" with a learned variance per pixel.
     """
 
-    batch = "iid"  # the supervision that the loss needs: "iid" images or "groups" of them
+    # The supervision that the loss needs: "iid" images, or "groups" of them; "none" for a model that takes no
+    # gradient steps but has a method `fit(dataset, rows, generator)`.
+    batch = "iid"
 
     def __init__(
         self,
@@ -69,6 +71,11 @@ class VAE(nn.Module):
     def mean_image(self, codes: Tensor) -> Tensor:
         """E[x|z], [B, C, H, W] in [0, 1], for codes [B, D]."""
         return mean_image(self.decode(codes), self.likelihood)
+
+    def reconstruction(self, images: Tensor, noise: Tensor) -> Tensor:
+        """-ln p(x|z) in nats, [B], with z ~ q(z|x) drawn by the standard Normal noise [B, D]."""
+        codes = sample_normal(*self.encode(images), noise)
+        return negative_log_likelihood(self.decode(codes), images, self.likelihood)
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
         """The negative ELBO and its terms, nats per image."""

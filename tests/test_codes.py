@@ -10,7 +10,7 @@ from conftest import NAMES, SIZES, make_tiny_dataset
 from scipy.stats import chisquare
 
 import dislab
-from dislab import encoding, evaluation, registry
+from dislab import encoding, evaluation, protocols, registry
 from dislab.codes import CodeTable
 from dislab.errors import DislabError, RunFailed
 from dislab.evaluation import Scores, evaluate, score
@@ -344,6 +344,40 @@ def test_a_function_under_several_names_is_called_once(metrics):
     scores = score(make_table(), progress=named.append)
     assert calls == [scores["one"]]
     assert named == ["one"]
+
+
+def test_a_function_names_all_its_scores_and_slow_ones_only_when_named(metrics):
+    def boosted(table, rng, *, num_train=10):
+        return {"boosted_depth": num_train, "boosted_width": 2.0}
+
+    register("plain")
+    for name in ("boosted_depth", "boosted_width"):
+        registry.register_metric(name, slow=True)(boosted)
+    table = make_table()
+    assert score(table) == {"plain": 0.5}
+    assert score(table, ["boosted"]) == {"boosted_depth": 10.0, "boosted_width": 2.0}
+    assert score(table, ["boosted", "boosted_depth", "plain"]) == {
+        "boosted_depth": 10.0,
+        "boosted_width": 2.0,
+        "plain": 0.5,
+    }
+
+
+def test_a_metric_protocol_changes_the_settings_of_its_functions_only(metrics, monkeypatch):
+    def boosted(table, rng, *, num_train=10, num_test=5):
+        return {"boosted": num_train, "boosted_test": num_test}
+
+    register("boosted", boosted)
+    register("plain", lambda table, rng, num_train=10: num_train)
+    monkeypatch.setitem(protocols.METRIC_PROTOCOLS, "short", {"boosted": {"num_train": 3}})
+    table = make_table()
+    scores = score(table, metric_protocol="short")
+    assert scores == {"boosted": 3.0, "boosted_test": 5.0, "plain": 10.0}
+    assert scores.protocols == {"boosted": "short", "boosted_test": "short", "plain": "locatello2019"}
+    assert score(table, metric_protocol="short", num_train=7)["boosted"] == 7
+    assert set(score(table).protocols.values()) == {"locatello2019"}
+    with pytest.raises(DislabError, match="unknown metric protocol 'shrt': did you mean 'short'"):
+        evaluate(codes=table.mean, factors=table.factors, metric_protocol="shrt")
 
 
 def test_every_metric_has_its_own_random_stream(metrics):

@@ -51,6 +51,12 @@ class Broken(VAE):
         terms = super().loss(batch, step)
         return {**terms, "loss": terms["loss"] * torch.where(step > 23, torch.nan, 1.0)}
 
+@dislab.register_model("raises")
+class Raises(VAE):
+    """A model whose loss has a mistake."""
+    def loss(self, batch, step):
+        return super().loss(batch, step) + batch.pictures
+
 @dislab.register_metric("fails")
 def fails(table, rng):
     """A metric that raises."""
@@ -198,6 +204,30 @@ def test_readme_metric_is_a_plugin_for_existing_runs(tiny, capsys, tmp_path):
     assert run.scores[name] == float((run.codes.mean.std(axis=0) > 0.1).sum())
 
 
+def test_a_score_of_another_metric_protocol_has_a_name_of_its_own(tiny, capsys):
+    assert main(["run", "--model", "vae", *FAST, *tiny, "--metrics", "betavae_score"]) == 0
+    folder = next(Path("results").rglob("seed0"))
+    names = ["--metrics", "betavae_score,mig", "--metric-protocol", "softtpr2024"]
+    assert main(["evaluate", str(folder), *names]) == 0
+    run = dislab.load(folder)
+    assert {"betavae_score", "betavae_score@softtpr2024", "mig"} <= set(run.scores)
+    assert "mig@softtpr2024" not in run.scores, "that protocol leaves mig as it is"
+    assert run.record["metric_protocols"]["betavae_score_train@softtpr2024"] == "softtpr2024"
+    assert run.record["metric_protocols"]["mig"] == "locatello2019"
+    expected = dislab.evaluation.score(
+        run.codes, ["betavae_score"], num_train=5000, num_test=5000, penalised=False
+    )
+    assert run.scores["betavae_score@softtpr2024"] == expected["betavae_score"]
+    [row] = read_leaderboard()
+    assert float(row["betavae_score@softtpr2024_mean"]) == pytest.approx(expected["betavae_score"], rel=1e-4)
+    assert main(["evaluate", str(folder), *names]) == 0
+    assert "scoring" not in capsys.readouterr().err.rpartition(str(folder))[2], "nothing is scored twice"
+    capsys.readouterr()
+    assert main(["leaderboard"]) == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert "betavae_score@softtpr2024" in head and "betavae_score_train" not in head
+
+
 def test_readme_scores_own_arrays():
     namespace = {}
     exec(readme_code("codes=codes"), namespace)
@@ -244,6 +274,7 @@ BAD = [
     (["run", "--batch-size", "0"], "must be 2 or more"),
     (["run", "--seeds", "1,x"], "--seeds is '1,x'"),
     (["run", "--protocol", "qick"], "did you mean 'quick'"),
+    (["run", "--metric-protocol", "softtpr"], "did you mean 'softtpr2024'"),
     (["run", "--source", "web"], "unknown source 'web'"),
     (["run", "--device", "tpu9"], "device 'tpu9' cannot be used"),
     (["run", "--data-dir", "nowhere", "--source", "official"], "'nowhere' does not exist"),
@@ -302,6 +333,11 @@ def test_a_failed_run_and_a_failed_metric_have_exit_code_1(tiny, capsys, tmp_pat
     assert main(["run", "--model", "broken", *FAST, *tiny]) == 1
     err = capsys.readouterr().err
     assert "the loss term 'loss' is nan, noticed at step 25" in err and "Traceback" not in err
+    assert main(["run", "--model", "raises", *FAST, *tiny]) == 1
+    err = capsys.readouterr().err
+    line = FAULTY.splitlines().index("        return super().loss(batch, step) + batch.pictures") + 1
+    assert "model 'raises' failed: AttributeError" in err and "faulty.py" in err and "Traceback" not in err
+    assert f"line {line})" in err
     assert not list(Path("results").rglob("run.json"))
     assert main(["run", "--model", "vae", *FAST, *tiny, "--metrics", "mig,fails", "--seeds", "0,1"]) == 1
     assert "metric 'fails' failed" in capsys.readouterr().err

@@ -1,8 +1,10 @@
 """Datasets: official files read exactly and refused clearly, rendered grids, the cache."""
 
+import errno
 import gzip
 import os
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import torch
 
 import dislab
 from dislab.datasets import base, dsprites, mnist, shapes3d
-from dislab.errors import DislabError
+from dislab.errors import DislabError, RunFailed
 from dislab.factors import FactorSpace
 
 
@@ -248,6 +250,34 @@ def test_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("DISLAB_CACHE", str(tmp_path / "file"))
     array = base.cached_array("numbers", (2, 2), lambda array: array.fill(3))
     assert (array == 3).all()
+
+
+def test_what_is_too_large_for_memory_names_the_cache_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("DISLAB_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(base, "MOST_IN_MEMORY", 3)
+    with pytest.raises(RunFailed, match=r"cannot write .* GB .* to the cache folder .*\$DISLAB_CACHE"):
+        base.cached_array("numbers", (2, 2), lambda array: array.fill(3))
+
+
+def test_a_full_disk_is_found_before_anything_is_drawn(cache, monkeypatch):
+    def full(handle, offset, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(base, "MOST_IN_MEMORY", 3)
+    with pytest.raises(RunFailed, match="No space left on device"):
+        base.cached_array("numbers", (2, 2), lambda array: pytest.fail("drawn in vain"))
+    assert not list(cache.iterdir())
+
+
+def test_unfinished_files_of_killed_processes_are_removed_after_a_day(cache):
+    cache.mkdir()
+    for name, age in (("old.part", 90_000), ("new.part", 60)):
+        (cache / name).write_text("half")
+        os.utime(cache / name, (time.time() - age, time.time() - age))
+    base.cached_array("numbers", (2, 2), lambda array: array.fill(3))
+    assert sorted(path.name for path in cache.iterdir()) == ["new.part", "numbers.npy"]
 
 
 def test_npz_member_is_streamed(tmp_path):

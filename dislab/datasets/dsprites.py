@@ -16,11 +16,16 @@ from dislab.datasets.base import (
     stored_tensor,
 )
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
+from dislab.factors import Circle, FactorSpace
 from dislab.registry import register_dataset
 
 # The official colour factor has the single value white; it is left out, as in every published score.
-SPACE = FactorSpace(("shape", "scale", "orientation", "position_x", "position_y"), (3, 6, 40, 32, 32))
+SPACE = FactorSpace(
+    ("shape", "scale", "orientation", "position_x", "position_y"),
+    (3, 6, 40, 32, 32),
+    # Orientations 0 and 39 are the same angle, and only the heart has no symmetry.
+    circle=Circle("orientation", steps=39, only=("shape", 2)),
+)
 OFFICIAL_FILES = ("dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",)
 PIXELS = 64 * 64
 CHUNK = 8192  # images read and packed at a time: 34 MB

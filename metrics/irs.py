@@ -1,0 +1,87 @@
+"""Interventional robustness score: does a code dimension stay put when all factors but one change?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dislab.codes import CodeTable
+from dislab.errors import DislabError
+from dislab.information import histogram_bins
+from dislab.registry import register_metric
+
+LEAST_DEVIATION = 1e-6  # of 1 + |mean|: float32 codes that vary less are constant up to rounding
+
+
+@register_metric(
+    "irs",
+    title="Interventional robustness score",
+    reference="Suter et al. 2019; protocol of disentanglement_lib",
+    low=0.0,
+    high=1.0,
+)
+def irs(
+    table: CodeTable,
+    rng: np.random.Generator,
+    *,
+    num_train: int = 10_000,
+    num_bins: int = 20,
+    diff_quantile: float = 0.99,
+) -> dict:
+    """IRS = Σ_d M_d max_k ( 1 - V_dk / M_d ) / Σ_d M_d, over the dimensions that vary.
+
+    M_d is the largest distance of a code from the dimension's mean. V_dk is the mean over the values of
+    factor k of how far codes that share it lie from their own mean, as the `diff_quantile` of the distances.
+    Codes that know nothing score well above 0, as no value's quantile reaches the largest distance of all.
+
+    Parameters
+    ----------
+    table : codes [N, D] and factors [N, K]; factors with a single value are left out.
+    num_train : number of rows that are used (there is no test set).
+    num_bins : values of a factor are put into so many equally wide bins.
+    diff_quantile : 1 takes the largest distance within each value.
+
+    Returns
+    -------
+    irs : in [0, 1] where codes that share a value are not further apart than others; 0 if no dimension
+        varies.
+    irs_active_dimensions : number of dimensions that vary.
+    irs_per_dimension : max_k ( 1 - V_dk / M_d ) of every dimension (None for one that does not vary).
+    """
+    rows, _ = table.split(rng, num_train)
+    codes, groups = table.mean[rows].astype(np.float64), histogram_bins(table.factors[rows], num_bins)
+    groups = groups[:, np.ptp(groups, axis=0) > 0]
+    if not groups.shape[1]:
+        raise DislabError(
+            f"irs needs a factor that varies, but all are constant in the {len(rows)} rows used"
+        )
+    mean = codes.mean(axis=0)
+    largest = np.abs(codes - mean).max(axis=0)
+    active = largest > LEAST_DEVIATION * (1 + np.abs(mean))
+    per_dimension = np.full(len(active), None)
+    if not active.any():
+        return {"irs": 0.0, "irs_active_dimensions": 0, "irs_per_dimension": per_dimension}
+    within = deviations(codes[:, active], groups, diff_quantile)
+    scores = 1 - within.min(axis=1) / largest[active]
+    per_dimension[active] = scores
+    return {
+        "irs": np.average(scores, weights=largest[active]),
+        "irs_active_dimensions": int(active.sum()),
+        "irs_per_dimension": per_dimension,
+    }
+
+
+def deviations(codes: np.ndarray, groups: np.ndarray, quantile: float) -> np.ndarray:
+    """V_dk, float64 [D, K]: mean over the groups, equally weighted, of the quantile of |z_d - their mean|.
+
+    Parameters
+    ----------
+    codes : float64 [N, D].
+    groups : int [N, K].
+    """
+    within = np.empty((codes.shape[1], groups.shape[1]))
+    for k, column in enumerate(groups.T):
+        counts = np.unique(column, return_counts=True)[1]
+        together = np.split(codes[np.argsort(column, kind="stable")], np.cumsum(counts)[:-1])
+        distances = [np.abs(group - group.mean(axis=0)) for group in together]
+        within[:, k] = np.mean([np.quantile(distance, quantile, axis=0) for distance in distances], axis=0)
+    return within
