@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from dislab.codes import CodeTable
@@ -37,8 +39,6 @@ def explicitness(
     explicitness_constant_dimensions : how many dimensions were dropped.
     explicitness_per_factor : the test area of every factor (None for one that is left out).
     """
-    from scipy.special import softmax
-
     train, test = table.split(rng, num_train, num_test)
     inputs, unseen, num_constant = standardised(table.mean[train], table.mean[test])
     per_factor = np.full(table.factors.shape[1], None)
@@ -48,10 +48,7 @@ def explicitness(
         found = truth[:, None] == values
         if len(values) == 1 or not (found.any(axis=0) & ~found.all(axis=0)).any():
             continue
-        weights = fit_logistic_regression(inputs, classes)
-        train_shares, test_shares = (
-            softmax(rows @ weights[:, :-1].T + weights[:, -1], axis=1) for rows in (inputs, unseen)
-        )
+        train_shares, test_shares = class_shares(inputs, classes, inputs, unseen)
         per_factor[k] = area_under_curve(test_shares, found)
         train_areas.append(area_under_curve(train_shares, known[:, None] == values))
     if not train_areas:
@@ -89,46 +86,18 @@ def standardised(train_codes: np.ndarray, test_codes: np.ndarray) -> tuple[np.nd
     return train.astype(np.float32), test.astype(np.float32), int((~varying).sum())
 
 
-def fit_logistic_regression(inputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Weights and intercepts, float64 [C, D + 1], of the multinomial logistic regression
+def class_shares(inputs: np.ndarray, classes: np.ndarray, *rows: np.ndarray) -> list[np.ndarray]:
+    """Class probabilities [B, C] of the rows of each array, by logistic regression of classes on inputs.
 
-        min over W, b of  ½ ‖W‖² + Σ_i -ln softmax(W x_i + b)_(y_i),
-
-    which is scikit-learn's `LogisticRegression()` with the same method, precision and limits: 100 steps of
-    L-BFGS in float32. Two classes it gives one vector of weights; that equals the double penalty here.
-
-    Parameters
-    ----------
-    inputs : float32 [N, D], standardised.
-    classes : int [N], 0 .. C - 1, each of them present.
+    scikit-learn's defaults are the protocol: penalty ½‖W‖², at most 100 steps of L-BFGS, in float32.
     """
-    from scipy.optimize import minimize
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
 
-    num_points, counts = len(classes), np.bincount(classes)
-    rows = np.hstack([inputs, np.ones((num_points, 1))]).astype(np.float32)
-    columns = np.ascontiguousarray(rows.T)  # classes x points: sums over classes add long rows
-    class_sums = np.stack([np.bincount(classes, column.astype(np.float64)) for column in columns], axis=1)
-    penalty = np.full(rows.shape[1], 2.0 if len(counts) == 2 else 1.0)
-    penalty[-1] = 0
-
-    def loss(solution: np.ndarray) -> tuple[float, np.ndarray]:
-        weights = solution.reshape(len(counts), -1)
-        logits = weights.astype(np.float32) @ columns
-        largest = logits.max(axis=0)
-        logits -= largest
-        shares = np.exp(logits, out=logits)
-        total = shares.sum(axis=0)
-        shares /= total
-        gradient = penalty * weights + shares @ rows - class_sums
-        log_partition = (largest + np.log(total)).sum(dtype=np.float64)
-        value = log_partition + (weights * (penalty * weights / 2 - class_sums)).sum()
-        return value / num_points, gradient.ravel() / num_points
-
-    start = np.zeros((len(counts), rows.shape[1]))
-    start[:, -1] = np.log(counts / num_points)
-    limits = {"maxiter": 100, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
-    solution = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=limits).x
-    return solution.reshape(start.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier = LogisticRegression().fit(inputs, classes)
+    return [classifier.predict_proba(block) for block in rows]
 
 
 def area_under_curve(shares: np.ndarray, positive: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 import dislab
 from dislab.codes import CodeTable
 from dislab.evaluation import score
-from dislab.metrics.explicitness import area_under_curve, fit_logistic_regression, standardised
+from dislab.metrics.explicitness import area_under_curve, standardised
 from dislab.metrics.irs import deviations
 from dislab.metrics.modularity import modularity_per_dimension
 from dislab.metrics.sap import fit_svms, squared_correlations, svm_accuracies
@@ -210,23 +210,6 @@ def test_area_under_curve_counts_pairs():
         ]
         areas.append(np.mean(wins))
     assert area_under_curve(shares, positive) == pytest.approx(np.mean(areas), abs=1e-12)
-
-
-@pytest.mark.parametrize("num_classes", [2, 3, 7])
-def test_logistic_regression_equals_scikit_learns(num_classes):
-    rng = np.random.default_rng(0)
-    classes = rng.integers(0, num_classes, size=500)
-    codes = rng.standard_normal((num_classes, 3))[classes] + rng.standard_normal((500, 3))
-    inputs, unseen, dropped = standardised(codes.astype(np.float32), codes[:50].astype(np.float32))
-    assert dropped == 0
-    weights = fit_logistic_regression(inputs, classes)
-    theirs = LogisticRegression(tol=1e-10, max_iter=10_000).fit(inputs.astype(np.float64), classes)
-    logits = unseen @ weights[:, :-1].T + weights[:, -1]
-    if num_classes == 2:
-        np.testing.assert_allclose(logits[:, 1] - logits[:, 0], theirs.decision_function(unseen), atol=0.02)
-    else:
-        centred = logits - logits.mean(axis=1, keepdims=True)
-        np.testing.assert_allclose(centred, theirs.decision_function(unseen), atol=0.02)
 
 
 def irs_by_loops(codes, factors, quantile, num_bins=20):
