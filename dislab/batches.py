@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +22,23 @@ def unit_images(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
+class Groups(NamedTuple):
+    """The groups of a batch by one grouping.
+
+    Attributes
+    ----------
+    index : int64 [B], the group of each image, 0 .. number - 1.
+    first : int64 [number], one image of each group: the first, where a grouping keeps its images together.
+    """
+
+    index: Tensor
+    first: Tensor
+
+    @property
+    def number(self) -> int:
+        return len(self.first)
+
+
 @dataclass
 class Batch:
     """What a loss sees.
@@ -29,19 +48,13 @@ class Batch:
     images : float32 [B, C, H, W] in [0, 1].
     noise : float32 [B, D], standard Normal, for the codes.
     dataset_size : number of training images N.
-    group : int64 [B], the group of each image, 0 .. num_groups - 1 (one group per image for "iid" batches).
-    first : int64 [num_groups], the first image of each group.
+    groupings : the groups of the images, by each grouping; for "iid" batches by one with a group per image.
     """
 
     images: Tensor
     noise: Tensor
     dataset_size: int
-    group: Tensor
-    first: Tensor
-
-    @property
-    def num_groups(self) -> int:
-        return len(self.first)
+    groupings: tuple[Groups, ...]
 
 
 class Batches:
@@ -49,11 +62,25 @@ class Batches:
 
     "iid" batches draw images uniformly. "groups" draws groups uniformly from the values of the grouping
     factors, and in each group `group_size` different images uniformly; the last group of a batch takes what
-    is left of batch_size.
+    is left of batch_size. With several groupings every image belongs to a group of each: the groups of all
+    groupings are drawn alike and shuffled against each other, and an image is drawn uniformly from those that
+    lie in all of its groups.
     The whole state is that of `generator`.
+
+    Parameters
+    ----------
+    group_by : the groupings, each a list of factor names whose combined value is a group.
     """
 
-    def __init__(self, dataset, model, batch_size: int, group_by: list[str], seed: int, device: torch.device):
+    def __init__(
+        self,
+        dataset,
+        model,
+        batch_size: int,
+        group_by: list[list[str]],
+        seed: int,
+        device: torch.device,
+    ):
         self.dataset = dataset
         self.latents = model.latents
         self.device = device
@@ -62,24 +89,30 @@ class Batches:
         rows = dataset.train_rows()
         if model.batch == "iid":
             # Every image is a group of its own, so one way of drawing serves both.
-            order, first, count = rows, np.zeros(1, np.int64), np.array([len(rows)])
+            order, self.values = rows, [1]
+            begin, count = np.zeros(1, np.int64), np.array([len(rows)])
         else:
-            labels = dataset.space.labels(group_by, rows)
-            order = rows[np.argsort(labels, kind="stable")]
-            first, count = np.unique(np.sort(labels), return_index=True, return_counts=True)[1:]
-            if count.min() < self.size:
+            order, begin, count, self.values = _cells(dataset, rows, group_by)
+            if len(group_by) == 1 and count.min() < self.size:
                 raise DislabError(
-                    f"group_size={self.size} is too large for --group-by {','.join(group_by)}: "
+                    f"group_size={self.size} is too large for --group-by {','.join(group_by[0])}: "
                     f"a group has only {count.min()} training images"
                 )
-        self.order, self.begin, self.count = (torch.from_numpy(a).to(device) for a in (order, first, count))
-        self.group = torch.arange(batch_size, device=device) // self.size
-        self.first = torch.arange(0, batch_size, self.size, device=device)
-        self.sizes = torch.bincount(self.group)
+        self.order, self.begin, self.count = (torch.from_numpy(a).to(device) for a in (order, begin, count))
+        index = torch.arange(batch_size, device=device) // self.size
+        self.slots = Groups(index, torch.arange(0, batch_size, self.size, device=device))
+        self.sizes = torch.bincount(index)
 
-    def rows(self) -> Tensor:
-        """Dataset rows int64 [B] of the next batch."""
-        chosen = self._integers(torch.full_like(self.first, len(self.count)))
+    def draw(self) -> Batch:
+        rows, groupings = self.rows() if len(self.values) == 1 else self.rows_of_several()
+        images = unit_images(self.dataset.images(rows))
+        shape = (len(images), self.latents)
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
+        return Batch(images, noise, len(self.order), groupings)
+
+    def rows(self) -> tuple[Tensor, tuple[Groups]]:
+        """Dataset rows int64 [B] of the next batch, and their groups, by a single grouping."""
+        chosen = self._integers(torch.full_like(self.slots.first, len(self.count)))
         begin, count = self.begin[chosen], self.count[chosen]
         ranks: list[Tensor] = []
         # Floyd's algorithm draws different members of every group at once: a rank drawn before is replaced by
@@ -93,15 +126,44 @@ class Batches:
                 rank = torch.where(seen, highest, rank)
             ranks.append(rank)
         members = self.order[begin[:, None] + torch.stack(ranks, dim=1)]
-        return members.flatten()[: len(self.group)]
+        return members.flatten()[: len(self.slots.index)], (self.slots,)
+
+    def rows_of_several(self) -> tuple[Tensor, tuple[Groups, ...]]:
+        """The same by several groupings."""
+        groupings, cell = [], torch.zeros_like(self.slots.index)
+        for number in self.values:
+            place = torch.arange(len(cell), device=self.device)
+            if groupings:  # the first grouping keeps its images together, the others are scattered over it
+                place = torch.randperm(len(cell), generator=self.generator, device=self.device)
+            chosen = self._integers(torch.full_like(self.slots.first, number))
+            index = self.slots.index[place]
+            groupings.append(Groups(index, torch.argsort(place)[self.slots.first]))
+            cell = cell * number + chosen[index]
+        return self.order[self.begin[cell] + self._integers(self.count[cell])], tuple(groupings)
 
     def _integers(self, bound: Tensor) -> Tensor:
         """Uniform integers in 0 .. bound - 1, one per entry of bound."""
         uniform = torch.rand(bound.shape, generator=self.generator, device=self.device, dtype=torch.float64)
         return (uniform * bound).long()
 
-    def draw(self) -> Batch:
-        images = unit_images(self.dataset.images(self.rows()))
-        shape = (len(images), self.latents)
-        noise = torch.randn(shape, generator=self.generator, device=self.device)
-        return Batch(images, noise, len(self.order), self.group, self.first)
+
+def _cells(dataset, rows: np.ndarray, group_by: list[list[str]]):
+    """The training rows sorted by the groups that they lie in.
+
+    Returns
+    -------
+    order : int64 [N], the rows.
+    begin, count : int64, where each combination of groups begins in `order`, and its number of rows.
+    values : the number of groups of each grouping.
+    """
+    found = [np.unique(dataset.space.labels(names, rows), return_inverse=True) for names in group_by]
+    values = [len(labels) for labels, _ in found]
+    cell = np.ravel_multi_index([index for _, index in found], values)
+    count = np.bincount(cell, minlength=math.prod(values))
+    if (count == 0).any():
+        names = " with ".join(",".join(names) for names in group_by)
+        raise DislabError(
+            f"several groupings need images of every combination of their groups: "
+            f"{(count == 0).sum():,} of {len(count):,} are missing for {names}"
+        )
+    return rows[np.argsort(cell, kind="stable")], np.cumsum(count) - count, count, values

@@ -46,9 +46,11 @@ Plugin = Annotated[
     ),
 ]
 GroupBy = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        metavar="FACTOR[,FACTOR…]", help="Factors whose combined value is a group; by default the dataset's."
+        metavar="FACTOR[,FACTOR…]",
+        help="Factors whose combined value is a group; by default the dataset's. "
+        "Repeated, it makes several groupings, each with a content code of its own.",
     ),
 ]
 DataDir = Annotated[
@@ -107,7 +109,7 @@ def run_command(
         "batch_size": batch_size,
         "metrics": _names(metrics),
         "metric_protocol": metric_protocol,
-        "group_by": _names(group_by),
+        "group_by": _groupings(group_by),
         "source": source,
         "device": device,
         "data_dir": data_dir,
@@ -241,6 +243,10 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _groupings(texts: list[str] | None) -> list[list[str]] | None:
+    return [names for text in texts or [] if (names := _names(text))] or None
+
+
 def _load_plugins(paths: list[Path] | None) -> None:
     from dislab.registry import load_plugin
 
@@ -276,7 +282,7 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) 
 
 
 def _evaluate_arrays(
-    path: Path, names: list[str] | None, metric_protocol: str, seed: int, group_by: str | None
+    path: Path, names: list[str] | None, metric_protocol: str, seed: int, group_by: list[str] | None
 ) -> None:
     import zipfile
     import zlib
@@ -295,9 +301,12 @@ def _evaluate_arrays(
         raise DislabError(
             f"'{path}' needs the arrays codes [N, D] and factors [N, K]; it has {keys or 'none'}"
         )
-    groups = _names(group_by)
     scores = dislab.evaluate(
-        **arrays, metrics=names, metric_protocol=metric_protocol, seed=seed, group_by=groups
+        **arrays,
+        metrics=names,
+        metric_protocol=metric_protocol,
+        seed=seed,
+        group_by=_groupings(group_by),
     )
     _print_table([("score", "value")] + [(name, f"{value:.4f}") for name, value in scores.items()])
     for name, cause in scores.left_out.items():

@@ -23,7 +23,8 @@ class CodeTable:
     names, sizes : K factor names and numbers of values.
     blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)};
         or empty.
-    labels : int64 [N], the class of each row's group (the value of the grouping factors), or None.
+    labels : int64 [N, G], the class of each row's group (the value of the grouping factors) by each of G
+        groupings, or None. A single one may be given as [N].
     full_grid : whether the rows are every combination of factor values, each once.
     circle : the circular factor, or None.
     reconstruction : float32 [R], -ln p(x|z) in nats per image of R rows drawn from the table, or None.
@@ -59,8 +60,11 @@ class CodeTable:
         self.sizes = tuple(sizes or (int(column.max()) + 1 for column in self.factors.T))
         self.blocks = dict(blocks or {})
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
-        if self.labels is not None and self.labels.shape != (len(self.mean),):
-            raise DislabError(f"labels are {list(self.labels.shape)} for {len(self.mean)} rows")
+        if self.labels is not None:
+            if self.labels.ndim == 1:
+                self.labels = self.labels[:, None]
+            if self.labels.ndim != 2 or len(self.labels) != len(self.mean):
+                raise DislabError(f"labels are {list(self.labels.shape)} for {len(self.mean)} rows")
         self.full_grid = full_grid
         self.circle = circle
         self.reconstruction = None if reconstruction is None else np.asarray(reconstruction, np.float32)

@@ -32,7 +32,7 @@ def encode(
     rows: np.ndarray,
     *,
     blocks: Mapping[str, slice] | None = None,
-    group_by: Sequence[str] | None = None,
+    group_by: Sequence[Sequence[str]] | None = None,
     by_row: bool = False,
     quiet: bool = True,
 ) -> CodeTable:
@@ -44,14 +44,14 @@ def encode(
         q(z|x).
     rows : int64 [N], dataset rows; the table's rows are in their order.
     blocks : named slices of the code dimensions.
-    group_by : factors whose combined value is the class of a row's group.
+    group_by : the groupings, each a list of factors whose combined value is the class of a row's group.
     by_row : give the encoder dataset rows int64 [B] in place of images.
 
     Raises
     ------
     DislabError : the encoder raises, or does not return codes [B, D].
     """
-    labels = None if group_by is None else dataset.space.labels(group_by, rows)
+    labels = None if group_by is None else dataset.space.labels_of(group_by, rows)
     mean = logvar = None
     began = time.monotonic()
     with torch.inference_mode(), Bar("encoding", len(rows), quiet=quiet) as bar:

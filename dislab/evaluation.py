@@ -10,7 +10,7 @@ import numpy as np
 
 from dislab.codes import CodeTable
 from dislab.errors import DislabError, RunFailed
-from dislab.factors import Circle, FactorSpace
+from dislab.factors import Circle, FactorSpace, parse_groupings
 from dislab.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used
 from dislab.registry import METRICS, NEEDS, Entry
 
@@ -55,7 +55,7 @@ def evaluate(
     num_test: int | None = None,
     factor_names: Sequence[str] | None = None,
     blocks: Mapping[str, slice] | None = None,
-    group_by: str | Sequence[str] | None = None,
+    group_by: str | Sequence | None = None,
     circle: Circle | None = None,
     source: str = "auto",
     data_dir=None,
@@ -78,8 +78,8 @@ def evaluate(
     num_train, num_test : points for the metrics that have them; by default the metric protocol's.
     factor_names : names of the columns of `factors`.
     blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)}.
-    group_by : factor name(s) whose combined value is the class of the content and style scores; by default
-        the dataset's own, or the first column of `factors`.
+    group_by : factor name(s) whose combined value is the class of the content and style scores (a list of
+        lists for several groupings); by default the dataset's own, or the first column of `factors`.
     circle : a `dislab.Circle` that names the circular factor of `factors`, for pose_error; a dataset has its
         own.
     source, data_dir, device : as for `dislab.load_dataset`.
@@ -102,7 +102,6 @@ def evaluate(
     """
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
-    group_by = [group_by] if isinstance(group_by, str) else group_by
     metrics = [metrics] if isinstance(metrics, str) else metrics
     if encoder is not None:
         if codes is not None or factors is not None or dataset is None:
@@ -125,7 +124,7 @@ def evaluate(
             ordered=not shuffle,
         )
         space = FactorSpace(table.names, table.sizes, table.factors)
-        table.labels = space.labels(group_by or [table.names[0]])
+        table.labels = space.labels_of(parse_groupings(group_by, table.names[:1]))
     given = {"num_train": num_train, "num_test": num_test}
     settings = {name: value for name, value in given.items() if value is not None}
     scores = score(table, metrics, seed, metric_protocol=metric_protocol, **settings)
@@ -143,7 +142,7 @@ def _encode_dataset(
     if isinstance(dataset, str):
         dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=device or "cpu")
     rows = choose_rows(dataset, max_rows, seed)
-    return encode(encoder, dataset, rows, blocks=blocks, group_by=group_by or dataset.group_by)
+    return encode(encoder, dataset, rows, blocks=blocks, group_by=parse_groupings(group_by, dataset.group_by))
 
 
 def score(
@@ -228,8 +227,8 @@ def _has(table: CodeTable, need: str) -> bool:
     if need == "groups":
         if table.labels is None:
             return False
-        _, counts = np.unique(table.labels, return_counts=True)
-        return len(counts) >= 2 and counts.min() >= 4
+        counts = [np.unique(column, return_counts=True)[1] for column in table.labels.T]
+        return all(len(count) >= 2 and count.min() >= 4 for count in counts)
     found = {
         "grid": table.full_grid or None,
         "variances": table.logvar,

@@ -98,3 +98,23 @@ class FactorSpace:
         columns = self.columns(names)
         factors = self.factors(np.arange(len(self)) if rows is None else rows)
         return np.ravel_multi_index(tuple(factors[:, columns].T), [self.sizes[c] for c in columns])
+
+    def labels_of(self, groupings: Sequence[Sequence[str]], rows=None) -> np.ndarray:
+        """The class labels int64 [B, G] of the rows by each of G groupings, lists of factor names."""
+        return np.stack([self.labels(names, rows) for names in groupings], axis=1)
+
+
+def parse_groupings(group_by, default: Sequence[str]) -> list[list[str]]:
+    """Groupings, each a list of factor names whose combined value is a group.
+
+    Parameters
+    ----------
+    group_by : "a,b" or ["a", "b"] for one grouping by both factors; [["a"], ["b"]] for two; None for the
+        default.
+    """
+    if not group_by:
+        return [list(default)]
+    if isinstance(group_by, str):
+        return [[name.strip() for name in group_by.split(",") if name.strip()]]
+    group_by = list(group_by)
+    return [group_by] if isinstance(group_by[0], str) else [list(names) for names in group_by]

@@ -65,7 +65,7 @@ def row_key(run: Run) -> tuple[str, ...]:
         config["dataset"],
         config["source"],
         protocol,
-        "+".join(config["group_by"]),
+        " & ".join("+".join(names) for names in config["group_by"]),
         config["model"],
         parameters,
     )

@@ -19,7 +19,8 @@ TILE_INCHES = 0.75
 
 
 def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: np.ndarray) -> list[Path]:
-    """Write reconstructions.png, traversals.png and, for a model with content and style, swap.png.
+    """Write reconstructions.png, traversals.png and, for a model with content and style, swap.png
+    (swap_1.png, swap_2.png, … where there are several groupings).
 
     Parameters
     ----------
@@ -39,8 +40,12 @@ def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: n
         "reconstructions.png": reconstructions(model, dataset, table, rows, chosen, device),
         "traversals.png": traversals(model, dataset, table, device),
     }
-    if {"content", "style"} <= set(table.blocks):
-        figures["swap.png"] = swap_grid(model, dataset, table, rows, chosen, device)
+    contents = (
+        [name for name in table.blocks if name.startswith("content")] if "style" in table.blocks else []
+    )
+    for grouping, block in enumerate(contents):
+        name = block.replace("content", "swap") + ".png"
+        figures[name] = swap_grid(model, dataset, table, rows, chosen, device, block, grouping)
     for name, figure in figures.items():
         save_figure(figure, path / name)
     return [path / name for name in figures]
@@ -82,17 +87,17 @@ def traversals(model, dataset: Dataset, table: CodeTable, device):
     return _figure(torch.stack(tiles), title, names)
 
 
-def swap_grid(model, dataset: Dataset, table: CodeTable, rows, chosen, device):
+def swap_grid(model, dataset: Dataset, table: CodeTable, rows, chosen, device, block: str, grouping: int):
     """A figure: the content of each row's image with the style of each column's (Bouchacourt et al. 2017,
-    figure 4).
+    figure 4), and with its other content codes where there are several groupings.
 
     The first column shows the images that give the content, one of each class; the first row those that give
     the style. Every code comes from a single image (no grouping).
     """
-    content = table.blocks["content"]
-    classes = np.unique(table.labels)[:MOST_CLASSES]
+    content = table.blocks[block]
+    labels = table.labels[:, grouping]
     rng = np.random.default_rng(2)
-    givers = np.array([rng.choice(np.flatnonzero(table.labels == label)) for label in classes])
+    givers = [rng.choice(np.flatnonzero(labels == label)) for label in np.unique(labels)[:MOST_CLASSES]]
     tiles = [
         torch.cat([torch.ones_like(_originals(dataset, rows[chosen[:1]])), _originals(dataset, rows[chosen])])
     ]
@@ -100,7 +105,7 @@ def swap_grid(model, dataset: Dataset, table: CodeTable, rows, chosen, device):
         codes = table.mean[chosen].copy()
         codes[:, content] = table.mean[giver, content]
         tiles.append(torch.cat([_originals(dataset, rows[[giver]]), _decode(model, codes, device)]))
-    title = f"{dataset.name} ({dataset.source}): content of the first column, style of the first row"
+    title = f"{dataset.name} ({dataset.source}): {block} of the first column, all else of the first row"
     return _figure(torch.stack(tiles), title, [""] * len(tiles))
 
 

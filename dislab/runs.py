@@ -35,7 +35,7 @@ from dislab.datasets.base import Dataset, load_dataset
 from dislab.encoding import choose_rows, encode, reconstruction_errors
 from dislab.errors import DislabError, RunFailed, line_within
 from dislab.evaluation import Scores, score
-from dislab.factors import Circle
+from dislab.factors import Circle, parse_groupings
 from dislab.progress import say
 from dislab.protocols import (
     DEFAULT_METRIC_PROTOCOL,
@@ -140,7 +140,7 @@ def run(
     seed: int = 0,
     metrics: Iterable[str] | None = None,
     metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
-    group_by: str | Sequence[str] | None = None,
+    group_by: str | Sequence | None = None,
     source: str = "auto",
     device: str | None = None,
     data_dir: str | Path | None = None,
@@ -162,8 +162,8 @@ def run(
     metrics : names of the scores to compute; by default all that apply and are not slow.
     metric_protocol : "locatello2019" or "softtpr2024"; a score that the latter changes is recorded under a
         name of its own, betavae_score@softtpr2024.
-    group_by : factor name(s), as a list or "a,b", whose combined value makes a group; by default the
-        dataset's own.
+    group_by : factor name(s), as a list or "a,b", whose combined value makes a group; a list of such lists
+        for several groupings at once, each with a content code of its own; by default the dataset's own.
     source, data_dir : see `dislab.load_dataset`.
     device : "cpu", "cuda", …; by default CUDA where there is a GPU.
     out : folder of all runs.
@@ -193,10 +193,9 @@ def run(
         dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=str(place))
         origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
         say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
-    if isinstance(group_by, str):
-        group_by = [name.strip() for name in group_by.split(",")]
-    group_by = list(group_by or dataset.group_by)
-    dataset.space.columns(group_by)
+    group_by = parse_groupings(group_by, dataset.group_by)
+    dataset.space.columns([name for names in group_by for name in names])
+    values = _with_groupings(entry, values, hyperparameters, len(group_by))
     out = writable_folder(out)
     config = {
         "dataset": dataset.name,
@@ -300,6 +299,17 @@ def run_folder(out: Path, config: Mapping) -> Path:
     model = f"{config['model']}{changes}-{digest}".replace("/", "_")
     name = f"{config['dataset']}-{config['source']}"
     return out / name / config["protocol"]["name"] / model / f"seed{config['seed']}"
+
+
+def _with_groupings(entry: Entry, values: dict, given: Mapping, number: int) -> dict:
+    """The hyper-parameters of a model with as many content codes as the run has groupings."""
+    if "groupings" in given:
+        raise DislabError(f"{entry.name}: groupings is set by --group-by, which may be repeated")
+    if "groupings" in values:
+        return values | {"groupings": number}
+    if entry.make.batch == "groups" and number > 1:
+        raise DislabError(f"{entry.name} takes one grouping, but --group-by names {number}")
+    return values
 
 
 def results_folder(path: str | Path) -> Path | None:

@@ -41,7 +41,8 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
 
     Parameters
     ----------
-    table : codes [N, D], the classes of the rows in `labels` [N], log-variances where it has them.
+    table : codes [N, D], the classes of the rows in `labels` [N, G], log-variances where it has them. With
+        several groupings each has its own content code, and a score is the mean over them.
     num_draws : training draws per class; fewer where there are more than 40 classes.
 
     Returns
@@ -52,16 +53,19 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
     content_accuracy_k10, content_entropy_k10 : at k = 10, where K is that large.
     content_accuracy_chance, content_entropy_of_class : a code that knows nothing: 1 / C and log2 C.
     content_accuracy_curve, content_entropy_curve : lists of [k, value].
+    content_accuracy_per_grouping, content_entropy_per_grouping : at k = 1, where there are several.
     """
-    curve = class_curve(table, "content", rng, num_draws, max_images=max(IMAGES))
+    curves = class_curves(table, "content", rng, num_draws, max_images=max(IMAGES))
     scores = {}
     for column, name in enumerate(("content_accuracy", "content_entropy"), start=1):
-        values = {row[0]: row[column] for row in curve}
+        values = {row[0]: row[column] for row in np.mean(curves, axis=0)}
         scores[name] = values[1]
         if 10 in values:
             scores[name + "_k10"] = values[10]
-        scores[name + "_curve"] = list(values.items())
-    scores["content_entropy_calibrated"] = curve[0][3]
+        scores[name + "_curve"] = [[int(k), value] for k, value in values.items()]
+        if len(curves) > 1:
+            scores[name + "_per_grouping"] = [curve[0][column] for curve in curves]
+    scores["content_entropy_calibrated"] = np.mean([curve[0][3] for curve in curves])
     return scores | _uninformed(table, "content")
 
 
@@ -93,25 +97,50 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
     -------
     style_accuracy, style_entropy : accuracy in [0, 1] and cross-entropy in bits, on rows kept aside.
     style_accuracy_chance, style_entropy_of_class : a code that knows nothing: 1 / C and log2 C.
+    style_accuracy_per_grouping, style_entropy_per_grouping : where there are several.
     """
-    [[_, accuracy, bits, _]] = class_curve(table, "style", rng, num_draws, max_images=1)
-    return {"style_accuracy": accuracy, "style_entropy": bits} | _uninformed(table, "style")
+    curves = class_curves(table, "style", rng, num_draws, max_images=1)
+    scores = {}
+    for column, name in enumerate(("style_accuracy", "style_entropy"), start=1):
+        values = [curve[0][column] for curve in curves]
+        scores[name] = np.mean(values)
+        if len(curves) > 1:
+            scores[name + "_per_grouping"] = values
+    return scores | _uninformed(table, "style")
 
 
 def _uninformed(table: CodeTable, block: str) -> dict:
-    classes = len(np.unique(table.labels))
-    return {f"{block}_accuracy_chance": 1 / classes, f"{block}_entropy_of_class": np.log2(classes)}
+    classes = np.array([len(np.unique(labels)) for labels in table.labels.T])
+    return {
+        f"{block}_accuracy_chance": np.mean(1 / classes),
+        f"{block}_entropy_of_class": np.mean(np.log2(classes)),
+    }
 
 
-def class_curve(table: CodeTable, block: str, rng, num_draws: int, max_images: int) -> list:
-    """[k, accuracy, bits, calibrated bits] for every k in IMAGES up to K, the images per training draw."""
-    dims = table.blocks.get(block, slice(None))
+def class_curves(table: CodeTable, block: str, rng, num_draws: int, max_images: int) -> list[list]:
+    """For every grouping the list of [k, accuracy, bits, calibrated bits] for k in IMAGES up to K.
+
+    All lists are as long as the shortest: K, the images per training draw, depends on the smallest class. A
+    grouping's own content code is the block content_1, content_2, …; a table that lacks it has it in the
+    block "content", or else in its whole code.
+    """
+    curves = []
+    for number, labels in enumerate(table.labels.T, start=1):
+        whole = table.blocks.get(block, slice(None))
+        dims = table.blocks.get(f"{block}_{number}", whole)
+        curves.append(class_curve(table, dims, labels, rng, num_draws, max_images))
+    length = min(len(curve) for curve in curves)
+    return [curve[:length] for curve in curves]
+
+
+def class_curve(table: CodeTable, dims: slice, labels, rng, num_draws: int, max_images: int) -> list:
+    """[k, accuracy, bits, calibrated bits] of the classes `labels` [N] from the given code dimensions."""
     mean = table.mean[:, dims]
     precision_log = None if table.logvar is None else -table.logvar[:, dims]
     fit, kept_aside, test = [], [], []  # rows of each class, all disjoint
-    _, counts = np.unique(table.labels, return_counts=True)
+    _, counts = np.unique(labels, return_counts=True)
     most = min(max_images, counts.min() // 2)
-    for rows in np.split(np.argsort(table.labels, kind="stable"), np.cumsum(counts)[:-1]):
+    for rows in np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1]):
         rows = rng.permutation(rows)
         half = len(rows) // 2
         tenth = max(half // 10, 1, min(most, half // 3))  # enough for a draw of K images, if it can be

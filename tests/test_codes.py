@@ -64,6 +64,8 @@ def test_labels_number_the_values_of_the_named_factors():
     assert (space.labels(["shape", "position"]) == 5 * GRID[:, 0] + GRID[:, 2]).all()
     assert (space.labels(["position", "shape"]) == 4 * GRID[:, 2] + GRID[:, 0]).all()
     assert (space.labels(list(NAMES)) == np.arange(60)).all()
+    both = space.labels_of([["size"], ["shape", "position"]])
+    assert (both == np.stack([GRID[:, 1], 5 * GRID[:, 0] + GRID[:, 2]], axis=1)).all()
     assert (space.labels(["size"], np.array([59, 0, 7])) == GRID[[59, 0, 7], 1]).all()
     assert space.columns(["position", "shape"]) == [2, 0]
 
@@ -434,7 +436,7 @@ def test_an_encoder_gives_the_same_as_its_codes(tiny_dataset, tables, monkeypatc
     np.testing.assert_allclose(encoded.mean, given.mean, rtol=1e-5, atol=1e-5)
     assert (encoded.factors == given.factors).all()
     assert (encoded.labels == given.labels).all()
-    assert (encoded.labels == GRID[:, 1]).all()
+    assert (encoded.labels == GRID[:, 1:2]).all()
     assert (encoded.names, encoded.sizes) == (given.names, given.sizes) == (NAMES, SIZES)
     assert encoded.full_grid
     assert not given.full_grid
@@ -447,7 +449,7 @@ def test_an_encoder_of_normals_gives_their_variances(tiny_dataset, tables, monke
     np.testing.assert_allclose(tables[0].mean, direct_codes(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(tables[0].logvar, -direct_codes(), rtol=1e-5, atol=1e-5)
     assert tables[0].blocks == blocks
-    assert (tables[0].labels == GRID[:, 0]).all()  # the dataset's own grouping
+    assert (tables[0].labels == GRID[:, :1]).all()  # the dataset's own grouping
     evaluate(encoder, dataset=tiny_dataset)
     assert tables[1].logvar is None
 
@@ -494,7 +496,7 @@ def test_arrays_are_taken_in_order_or_shuffled(tables):
     ordered, shuffled = tables
     assert ordered.split(np.random.default_rng(0), 5, 5)[0].tolist() == [0, 1, 2, 3, 4]
     assert shuffled.split(np.random.default_rng(0), 5, 5)[0].tolist() != [0, 1, 2, 3, 4]
-    assert (ordered.labels == np.arange(40) % 3).all()
+    assert (ordered.labels[:, 0] == np.arange(40) % 3).all()
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,20 @@ def test_key_of_a_row(tiny):
     assert same == sorted(same, reverse=True), "best first"
 
 
+def test_several_groupings_have_a_content_code_each(tiny, capsys):
+    groupings = ["--group-by", "shape", "--group-by", "position"]
+    names = ["--metrics", "content_accuracy,style_accuracy", "--set", "group_size=4"]
+    assert main(["run", "--model", "mlvae", *FAST, *tiny, *groupings, *names]) == 0
+    run = dislab.load(next(Path("results").rglob("seed0")))
+    assert set(run.codes.blocks) == {"content_1", "content_2", "style"}
+    assert run.config["group_by"] == [["shape"], ["position"]] and run.codes.labels.shape == (60, 2)
+    per_grouping = run.scores.details["content_accuracy_per_grouping"]
+    assert run.scores["content_accuracy"] == pytest.approx(np.mean(per_grouping))
+    assert run.scores["content_accuracy_chance"] == pytest.approx((1 / 4 + 1 / 5) / 2)
+    assert {path.name for path in run.path.glob("swap*.png")} == {"swap_1.png", "swap_2.png"}
+    assert read_leaderboard()[0]["group_by"] == "shape & position"
+
+
 def test_leaderboard_formats(tiny, capsys):
     assert main(["run", "--model", "vae", *FAST, *tiny, "--seeds", "0-1", "--metrics", "mig"]) == 0
     assert main(["run", "--model", "mlvae", *FAST, *tiny]) == 0
@@ -285,6 +299,7 @@ BAD = [
     (["run", "--plugin", "missing.py"], "'missing.py' does not exist"),
     (["run", "--plugin", "bad.py"], "bad.py, line 2 does not import: ZeroDivisionError"),
     (["run", "--plugin", "syntax.py"], "syntax.py, line 1 does not import: SyntaxError"),
+    (["run", "--dataset", "tiny", "--set", "groupings=2"], "set by --group-by"),
     (["run", "--sedes", "1"], "o such option"),
     (["rnu"], "No such command"),
     (["evaluate", "nowhere"], "neither a folder of runs nor a .npz file"),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from dislab.batches import Batch
+from dislab.batches import Batch, Groups
 from dislab.distributions import (
     LOWEST_PIXEL_LOGVAR,
     kl_to_standard_normal,
@@ -58,8 +58,15 @@ def make_batch(sizes: list[int], latents: int, seed: int = 0) -> Batch:
         images=torch.rand(count, *IMAGE_SHAPE, generator=generator, dtype=torch.float64),
         noise=torch.randn(count, latents, generator=generator, dtype=torch.float64),
         dataset_size=1000,
-        group=torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
-        first=torch.tensor([0, *itertools.accumulate(sizes)][:-1]),
+        groupings=(make_groups(sizes),),
+    )
+
+
+def make_groups(sizes: list[int]) -> Groups:
+    """Groups of the given sizes, one after the other."""
+    return Groups(
+        torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
+        torch.tensor([0, *itertools.accumulate(sizes)][:-1]),
     )
 
 
@@ -329,8 +336,8 @@ def slow_average_group_elbo(model: MLVAE, batch: Batch) -> torch.Tensor:
     """Bouchacourt et al. 2017, eq. 3 to 5, one group and one image at a time."""
     prior = Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
     elbos = []
-    for g in range(batch.num_groups):
-        members = [i for i in range(len(batch.images)) if batch.group[i] == g]
+    for g in range(batch.groupings[0].number):
+        members = [i for i in range(len(batch.images)) if batch.groupings[0].index[i] == g]
         posteriors = {}
         for i in members:
             mean, logvar = model.encode(batch.images[i : i + 1])
@@ -341,7 +348,7 @@ def slow_average_group_elbo(model: MLVAE, batch: Batch) -> torch.Tensor:
             content_mean = (content_mean * variance + mean * content_variance) / (variance + content_variance)
             content_variance = variance * content_variance / (variance + content_variance)
         content_posterior = Normal(content_mean, content_variance.sqrt())
-        first = int(batch.first[g])
+        first = int(batch.groupings[0].first[g])
         content = content_mean + content_variance.sqrt() * batch.noise[first, : model.content]
         elbo = -kl_divergence(content_posterior, prior).sum()
         for i in members:
@@ -370,7 +377,7 @@ def test_mlvae_has_one_content_kl_per_group_and_one_style_kl_per_image():
     terms = model.loss(batch, STEP)
     prior = Normal(0.0, 1.0)
     style = kl_divergence(Normal(mean[:, 2:], torch.exp(logvar[:, 2:] / 2)), prior).sum(1)
-    product = product_of_normals(mean[:, :2], logvar[:, :2], batch.group, 4)
+    product = product_of_normals(mean[:, :2], logvar[:, :2], batch.groupings[0].index, 4)
     content = kl_divergence(Normal(product[0], torch.exp(product[1] / 2)), prior).sum(1)
     assert style.shape == (10,)
     assert content.shape == (4,)
@@ -386,15 +393,44 @@ def test_mlvae_with_groups_of_one_is_the_vae():
     assert_same_loss(model.loss(batch, STEP)["loss"], vae.loss(batch, STEP)["loss"], model, vae)
 
 
+def test_mlvae_with_two_groupings_has_a_content_code_for_each():
+    """By hand: the product of Normals of each grouping's groups, one KL for each group of each grouping."""
+    model = make_model(MLVAE, content=2, style=1, groupings=2)
+    assert model.blocks == {"content_1": slice(0, 2), "content_2": slice(2, 4), "style": slice(4, 5)}
+    first, second = make_groups([3, 3]), Groups(torch.tensor([0, 1, 0, 1, 1, 0]), torch.tensor([0, 1]))
+    batch = make_batch([3, 3], latents=5)
+    batch.groupings = (first, second)
+    prior = Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
+    mean, logvar = model.encode(batch.images)
+    codes = mean + torch.exp(logvar / 2) * batch.noise
+    divergence = kl_divergence(Normal(mean[:, 4:], torch.exp(logvar[:, 4:] / 2)), prior).sum()
+    for groups, block in ((first, slice(0, 2)), (second, slice(2, 4))):
+        for g in range(2):
+            members = torch.nonzero(groups.index == g)[:, 0]
+            precision = torch.exp(-logvar[members, block])
+            product_mean = (precision * mean[members, block]).sum(0) / precision.sum(0)
+            deviation = precision.sum(0).rsqrt()
+            divergence = divergence + kl_divergence(Normal(product_mean, deviation), prior).sum()
+            codes[members, block] = product_mean + deviation * batch.noise[groups.first[g], block]
+    likelihood = sum(
+        slow_log_likelihood(model.decode(codes[i : i + 1])[0], batch.images[i], model.likelihood)
+        for i in range(6)
+    )
+    assert_same_loss(model.loss(batch, STEP)["loss"], (divergence - likelihood) / 2, model)
+
+
 def test_the_order_of_images_does_not_matter():
     model = make_model(MLVAE, content=3, style=2)
     batch = make_batch(UNEVEN, latents=5)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(3))
     place = torch.argsort(order)  # where each image went
     mixed = Batch(
-        batch.images[order], batch.noise[order], batch.dataset_size, batch.group[order], place[batch.first]
+        batch.images[order],
+        batch.noise[order],
+        batch.dataset_size,
+        (Groups(batch.groupings[0].index[order], place[batch.groupings[0].first]),),
     )
-    assert (mixed.group.diff() < 0).any()
+    assert (mixed.groupings[0].index.diff() < 0).any()
     assert_same_loss(model.loss(mixed, STEP)["loss"], model.loss(batch, STEP)["loss"], model)
 
 
@@ -405,16 +441,16 @@ def test_all_images_of_a_group_share_one_content_draw():
     decode = model.decode
     model.decode = lambda codes: seen.append(codes) or decode(codes)
     model.loss(batch, STEP)
-    content, style = model.split(seen[0].detach())
+    content, style = seen[0].detach().split([3, 2], dim=1)
     assert len(torch.unique(content, dim=0)) == 4
     assert len(torch.unique(style, dim=0)) == 10
     mean, logvar = model.encode(batch.images)
     for g in range(4):
-        members = batch.group == g
+        members = batch.groupings[0].index == g
         group_mean, group_logvar = product_of_normals(
             mean[members, :3], logvar[members, :3], torch.zeros(UNEVEN[g], dtype=torch.int64), 1
         )
-        expected = group_mean + torch.exp(group_logvar / 2) * batch.noise[batch.first[g], :3]
+        expected = group_mean + torch.exp(group_logvar / 2) * batch.noise[batch.groupings[0].first[g], :3]
         torch.testing.assert_close(content[members], expected.detach().expand(UNEVEN[g], 3))
 
 
@@ -444,7 +480,7 @@ def test_blocks_name_the_content_and_style_dimensions():
     model = make_model(MLVAE, content=3, style=2)
     assert model.latents == 5
     codes = torch.arange(10.0).view(2, 5)
-    content, style = model.split(codes)
+    content, style = codes.split([model.content, model.style], dim=1)
     assert torch.equal(content, codes[:, model.blocks["content"]])
     assert torch.equal(style, codes[:, model.blocks["style"]])
     assert content.shape == (2, 3)

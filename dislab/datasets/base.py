@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import os
@@ -40,6 +41,11 @@ class Dataset:
     group_by : names of the factors whose combined value is a group, where the user does not choose.
     held_out : rows kept from training and scored instead of all rows; None trains on and scores all rows.
     file : the official file that was read, if any.
+
+    Attributes
+    ----------
+    split : what a user held out, in words; "" for the dataset's own rows. Scores of other splits are other
+        scores: it belongs to what identifies a run.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Dataset:
         self.name, self.source, self.space, self.image_shape = name, source, space, image_shape
         self.group_by = list(group_by)
         self.file = file
+        self.split = ""
         self._draw = draw
         self._held_out = held_out
 
@@ -68,6 +75,12 @@ class Dataset:
     def images(self, index) -> Tensor:
         """Images uint8 [B, C, H, W] in 0..255 of the rows [B] (a tensor, an array or a list)."""
         return self._draw(torch.as_tensor(index, dtype=torch.int64))
+
+    def with_held_out(self, rows: np.ndarray, split: str) -> Dataset:
+        """The same images with the rows int64 held out, in place of those that were; `split` says which."""
+        other = copy.copy(self)
+        other._held_out, other.split = np.unique(rows), split
+        return other
 
     def train_rows(self) -> np.ndarray:
         """Rows int64 that a model may be trained on."""

@@ -1,0 +1,38 @@
+"""How many code dimensions a model uses at all: active units."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dislab.aggregate_posterior import kl_per_dimension
+from dislab.codes import CodeTable
+from dislab.registry import register_metric
+
+
+@register_metric(
+    "active_units",
+    title="Active units: code dimensions whose mean varies",
+    reference="Burda et al. 2016, section 5 (A_u)",
+    low=0.0,
+    direction="",
+)
+def active_units(table: CodeTable, rng: np.random.Generator, *, threshold: float = 0.01) -> dict:
+    """The number of dimensions d with Var_n(mean_nd) > 0.01, over all rows.
+
+    Parameters
+    ----------
+    table : codes [N, D], and log-variances [N, D] where it has them.
+    threshold : for the variance of the means, in squared units of the codes, and for the KL, in nats.
+
+    Returns
+    -------
+    active_units : a count, 0 .. D.
+    active_units_by_kl : the number of dimensions with mean KL(q(z_d|n) || Normal(0, 1)) > 0.01, where there
+        are log-variances.
+    active_units_variance : Var_n(mean_nd), [D].
+    """
+    variance = table.mean.var(axis=0, dtype=np.float64)
+    counts = {"active_units": np.count_nonzero(variance > threshold), "active_units_variance": variance}
+    if table.logvar is not None:
+        counts["active_units_by_kl"] = np.count_nonzero(kl_per_dimension(table) > threshold)
+    return counts

@@ -1,0 +1,201 @@
+"""InfoMEC: modularity, compactness and explicitness from normalised mutual information (Hsu et al. 2023)."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.special import digamma
+
+from dislab.codes import CodeTable
+from dislab.errors import DislabError
+from dislab.information import entropy
+from dislab.metrics.fov_regression import Standardiser, distinct_rows
+from dislab.registry import register_metric
+
+REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuous codes"
+
+
+@register_metric(
+    "infomodularity",
+    title="InfoM: does each code dimension know one factor only?",
+    reference=REFERENCE,
+    low=0.0,
+    high=1.0,
+    needs=("two factors",),
+)
+@register_metric(
+    "infocompactness",
+    title="InfoC: is each factor known to one code dimension only?",
+    reference=REFERENCE,
+    low=0.0,
+    high=1.0,
+)
+@register_metric(
+    "infoexplicitness",
+    title="InfoE: how much of each factor does a linear classifier read (on its own training rows)?",
+    reference=REFERENCE,
+    high=1.0,
+)
+def infomec(
+    table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_neighbors: int = 10
+) -> dict:
+    """Three scores in units of normalised mutual information, NMI_dk = I(z_d; f_k) / H(f_k).
+
+    I is estimated from nearest neighbours (`nearest_neighbor_information`). Active dimensions are those whose
+    range is more than a twentieth of the largest one, A in number, and only they count:
+
+    infomodularity = ( mean_d( max_k NMI_dk / Σ_k NMI_dk ) - 1/K ) / (1 - 1/K),
+    infocompactness = ( mean_k( max_d NMI_dk / Σ_d NMI_dk ) - 1/A ) / (1 - 1/A),
+    infoexplicitness = mean_k (1 - H_k / ln n_k), with the log-loss H_k of an unpenalised, class-balanced
+    multinomial logistic regression from all dimensions to the n_k values of factor k. As in the authors' own
+    code it is scored on the rows that it was fitted to, with at most 100 iterations of L-BFGS.
+
+    A dimension that says nothing of any factor (the estimates are clipped at 0) counts as 0 where the
+    authors' code divides 0 by 0; so does a factor that no dimension knows. With a single active dimension or
+    a single factor there is nothing to compare: the ratio is 1 where anything is known. Two properties of the
+    definition: noise of a large range is active, and the little that it seems to know is of one factor by
+    chance (pure noise has an infomodularity of 0.4 to 0.7); and a dimension of small units beside one of
+    large units is not active.
+
+    Parameters
+    ----------
+    table : codes [N, D] and factors [N, K]; factors with a single value are left out.
+    num_train : number of different rows that are used (there is no test set).
+    num_neighbors : neighbours of the estimator of mutual information.
+
+    Returns
+    -------
+    infomodularity, infocompactness : in [0, 1].
+    infoexplicitness : at most 1; about 0 for a code that knows nothing.
+    infomodularity_active_dimensions : A.
+    infomodularity_per_dimension : list, None for a dimension that is not active.
+    infocompactness_per_factor, infoexplicitness_per_factor : lists, None for a factor with a single value.
+
+    Raises
+    ------
+    DislabError : no factor varies.
+    """
+    rows, _ = distinct_rows(table, rng, num_train)
+    factors = table.factors[rows]
+    entropies = entropy(factors)
+    varying = np.flatnonzero(entropies)
+    if not len(varying):
+        raise DislabError(f"infomec needs a factor that varies, but all are constant in {len(rows)} rows")
+    active = active_dimensions(table.mean[rows])
+    codes = Standardiser(table.mean[rows])(table.mean[rows])
+    parted = codes + 1e-10 * rng.standard_normal(codes.shape)  # no ties, as Kraskov et al. 2004 advise
+    information = np.empty((len(active), len(varying)))
+    for row, d in enumerate(active):
+        order = np.argsort(parted[:, d])
+        for column, k in enumerate(varying):
+            information[row, column] = nearest_neighbor_information(
+                parted[order, d], factors[order, k], num_neighbors
+            )
+    information /= entropies[varying]
+    modularity, compactness = largest_share(information), largest_share(information.T)
+    explicitness = [1 - log_loss_of_classifier(codes, factors[:, k]) for k in varying]
+    return {
+        "infomodularity": modularity.mean() if len(active) else 0.0,
+        "infomodularity_active_dimensions": len(active),
+        "infomodularity_per_dimension": _spread(modularity, active, table.mean.shape[1]),
+        "infocompactness": compactness.mean(),
+        "infocompactness_per_factor": _spread(compactness, varying, len(table.names)),
+        "infoexplicitness": np.mean(explicitness),
+        "infoexplicitness_per_factor": _spread(explicitness, varying, len(table.names)),
+    }
+
+
+def _spread(values, positions: np.ndarray, length: int) -> np.ndarray:
+    """The values at their positions in a list of this length, None elsewhere."""
+    spread = np.full(length, None)
+    spread[positions] = values
+    return spread
+
+
+def active_dimensions(codes: np.ndarray) -> np.ndarray:
+    """Dimensions of codes [N, D] whose range is more than 1/20 of the largest range: int64 [A]."""
+    ranges = np.ptp(codes.astype(np.float64), axis=0)
+    return np.flatnonzero(ranges > ranges.max() / 20)
+
+
+def largest_share(information: np.ndarray) -> np.ndarray:
+    """Of every row [B, n]: its largest entry as a share of its sum, rescaled from [1/n, 1] to [0, 1]."""
+    total, (rows, n) = information.sum(axis=1), information.shape
+    largest = information.max(axis=1, initial=0.0)
+    share = np.divide(largest, total, out=np.full(rows, 1 / max(n, 1)), where=total > 0)
+    return (share - 1 / n) / (1 - 1 / n) if n > 1 else (total > 0).astype(float)
+
+
+def nearest_neighbor_information(values: np.ndarray, classes: np.ndarray, num_neighbors: int) -> float:
+    """Mutual information of a continuous and a discrete variable, in nats (Ross 2014).
+
+    I = ψ(N) + mean ψ(k_i) - mean ψ(N_i) - mean ψ(m_i): N_i points are of point i's class, k_i is
+    `num_neighbors` or N_i - 1 if that is less, and m_i points of any class lie nearer to it than its k_i-th
+    neighbour in its own class, itself included. Points that are alone in their class are left out; an
+    estimate below 0 is clipped. The same number as scikit-learn's `mutual_info_classif` gives for one
+    feature, but without a tree: in one dimension, the k nearest of a class are a window of its sorted values.
+
+    Parameters
+    ----------
+    values : float [N], in ascending order and without ties.
+    classes : int [N].
+    num_neighbors : k.
+    """
+    _, classes, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    joined = counts[classes] > 1
+    values, classes = values[joined], classes[joined]
+    if not len(values):
+        return 0.0
+    by_class = np.argsort(classes.astype(np.int32), kind="stable")  # and by value within each
+    values_all, values, classes = values, values[by_class], classes[by_class]
+    of_class = counts[classes]
+    last = np.searchsorted(classes, classes, side="right") - 1
+    first = last - of_class + 1
+    neighbors = np.minimum(num_neighbors, of_class - 1)
+    radius = np.full(len(values), np.inf)
+    here = np.arange(len(values))
+    for below in range(num_neighbors + 1):  # a window of k + 1 values with so many of them below the point
+        low, high = here - below, here - below + neighbors
+        inside = (low >= first) & (high <= last) & (below <= neighbors)
+        low, high = low.clip(0, len(values) - 1), high.clip(0, len(values) - 1)
+        reach = np.maximum(values - values[low], values[high] - values)
+        radius = np.where(inside, np.minimum(radius, reach), radius)
+    nearer = _count_within(values_all, values, np.nextafter(radius, 0))
+    information = digamma(len(values)) + np.mean(digamma(neighbors) - digamma(of_class) - digamma(nearer))
+    return max(0.0, information)
+
+
+def _count_within(values: np.ndarray, centres: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """How many of the ascending values lie at most `radius` from each centre."""
+    low = np.searchsorted(values, centres - radius, side="left")
+    high = np.searchsorted(values, centres + radius, side="right")
+    # centre ± radius is rounded, and the radius ends at a value: hold the distances themselves against it.
+    padded = np.concatenate([[-np.inf], values, [np.inf]])  # values[i] is padded[i + 1]
+    low += (centres - padded[low + 1] > radius).astype(int) - (centres - padded[low] <= radius)
+    high += (padded[high + 1] - centres <= radius).astype(int) - (padded[high] - centres > radius)
+    return high - low
+
+
+def log_loss_of_classifier(codes: np.ndarray, classes: np.ndarray) -> float:
+    """Log-loss of the classifier of infoexplicitness on its training rows, in units of ln n.
+
+    On constant input the balanced classifier gives all n classes the same probability: ln n is what the
+    authors fit as H0.
+
+    Parameters
+    ----------
+    codes : float64 [N, D], standardised.
+    classes : int [N].
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    _, classes, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    classifier = LogisticRegression(C=np.inf, class_weight="balanced")  # 100 iterations of L-BFGS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(codes, classes)
+    share = classifier.predict_proba(codes)[np.arange(len(codes)), classes]
+    share = share.clip(min=np.finfo(np.float64).eps)  # as scikit-learn's log_loss does
+    return -np.log(share).mean() / np.log(len(counts))

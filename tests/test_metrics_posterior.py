@@ -1,0 +1,471 @@
+"""Metrics of the posterior and those without factors: against quadrature, brute force and the reference."""
+
+import json
+import math
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
+
+import dislab
+from dislab.aggregate_posterior import (
+    joint_log_density,
+    mixture_density,
+    mixture_entropy,
+    mixture_log_density,
+    posterior,
+)
+from dislab.codes import CodeTable
+from dislab.evaluation import score
+from dislab.metrics.kl_decomposition import regression_mean
+
+GOLDENS = (
+    Path(os.environ["DISLAB_DATA"]).parent / "goldens" if "DISLAB_DATA" in os.environ else Path("goldens")
+)
+needs_goldens = pytest.mark.skipif(
+    not (GOLDENS / "goldens.json").is_file(), reason="no folder of goldens beside $DISLAB_DATA"
+)
+CASES = sorted(p.stem for p in GOLDENS.glob("*__*.npz") if not p.stem.startswith("betavae_points"))
+CASES = CASES or ["none"]
+GAUSSIAN = (
+    "gaussian_total_correlation",
+    "gaussian_wasserstein_correlation",
+    "gaussian_wasserstein_correlation_norm",
+    "mutual_info_score",
+)
+DECOMPOSITION = ("index_code_mi", "total_correlation", "dimension_wise_kl")
+
+
+def grid(*sizes, copies=1):
+    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=-1).repeat(copies, axis=0)
+
+
+# The aggregate posterior ---------------------------------------------------------------------------
+
+
+def pairwise_log_density(z, mean, variance):
+    """ln q(z_d) of one dimension, summed over all rows one pair at a time."""
+    exponents = -0.5 * ((z[:, None] - mean) ** 2 / variance + np.log(2 * math.pi * variance))
+    return logsumexp(exponents, axis=1) - math.log(len(mean))
+
+
+def entropy_by_quadrature(mean, variance):
+    deviation = np.sqrt(variance)
+    z = np.arange((mean - 10 * deviation).min(), (mean + 10 * deviation).max(), deviation.min() / 8)
+    log_density = pairwise_log_density(z, mean, variance)
+    return -(np.exp(log_density) * log_density).sum() * deviation.min() / 8
+
+
+MIXTURES = {
+    "one row": ([0.3], [0.04]),
+    "two far apart": ([-50.0, 50.3], [0.01, 0.25]),
+    "even means": (np.linspace(-1, 1, 40), np.full(40, 0.002)),
+    "mixed": (np.random.default_rng(0).standard_normal(200), np.exp(np.linspace(-7, 1, 200))),
+    "large offset": (1e4 + np.random.default_rng(1).standard_normal(60), np.full(60, 0.3)),
+    "collapsed": (np.zeros(100), np.ones(100)),
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_entropy_and_density_of_a_mixture(name):
+    mean, variance = (np.asarray(values, dtype=np.float64) for values in MIXTURES[name])
+    assert mixture_entropy(mean, variance) == pytest.approx(entropy_by_quadrature(mean, variance), abs=5e-5)
+    points, density = mixture_density(mean, variance)
+    step = points[1] - points[0]
+    assert density.sum() * step == pytest.approx(1, abs=1e-8)
+    assert (density * points).sum() * step == pytest.approx(mean.mean(), rel=1e-9, abs=1e-6)
+    assert (density * (points - mean.mean()) ** 2).sum() * step == pytest.approx(
+        mean.var() + variance.mean(), rel=1e-6
+    )
+    rng = np.random.default_rng(2)
+    rows = rng.integers(len(mean), size=300)
+    z = mean[rows] + np.sqrt(variance[rows]) * rng.standard_normal(300)
+    log_density = mixture_log_density(z, mean, variance)
+    np.testing.assert_allclose(log_density, pairwise_log_density(z, mean, variance), atol=0.02)
+
+
+def test_entropy_of_one_normal_wherever_it_lies_on_the_grid():
+    for deviation in np.geomspace(1e-3, 1e3, 13):
+        for offset in np.linspace(0, 0.5, 7):
+            mean = np.array([0.0, offset * deviation])
+            variance = np.full(2, deviation**2)
+            expected = entropy_by_quadrature(mean, variance)
+            assert mixture_entropy(mean, variance) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 5000.0])
+def test_joint_density_sums_over_every_row(offset):
+    rng = np.random.default_rng(0)
+    mean = rng.standard_normal((2 * 2048 + 5, 3)) * [1, 5, 0.1] + offset
+    variance = np.exp(rng.uniform(-8, 1, size=mean.shape))
+    z = mean[:70] + np.sqrt(variance[:70]) * rng.standard_normal((70, 3))
+    expected = [
+        logsumexp(norm.logpdf(point, mean, np.sqrt(variance)).sum(axis=1)) - math.log(len(mean))
+        for point in z
+    ]
+    np.testing.assert_allclose(joint_log_density(z, mean, variance), expected, atol=1e-5)
+
+
+def test_rows_without_width_are_widened_and_counted():
+    mean = np.linspace(-2, 2, 100)[:, None]
+    logvar = np.full((100, 1), -2.0)
+    assert posterior(CodeTable(mean, np.zeros(100, int), logvar=logvar)).widened == 0
+    logvar[:25] = -1000
+    found = posterior(CodeTable(mean, np.zeros(100, int), logvar=logvar))
+    assert found.widened == 0.25
+    assert np.sqrt(found.variance.min()) == pytest.approx((4 + 16 * math.exp(-1)) / 8_192, rel=0.2)
+
+
+# MIG of the posterior ------------------------------------------------------------------------------
+
+
+def binary_channel_information(deviation):
+    """I(sign; z) for z ~ Normal(±1, deviation²), by quadrature."""
+    z = np.linspace(-12, 12, 200_001)
+    density = norm.pdf(z[:, None], [-1, 1], deviation)
+    mixture = density.mean(axis=1)
+    ratio = np.log(np.maximum(density, 1e-300) / np.maximum(mixture, 1e-300)[:, None])
+    return 0.5 * (density * ratio).sum() * (z[1] - z[0])
+
+
+def channels(num_copies=2000):
+    """Two signs and nothing else: dimensions 0 and 1 carry the first, dimension 2 the second."""
+    factors = grid(2, 2, copies=num_copies)
+    mean = np.column_stack([2.0 * factors[:, 0] - 1, 1 - 2.0 * factors[:, 0], 2.0 * factors[:, 1] - 1])
+    deviation = np.array([0.6, 2.0, 1.1])
+    logvar = np.broadcast_to(2 * np.log(deviation), mean.shape)
+    information = [binary_channel_information(one) / math.log(2) for one in deviation]
+    return CodeTable(mean, factors, logvar=logvar), (information[0] - information[1], information[2])
+
+
+def test_mig_sampled_of_known_channels():
+    table, expected = channels()
+    scores = score(table, ["mig_sampled"])
+    # Some 0.5: averages of ln q over sampled rows only would give 0.001 here.
+    assert 0.4 < np.mean(expected) < 0.6
+    assert scores["mig_sampled"] == pytest.approx(np.mean(expected), abs=2e-4)
+    assert scores.details["mig_sampled_per_factor"] == pytest.approx(expected, abs=2e-4)
+    assert scores["mig_sampled_rows"] == 8000 and scores["mig_sampled_widened"] == 0
+
+
+def random_table(num_rows=400, num_dims=4, seed=0):
+    rng = np.random.default_rng(seed)
+    factors = rng.integers(0, [2, 3, 5], size=(num_rows, 3))
+    mean = np.tanh((factors - factors.mean(axis=0)) @ rng.standard_normal((3, num_dims)) / 2)
+    mean[:, -1] = 0.01 * rng.standard_normal(num_rows)
+    logvar = rng.uniform(-5, -2, size=mean.shape)
+    logvar[:, -1] = -0.01
+    return CodeTable(mean, factors, logvar=logvar)
+
+
+def test_mig_sampled_by_sampling_with_all_rows_in_the_inner_sum():
+    table = random_table()
+    rng = np.random.default_rng(1)
+    mean, variance = table.mean.astype(float), np.exp(table.logvar.astype(float))
+    rows = np.arange(400).repeat(25)
+    log_ratio = {}
+    for d in range(4):
+        z = mean[rows, d] + np.sqrt(variance[rows, d]) * rng.standard_normal(len(rows))
+        marginal = pairwise_log_density(z, mean[:, d], variance[:, d])
+        for k in range(3):
+            conditional = np.empty(len(rows))
+            for value in range(table.sizes[k]):
+                inside, those = table.factors[:, k] == value, table.factors[rows, k] == value
+                conditional[those] = pairwise_log_density(z[those], mean[inside, d], variance[inside, d])
+            log_ratio[d, k] = conditional - marginal
+    gaps, errors = [], []
+    for k in range(3):
+        shares = np.bincount(table.factors[:, k]) / 400
+        entropy = -(shares * np.log(shares)).sum()
+        first, second = sorted((log_ratio[d, k] for d in range(4)), key=np.mean)[:-3:-1]
+        gaps.append((first.mean() - second.mean()) / entropy)
+        errors.append(math.hypot(first.std(), second.std()) / math.sqrt(len(rows)) / entropy)
+    assert max(errors) < 0.015 and max(gaps) > 0.1
+    found = score(table, ["mig_sampled"]).details["mig_sampled_per_factor"]
+    for ours, theirs, error in zip(found, gaps, errors, strict=True):
+        assert abs(ours - theirs) < 4 * error
+
+
+def test_mig_sampled_does_not_depend_on_units_order_or_seed():
+    table = random_table()
+    expected = score(table, ["mig_sampled"])
+    order = np.random.default_rng(3).permutation(400)
+    scale = np.array([1e-3, 50.0, -7.0, 1.0])
+    other = CodeTable(
+        (table.mean * scale + 3)[order][:, [2, 0, 3, 1]],
+        table.factors[order],
+        logvar=(table.logvar + 2 * np.log(np.abs(scale)))[order][:, [2, 0, 3, 1]],
+    )
+    assert score(other, ["mig_sampled"], 7)["mig_sampled"] == pytest.approx(expected["mig_sampled"], abs=2e-4)
+
+
+def test_mig_sampled_is_one_for_perfect_codes_and_zero_for_twins_and_nothing():
+    factors = grid(4, 5, copies=20)
+    codes = factors / [3, 4]
+
+    def gap(codes, logvar):
+        return score(CodeTable(codes, factors, logvar=np.full(codes.shape, logvar)), ["mig_sampled"])
+
+    assert gap(codes, -10.0)["mig_sampled"] == pytest.approx(1, abs=2e-4)
+    sure = gap(codes, -1000.0)
+    assert sure["mig_sampled"] == pytest.approx(1, abs=2e-4) and sure["mig_sampled_widened"] == 1
+    assert gap(np.hstack([codes, codes]), -10.0)["mig_sampled"] == pytest.approx(0, abs=1e-9)
+    for logvar in (-1000.0, -10.0, 0.0, 50.0):
+        for value in (0.0, 1234.567):
+            assert gap(np.full((400, 3), value), logvar)["mig_sampled"] == pytest.approx(0, abs=1e-9)
+
+
+def test_mig_sampled_of_one_dimension_and_of_a_factor_with_one_value():
+    table, _ = channels(200)
+    factors = np.insert(table.factors, 1, 3, axis=1)
+    one = CodeTable(table.mean[:, :1], factors, logvar=table.logvar[:, :1])
+    gaps = score(one, ["mig_sampled"]).details["mig_sampled_per_factor"]
+    assert gaps[1] is None
+    assert gaps[0] == pytest.approx(binary_channel_information(0.6) / math.log(2), abs=2e-4)
+    assert gaps[2] == pytest.approx(0, abs=1e-9)
+    alone = CodeTable(table.mean, table.factors[:, :1], logvar=table.logvar)
+    assert "two factors" in score(alone, ["mig_sampled"]).left_out["mig_sampled"]
+
+
+def test_metrics_of_the_posterior_are_left_out_without_one():
+    names = ["mig_sampled", "kl", *DECOMPOSITION, "elbo"]
+    factors = grid(3, 4, copies=5)
+    scores = score(CodeTable(factors.astype(float), factors), names)
+    assert not scores and not scores.failed and set(scores.left_out) == set(names)
+
+
+# Decomposition of the KL ---------------------------------------------------------------------------
+
+
+def decomposition_by_quadrature(mean, variance):
+    """The three terms for two code dimensions, by integrals over the plane."""
+    deviation = np.sqrt(variance)
+    axes = [
+        np.arange((m - 8 * s).min(), (m + 8 * s).max(), s.min() / 3)
+        for m, s in zip(mean.T, deviation.T, strict=True)
+    ]
+    densities = [norm.pdf(axes[d][:, None], mean[:, d], deviation[:, d]) for d in range(2)]
+    joint = densities[0] @ densities[1].T / len(mean)
+    steps = [axis[1] - axis[0] for axis in axes]
+
+    def entropy(density, cell):
+        return -(density * np.log(np.maximum(density, 1e-300))).sum() * cell
+
+    marginals = [entropy(one.mean(axis=1), step) for one, step in zip(densities, steps, strict=True)]
+    joint_entropy = entropy(joint, steps[0] * steps[1])
+    rows = np.mean([norm.entropy(scale=s).sum() for s in deviation])
+    cross_entropy = 0.5 * (math.log(2 * math.pi) + mean**2 + variance).sum(axis=1).mean()
+    return joint_entropy - rows, sum(marginals) - joint_entropy, cross_entropy - sum(marginals)
+
+
+def plane_table(correlated: bool):
+    rng = np.random.default_rng(5)
+    mean = rng.standard_normal((50, 2)) * [1.0, 0.7] + [0.2, -0.1]
+    if correlated:
+        mean[:, 1] = mean[:, 0] + 0.1 * mean[:, 1]
+    return CodeTable(mean, np.arange(50) % 5, logvar=rng.uniform(-4, 0, size=(50, 2)))
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_decomposition_by_quadrature(correlated):
+    table = plane_table(correlated)
+    expected = decomposition_by_quadrature(table.mean.astype(float), np.exp(table.logvar.astype(float)))
+    assert expected[1] > (0.5 if correlated else 0.03)
+    scores = score(table, DECOMPOSITION)
+    error = scores["total_correlation_standard_error"]
+    assert 1e-4 < error == scores["index_code_mi_standard_error"] < 0.02
+    assert scores["index_code_mi"] == pytest.approx(expected[0], abs=4 * error)
+    assert scores["total_correlation"] == pytest.approx(expected[1], abs=4 * error)
+    assert scores["dimension_wise_kl"] == pytest.approx(expected[2], abs=1e-4)
+    assert scores["index_code_mi_rows"] == 50 and scores["index_code_mi_samples"] == 2000
+
+
+def test_the_three_terms_add_up_to_the_mean_kl():
+    for table in (random_table(), plane_table(True)):
+        scores = score(table, [*DECOMPOSITION, "kl"])
+        mean, variance = table.mean.astype(float), np.exp(table.logvar.astype(float))
+        expected = 0.5 * (mean**2 + variance - 1 - np.log(variance))
+        assert scores["kl"] == pytest.approx(expected.sum(axis=1).mean(), rel=1e-9)
+        assert scores.details["kl_per_dimension"] == pytest.approx(expected.mean(axis=0), abs=1e-9)
+        assert sum(scores[name] for name in DECOMPOSITION) == pytest.approx(scores["kl"], abs=1e-4)
+        per_dimension = scores.details["dimension_wise_kl_per_dimension"]
+        assert sum(per_dimension) == pytest.approx(scores["dimension_wise_kl"])
+
+
+def test_many_rows_that_do_not_overlap():
+    # ln N, above ln of the number of samples: a sum over sampled rows cannot get there. On a diagonal the
+    # total correlation is (D - 1) ln N; wrong weights of the rows turn it negative.
+    num_rows = 900
+    line = np.linspace(-300, 300, num_rows)
+    table = CodeTable(np.column_stack([line] * 3), np.arange(num_rows), logvar=np.full((num_rows, 3), -5.0))
+    scores = score(table, DECOMPOSITION, num_samples=300)
+    assert scores["index_code_mi_samples"] == 300 and scores["index_code_mi_widened"] == 0
+    assert scores["index_code_mi"] == pytest.approx(math.log(num_rows), abs=1e-3)
+    assert scores["total_correlation"] == pytest.approx(2 * math.log(num_rows), abs=1e-3)
+
+
+def test_independent_dimensions_have_no_total_correlation():
+    factors = grid(8, 9, 10)
+    rng = np.random.default_rng(0)
+    columns = [
+        (rng.standard_normal(n)[column], rng.uniform(-4, 0, n)[column])
+        for n, column in zip((8, 9, 10), factors.T, strict=True)
+    ]
+    mean, logvar = (np.column_stack(values) for values in zip(*columns, strict=True))
+    scores = score(CodeTable(mean, factors, logvar=logvar), DECOMPOSITION)
+    assert scores["total_correlation"] == pytest.approx(0, abs=2e-3)
+    assert scores["index_code_mi"] > 0.5
+    one = score(CodeTable(mean[:, :1], factors, logvar=logvar[:, :1]), DECOMPOSITION)
+    assert one["total_correlation"] == pytest.approx(0, abs=2e-3)
+
+
+def test_a_posterior_that_is_the_prior_has_no_kl_of_any_kind():
+    table = CodeTable(np.zeros((500, 4)), np.arange(500) % 5, logvar=np.zeros((500, 4)))
+    for name, value in score(table, [*DECOMPOSITION, "kl"]).items():
+        if not name.endswith(("rows", "samples")):
+            assert value == pytest.approx(0, abs=1e-4)
+
+
+def test_standard_error_is_the_spread_over_seeds():
+    runs = [score(plane_table(False), DECOMPOSITION, seed) for seed in range(30)]
+    spread = np.std([run["total_correlation"] for run in runs], ddof=1)
+    assert spread == pytest.approx(runs[0]["total_correlation_standard_error"], rel=0.5)
+    assert len({run["dimension_wise_kl"] for run in runs}) == 1
+
+
+def test_mean_by_regression_on_control_variates():
+    rng = np.random.default_rng(0)
+    controls = rng.standard_normal((1000, 2))
+    values = 3 + controls @ [5.0, -2.0] + 0.01 * rng.standard_normal(1000)
+    mean, error = regression_mean(values, controls)
+    assert mean == pytest.approx(3, abs=4 * error) and error == pytest.approx(0.01 / math.sqrt(1000), rel=0.1)
+    assert regression_mean(values, np.zeros((1000, 2)))[0] == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize("logvar", [-1e30, -60.0, 60.0])
+def test_extreme_variances_are_finite(logvar):
+    table = random_table()
+    wild = table.logvar.copy()
+    wild[:100, 1] = logvar
+    names = ["mig_sampled", "kl", *DECOMPOSITION, "active_units"]
+    scores = score(CodeTable(table.mean, table.factors, logvar=wild), names)
+    assert not scores.failed and np.isfinite(list(scores.values())).all()
+    assert 0 <= scores["mig_sampled"] <= 1 and scores["total_correlation"] >= 0
+
+
+def test_a_log_variance_that_is_no_width_names_its_dimension():
+    table = random_table()
+    wild = table.logvar.copy()
+    wild[7, 2] = 1e4
+    scores = score(CodeTable(table.mean, table.factors, logvar=wild), ["mig_sampled", "kl", *DECOMPOSITION])
+    assert len(scores.failed) == 5 and all("dimension 2" in cause for cause in scores.failed.values())
+
+
+# Scores of a fitted Normal -------------------------------------------------------------------------
+
+
+@cache
+def golden(case: str) -> dict:
+    records = json.loads((GOLDENS / "goldens.json").read_text())["records"]
+    return next(r["value"] for r in records if r["case"] == case and r["metric"] == "unsupervised")
+
+
+@needs_goldens
+@pytest.mark.parametrize("case", CASES)
+def test_gaussian_correlation_equals_the_reference(case):
+    file = np.load(GOLDENS / f"{case}.npz")
+    scores = dislab.evaluate(codes=file["codes"], factors=file["factors"], metrics=GAUSSIAN, shuffle=False)
+    for name in GAUSSIAN:
+        expected = float(golden(case)[name])
+        if math.isfinite(expected):
+            assert scores[name] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    num_dims = file["codes"].shape[1]
+    num_constant = np.count_nonzero(np.ptp(file["codes"][:10_000], axis=0) == 0)
+    assert scores["gaussian_total_correlation_constant_dimensions"] == num_constant
+    if "duplicate" in case:  # infinite in the reference
+        assert scores["gaussian_total_correlation_dependent_dimensions"] == num_dims / 2
+        assert scores["gaussian_total_correlation"] == pytest.approx(
+            -0.25 * num_dims * math.log(2 * 2**-23), abs=0.01
+        )
+    if "dead_dims" in case:  # not a number in the reference: two noise dimensions and the factors are left
+        assert 0 < scores["gaussian_total_correlation"] < 0.01
+    if num_constant == num_dims:
+        assert all(scores[name] == 0 for name in GAUSSIAN)
+
+
+def test_gaussian_correlation_of_two_correlated_dimensions():
+    x = np.random.default_rng(0).standard_normal((10_000, 2))
+    codes = np.column_stack([x[:, 0], 3 * (0.6 * x[:, 0] + 0.8 * x[:, 1])]).astype(np.float32)
+    (a, c), (_, b) = np.cov(codes.astype(float), rowvar=False)
+    scores = dislab.evaluate(codes=codes, factors=np.arange(10_000) % 5, metrics=GAUSSIAN, shuffle=False)
+    assert scores["gaussian_total_correlation"] == pytest.approx(
+        -0.5 * math.log(1 - c**2 / (a * b)), rel=1e-5
+    )
+    # The trace of the root of a 2 x 2 matrix M is (tr M + 2 det(M)^1/2)^1/2, here M = diag(C) C.
+    root = math.sqrt(a**2 + b**2 + 2 * math.sqrt(a * b * (a * b - c**2)))
+    wasserstein = 2 * (a + b) - 2 * root
+    assert scores["gaussian_wasserstein_correlation"] == pytest.approx(wasserstein, rel=1e-5)
+    assert scores["gaussian_wasserstein_correlation_norm"] == pytest.approx(wasserstein / (a + b), rel=1e-5)
+    counts = np.histogram2d(*codes.T.astype(float), bins=20)[0] / 10_000
+    apart = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0)
+    information = (counts * np.log(np.where(counts > 0, counts, 1) / np.where(counts > 0, apart, 1))).sum()
+    assert scores["mutual_info_score"] == pytest.approx(information, rel=0.01)
+    wide = np.column_stack([codes, np.full(10_000, 0.1), np.full(10_000, 1e6), np.zeros(10_000)])
+    dead = dislab.evaluate(codes=wide, factors=np.arange(10_000) % 5, metrics=GAUSSIAN, shuffle=False)
+    for name in GAUSSIAN[:3]:
+        assert dead[name] == pytest.approx(scores[name], rel=1e-9)
+    assert dead["mutual_info_score"] == pytest.approx(scores["mutual_info_score"] / 10)
+    assert dead["gaussian_total_correlation_constant_dimensions"] == 3
+
+
+def test_gaussian_correlation_of_one_dimension_of_one_row_and_of_sums():
+    rng = np.random.default_rng(0)
+    factors = np.arange(500) % 5
+    one = dislab.evaluate(codes=rng.standard_normal((500, 1)), factors=factors, metrics=GAUSSIAN)
+    single = dislab.evaluate(codes=np.ones((1, 3)), factors=[[2]], metrics=GAUSSIAN)
+    for name in GAUSSIAN:
+        assert one[name] == pytest.approx(0, abs=1e-9) and single[name] == 0
+    codes = rng.standard_normal((500, 3)).astype(np.float32)
+    codes = np.column_stack([codes, codes.sum(axis=1)])
+    scores = dislab.evaluate(codes=codes, factors=factors, metrics=GAUSSIAN)
+    assert scores["gaussian_total_correlation_dependent_dimensions"] == 1
+    assert 7 < scores["gaussian_total_correlation"] < 10
+
+
+# Active units and the ELBO -------------------------------------------------------------------------
+
+
+def test_active_units_are_counted_not_listed():
+    rng = np.random.default_rng(0)
+    deviation = np.array([1.0, 0.5, 0.0, 0.09, 0.11, 0.0, 0.01])
+    mean = rng.standard_normal((20_000, 7)) * deviation + 5
+    logvar = np.zeros((20_000, 7))
+    mean[:, [2, 5, 6]] -= 5
+    logvar[:, 5] = -1  # says more than the prior, but the same of every image
+    table = CodeTable(mean, np.arange(20_000) % 5, logvar=logvar)
+    scores = score(table, ["active_units"])
+    assert scores["active_units"] == 3
+    assert scores["active_units_by_kl"] == 5
+    assert scores.details["active_units_variance"] == pytest.approx(deviation**2, rel=0.05, abs=1e-6)
+    bare = score(CodeTable(mean, table.factors), ["active_units"])
+    assert bare["active_units"] == 3 and "active_units_by_kl" not in bare
+    assert score(CodeTable(np.full((50, 4), 0.1), np.arange(50)), ["active_units"])["active_units"] == 0
+
+
+def test_elbo_is_the_sum_of_both_terms():
+    table = random_table()
+    errors = np.array([90.0, 110.0, 130.0, 70.0])
+    with_errors = CodeTable(table.mean, table.factors, logvar=table.logvar, reconstruction=errors)
+    scores = score(with_errors, ["elbo", "kl"])
+    assert scores["elbo_reconstruction"] == 100
+    assert scores["elbo_kl"] == scores["kl"] > 1
+    assert scores["elbo"] == pytest.approx(-100 - scores["kl"])
+    assert scores["elbo_standard_error"] == pytest.approx(errors.std() / 2)
+    errors[2] = np.nan
+    broken = CodeTable(table.mean, table.factors, logvar=table.logvar, reconstruction=errors)
+    assert "1 of 4" in score(broken, ["elbo"]).failed["elbo"]
+    assert "reconstruction" in score(table, ["elbo"]).left_out["elbo"]
