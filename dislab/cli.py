@@ -53,6 +53,15 @@ GroupBy = Annotated[
         "Repeated, it makes several groupings, each with a content code of its own.",
     ),
 ]
+HoldOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHAT",
+        help="What is kept from training and scored alone: values (object_hue=0,5-7&scale=3), a random part "
+        "of all factor combinations (0.2), or all but a correlated band (floor_hue~wall_hue:0.25). "
+        "May be repeated.",
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else the cache folder."),
@@ -69,7 +78,10 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the
 @app.command("run")
 def run_command(
     model: Annotated[str, typer.Option(help="A model, see `dislab list models`.")] = "mlvae",
-    dataset: Annotated[str, typer.Option(help="A dataset, see `dislab list datasets`.")] = "shapes3d",
+    dataset: Annotated[
+        str,
+        typer.Option(help="A dataset, see `dislab list datasets`; or a folder with a sub-folder per group."),
+    ] = "shapes3d",
     protocol: Annotated[
         str,
         typer.Option(metavar="quick|paper", help="quick: minutes on a CPU; paper: 300,000 steps, Adam 1e-4."),
@@ -85,6 +97,7 @@ def run_command(
     metrics: Metrics = None,
     metric_protocol: MetricProtocol = "locatello2019",
     group_by: GroupBy = None,
+    hold_out: HoldOut = None,
     source: Source = "auto",
     device: Device = None,
     batch_size: Annotated[
@@ -110,6 +123,7 @@ def run_command(
         "metrics": _names(metrics),
         "metric_protocol": metric_protocol,
         "group_by": _groupings(group_by),
+        "hold_out": hold_out,
         "source": source,
         "device": device,
         "data_dir": data_dir,
@@ -308,7 +322,7 @@ def _evaluate_arrays(
         seed=seed,
         group_by=_groupings(group_by),
     )
-    _print_table([("score", "value")] + [(name, f"{value:.4f}") for name, value in scores.items()])
+    print_table([("score", "value")] + [(name, f"{value:.4f}") for name, value in scores.items()])
     for name, cause in scores.left_out.items():
         say(f"{name} is left out: {cause}")
 
@@ -323,9 +337,11 @@ def _print_scores(finished: list, names: list[str] | None = None) -> None:
     for run in finished:
         groups.setdefault(leaderboard.row_key(run), []).append(run)
     for key, runs in groups.items():
-        dataset, source, protocol, group_by, model, parameters = key
+        dataset, source, protocol, hold_out, group_by, model, parameters = key
         seeds = ", ".join(str(run.config["seed"]) for run in runs)
         print(f"\n{model} on {dataset} ({source}), protocol {protocol}, grouped by {group_by}, seeds {seeds}")
+        if hold_out:
+            print(f"trained without, and scored on: {hold_out}")
         print(f"{parameters}")
         for name, value in runs[0].record["report"].items():
             print(f"{name} = {value:.4g}")
@@ -337,7 +353,7 @@ def _print_scores(finished: list, names: list[str] | None = None) -> None:
             mean, std, half = (float(frame[f"{name}_{part}"].iloc[0]) for part in ("mean", "std", "ci95"))
             spread = ("", "") if std != std else (f"{std:.4f}", f"{mean - half:.4f} to {mean + half:.4f}")
             lines.append((name, f"{mean:.4f}", *spread, _direction_sign(name), _related(frame, name)))
-        _print_table(lines)
+        print_table(lines)
         for name, cause in runs[0].scores.left_out.items():
             print(f"{name} is left out: {cause}")
 
@@ -361,7 +377,7 @@ def _related(frame, score: str) -> str:
     return ", ".join(f"{other} {value:.3f}" for other, value in found.items())
 
 
-def _print_table(lines: list[tuple[str, ...]]) -> None:
+def print_table(lines: list[tuple[str, ...]]) -> None:
     """Columns of text: on a terminal with rich, elsewhere plain and aligned."""
     if sys.stdout.isatty():
         from rich.console import Console
@@ -381,6 +397,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; every expected error is one line on standard error and an exit code."""
     try:
         code = app(arguments, standalone_mode=False)
+        if code == 130:  # Typer's own way of saying that Ctrl-C was pressed
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except DislabError as error:
         say(f"dislab: {error}")

@@ -14,18 +14,18 @@ from dislab.registry import METRICS, unknown_name
 from dislab.runs import Run, find_runs
 from dislab.training import write_atomically
 
-KEY = ["dataset", "source", "protocol", "group_by", "model", "hyperparameters"]
+KEY = ["dataset", "source", "protocol", "hold_out", "group_by", "model", "hyperparameters"]
 RANK_BY = "mig"
 FORMATS = ("table", "csv", "markdown", "latex")
 
 
 def leaderboard(out: str | Path = "results", rank_by: str = RANK_BY) -> pd.DataFrame:
-    """One row per (dataset, source, protocol, grouping, model, hyper-parameters) of the runs below a folder.
+    """One row per configuration (the columns of KEY) of the runs below a folder.
 
     Columns: the key, `seeds`, `n` (number of seeds), and for each score its mean, std (ddof 1), n and ci95,
     the half-width of the 95% interval of the mean (Student's t; empty for a single seed); then
-    `train_seconds` and `images_per_second` (means over seeds) and the device. Rows of one dataset, source and
-    protocol stand together, best first by the score `rank_by`.
+    `train_seconds` and `images_per_second` (means over seeds) and the device. Rows of one dataset, source,
+    protocol and hold-out stand together, best first by the score `rank_by`.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
     frame["ranked_by"] = rank_by
     best = frame.get(f"{rank_by}_mean", pd.Series(np.nan, index=frame.index))
     frame["_best"] = best if direction(rank_by) == "down" else -best
-    frame = frame.sort_values([*KEY[:3], "_best", *KEY[3:]], kind="stable", ignore_index=True)
+    frame = frame.sort_values([*KEY[:4], "_best", *KEY[4:]], kind="stable", ignore_index=True)
     return frame.drop(columns="_best")
 
 
@@ -65,6 +65,7 @@ def row_key(run: Run) -> tuple[str, ...]:
         config["dataset"],
         config["source"],
         protocol,
+        config["hold_out"],
         " & ".join("+".join(names) for names in config["group_by"]),
         config["model"],
         parameters,

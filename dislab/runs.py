@@ -31,7 +31,9 @@ import dislab
 from dislab import hyperparameters as hyper
 from dislab.batches import Batches
 from dislab.codes import CodeTable
-from dislab.datasets.base import Dataset, load_dataset
+from dislab.datasets import hold_out as held_out
+from dislab.datasets.base import Dataset
+from dislab.datasets.own import dataset_from_text
 from dislab.encoding import choose_rows, encode, reconstruction_errors
 from dislab.errors import DislabError, RunFailed, line_within
 from dislab.evaluation import Scores, score
@@ -141,6 +143,7 @@ def run(
     metrics: Iterable[str] | None = None,
     metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
     group_by: str | Sequence | None = None,
+    hold_out: str | Sequence[str] | None = None,
     source: str = "auto",
     device: str | None = None,
     data_dir: str | Path | None = None,
@@ -155,7 +158,7 @@ def run(
 
     Parameters
     ----------
-    model, dataset : registered names (or a Dataset object).
+    model, dataset : registered names; for the dataset also a folder of images, or a Dataset object.
     protocol : "quick" (minutes on a CPU) or "paper" (Locatello et al. 2019).
     steps, batch_size : instead of the protocol's.
     seed : decides initialisation, batches, noise and the metrics' draws.
@@ -164,6 +167,7 @@ def run(
         name of its own, betavae_score@softtpr2024.
     group_by : factor name(s), as a list or "a,b", whose combined value makes a group; a list of such lists
         for several groupings at once, each with a content code of its own; by default the dataset's own.
+    hold_out : what is kept from training and scored alone, see `dislab.hold_out`.
     source, data_dir : see `dislab.load_dataset`.
     device : "cpu", "cuda", …; by default CUDA where there is a GPU.
     out : folder of all runs.
@@ -190,9 +194,11 @@ def run(
     if not isinstance(seed, int) or seed < 0:
         raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
     if isinstance(dataset, str):
-        dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=str(place))
+        dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=str(place), quiet=quiet)
         origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
         say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
+    if hold_out:
+        dataset = held_out.hold_out(dataset, hold_out)
     group_by = parse_groupings(group_by, dataset.group_by)
     dataset.space.columns([name for names in group_by for name in names])
     values = _with_groupings(entry, values, hyperparameters, len(group_by))
@@ -207,6 +213,7 @@ def run(
             name: value for name, value in values.items() if value != hyper.defaults(entry.make)[name]
         },
         "group_by": group_by,
+        "hold_out": dataset.split,
         "seed": seed,
     }
     path = run_folder(out, config)
@@ -256,6 +263,7 @@ def run(
         "image_shape": list(dataset.image_shape),
         "report": network.report(dataset.image_shape) if hasattr(network, "report") else {},
         "scored_rows": len(rows),
+        "train_rows": len(dataset.train_rows()),
         **_recorded(scores),
         "timings": {
             "train_seconds": round(history.seconds, 3),

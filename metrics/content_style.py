@@ -161,7 +161,8 @@ def class_curve(table: CodeTable, dims: slice, labels, rng, num_draws: int, max_
     curve = []
     for k in (k for k in IMAGES if k <= most):
         features, classes = draws(kept_aside, k, num_aside)
-        temperature = best_temperature(classifier.logits(features), classes)
+        # Too sure, never too unsure: where few rows are kept aside, "the surer the better" is chance.
+        temperature = max(1.0, best_temperature(classifier.logits(features), classes))
         features, classes = draws(test, k, num_test)
         logits = classifier.logits(features)
         accuracy = (logits.argmax(axis=1) == classes).mean()

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dislab.datasets.files import cache_folder, data_folder, find_file
 from dislab.errors import DislabError, RunFailed
 from dislab.factors import FactorSpace
 from dislab.registry import DATASETS
@@ -33,7 +34,7 @@ class Dataset:
     Parameters
     ----------
     name : the registered name, with the variant where there is one (mpi3d_toy).
-    source : where the images come from: "official" or "rendered" (or "own" for a user's).
+    source : where the images come from: "official" or "rendered" (or "own-" and a digest, for a user's).
     space : FactorSpace of the N rows.
     image_shape : (C, H, W).
     draw : function from rows, int64 tensor [B], to images, uint8 tensor [B, C, H, W] in 0..255, on one
@@ -77,15 +78,17 @@ class Dataset:
         return self._draw(torch.as_tensor(index, dtype=torch.int64))
 
     def with_held_out(self, rows: np.ndarray, split: str) -> Dataset:
-        """The same images with the rows int64 held out, in place of those that were; `split` says which."""
+        """The same images with other rows held out, int64, sorted, each once; `split` says which."""
         other = copy.copy(self)
-        other._held_out, other.split = np.unique(rows), split
+        other._held_out, other.split = rows, split
         return other
 
     def train_rows(self) -> np.ndarray:
         """Rows int64 that a model may be trained on."""
-        rows = np.arange(len(self))
-        return rows if self._held_out is None else np.setdiff1d(rows, self._held_out)
+        trained = np.ones(len(self), bool)
+        if self._held_out is not None:
+            trained[self._held_out] = False
+        return np.flatnonzero(trained)
 
     def evaluation_rows(self) -> np.ndarray:
         """Rows int64 that are encoded and scored: the held-out ones, or all."""
@@ -113,30 +116,6 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
     return entry.make(source=source, data_dir=data_dir, device=torch.device(device))
 
 
-def cache_folder() -> Path:
-    """Where drawn or decoded images are kept between runs: $DISLAB_CACHE, else the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("DISLAB_CACHE") or user_cache_path("dislab", appauthor=False))
-
-
-def find_file(name: str, file_names: Sequence[str], data_dir=None) -> Path | None:
-    """The first of the file names that exists in the data folder or in its sub-folder `name`, or None."""
-    folder = data_folder(data_dir)
-    for file_name in file_names:
-        for path in (folder / name / file_name, folder / file_name):
-            if path.is_file():
-                return path
-    return None
-
-
-def data_folder(data_dir=None) -> Path:
-    folder = Path(data_dir or os.environ.get("DISLAB_DATA") or cache_folder() / "data")
-    if data_dir and not folder.is_dir():
-        raise DislabError(f"data folder '{folder}' does not exist")
-    return folder
-
-
 def official_file(name: str, file_names: Sequence[str], source: str, data_dir=None) -> Path | None:
     """The official file where `source` asks for it or allows it, None to use the rendered images."""
     if source == "rendered":
@@ -144,7 +123,9 @@ def official_file(name: str, file_names: Sequence[str], source: str, data_dir=No
     path = find_file(name, file_names, data_dir)
     if path is None and source == "official":
         place = data_folder(data_dir) / name / file_names[0]
-        raise DislabError(f"the official file of {name} is not there: put it at '{place}'")
+        raise DislabError(
+            f"the official file of {name} is not there: `dislab data fetch {name}`, or put it at '{place}'"
+        )
     return path
 
 
@@ -175,6 +156,7 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{file_name}.", suffix=".part")
         # The space is taken now: a full disk found while filling a memory map would kill the process.
         os.posix_fallocate(handle, 0, num_bytes + 1024)
+        os.fchmod(handle, 0o644)  # others may read a shared cache folder
         os.close(handle)
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
     except OSError as error:

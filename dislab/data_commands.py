@@ -1,0 +1,163 @@
+"""The command line's `dislab data list`, `fetch`, `verify` and `show`: official dataset files and a picture.
+
+What needs torch or matplotlib is imported inside `show`; the others answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dislab.errors import DislabError, RunFailed
+
+app = typer.Typer(
+    name="data",
+    help="Official dataset files, and pictures of datasets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else the cache folder."),
+]
+
+
+@app.command("list")
+def list_command(data_dir: DataDir = None) -> None:
+    """List the datasets and their official files.
+
+    Which are there, what is used without them, and how large a download is. Nothing is read or downloaded:
+    whether a file is right, `dislab data verify` says.
+    """
+    from dislab.cli import print_table
+    from dislab.datasets import files
+
+    folder = files.data_folder(data_dir)
+    print(f"data folder: {folder} (another: --data-dir or $DISLAB_DATA)")
+    lines = [("dataset", "official files", "used by default", "download", "licence", "drawn twin")]
+    pages, found = [], []
+    for dataset in sorted(files.OFFICIAL.values(), key=lambda dataset: dataset.name):
+        paths = [files.locate(dataset, file, data_dir) for file in dataset.files]
+        state = _state(dataset, paths)
+        if None not in paths:
+            used = "official files"
+        else:
+            used = "embedded drawing" if dataset.is_drawn else "nothing: fetch it"
+        twin = "yes" if dataset.is_drawn else "no"
+        size = files.readable(dataset.size)
+        lines.append((dataset.name, state, used, size, dataset.licence, twin))
+        pages.append(f"{dataset.name}: {dataset.page}")
+        found += [f"{dataset.name}: {path}" for path in paths if path is not None]
+    print_table(lines)
+    # Below the table, where long lines are not cut off to a narrow terminal.
+    print("\n".join(["", "published at", *pages]))
+    if found:
+        print("\n".join(["", "found", *found]))
+
+
+@app.command("fetch")
+def fetch_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset, see `dislab data list`.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file that is there but has the wrong hash.")
+    ] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Download the official files of a dataset.
+
+    A file is put in its place only when it is whole and its hash is right. An interrupted download leaves
+    nothing behind and starts anew; files that are there already are not downloaded again.
+
+    The published hashes of MPI3D are those of its earlier host. A file with another hash is kept if it is
+    whole by the checksum that it contains, and both hashes are shown.
+    """
+    from dislab.datasets import files
+
+    files.fetch(name, data_dir, force)
+
+
+@app.command("verify")
+def verify_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A dataset; all of them by default.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check the official files by their hashes.
+
+    Those that are there are held against the published hashes; the exit code is 1 if any is wrong. A file
+    that holds the published content in another wrapper (MNIST compressed anew) is right.
+    """
+    from dislab.datasets import files
+
+    wrong = 0
+    for dataset in files.OFFICIAL.values() if name is None else [files.official(name)]:
+        for file in dataset.files:
+            path = files.locate(dataset, file, data_dir)
+            if path is None:
+                print(f"{dataset.name}: {file.name}: not present")
+                continue
+            verdict = files.check(path, file)
+            wrong += not verdict.is_right
+            print(f"{dataset.name}: {path}: {verdict.text}", flush=True)
+    if wrong:
+        raise RunFailed(f"{wrong} {'file is' if wrong == 1 else 'files are'} wrong")
+
+
+@app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset, see `dislab list datasets`.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|official|rendered", help="Published images, or the same grid drawn by dislab."
+        ),
+    ] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="The picture; by default NAME-SOURCE.png.")
+    ] = None,
+    data_dir: DataDir = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.py", help="A file that registers datasets; may be repeated."),
+    ] = None,
+) -> None:
+    """Draw what each factor of a dataset does.
+
+    One row per factor, one image per value of it, with the other factors at a middle value. Where the images
+    are no grid of factors (MNIST), a row shows images of one value.
+    """
+    # Both are checked before a dataset is drawn or decoded, which can take minutes the first time.
+    if out is not None and out.suffix.lower() != ".png":
+        raise DislabError(f"--out is '{out}': the picture is a .png file")
+    if out is not None and not out.parent.is_dir():
+        raise DislabError(f"--out is '{out}': the folder '{out.parent}' does not exist")
+    from dislab.registry import load_plugin
+
+    for path in plugin or []:
+        load_plugin(path)
+    from dislab.datasets.base import load_dataset
+    from dislab.datasets.show import factor_picture
+    from dislab.pictures import save_figure
+
+    dataset = load_dataset(name, source=source, data_dir=data_dir)
+    path = out or Path(f"{dataset.name}-{dataset.source}.png")
+    save_figure(factor_picture(dataset), path)
+    print(path)
+
+
+def _state(dataset, paths: list[Path | None]) -> str:
+    """What is there of a dataset, in a word; sizes are looked at, hashes are for `verify`."""
+    there = [(file, path) for file, path in zip(dataset.files, paths, strict=True) if path is not None]
+    for file, path in there:
+        fixed = file.exact_size and not file.content and path.is_file()
+        if fixed and path.stat().st_size != file.size:
+            return "wrong size"
+    if len(paths) > 1 and 0 < len(there) < len(paths):
+        return f"{len(there)} of {len(paths)} present"
+    if not there:
+        return "not present"
+    return "unpacked" if there[0][1].is_dir() else "present"

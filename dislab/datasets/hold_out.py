@@ -1,0 +1,146 @@
+"""Hold-out: a dataset that trains on a part of its factor combinations and is scored on the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from dislab.datasets.base import Dataset
+from dislab.errors import DislabError
+from dislab.factors import FactorSpace
+
+NUMBER = re.compile(r"[+-]?(\d{1,9}\.?\d{0,18}|\.\d{1,18})", re.ASCII)
+VALUES = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
+SPACES = re.compile(r"\s*([=&~:,])\s*")  # around the signs; a user's factor may have some in its name
+FORMS = "write factor=0,2,5-7 (several joined by &), a part such as 0.2, or factor~factor:0.25"
+
+
+def hold_out(dataset: Dataset, texts: str | Sequence[str], seed: int = 0) -> Dataset:
+    """The dataset with a part of its factor combinations held out: kept from training, and scored alone.
+
+    It takes the place of rows that the dataset holds out by itself (MNIST's last 20,000 images).
+
+    Parameters
+    ----------
+    dataset : any dataset; all images of one combination of factor values stay together.
+    texts : what is held out, each in one of three forms; of several texts, what any of them holds out.
+
+        - "object_shape=3&object_hue=0,2,5-7": the rows that fulfil all the conditions.
+        - "0.2": a random fifth of all combinations of factor values that the dataset has, rounded to a whole
+          number of them. A larger part holds out what a smaller one does, and more.
+        - "floor_hue~wall_hue:0.25": all but a band. The combinations in which the two values, each scaled to
+          [0, 1] by the factor's highest value, differ by at most 0.25 are trained on. In this training data
+          the two factors are correlated; Träuble et al. 2021 (On Disentangled Representations Learned from
+          Correlated Data) weigh combinations by a Gaussian of that difference, of which this is the form
+          with a sharp edge.
+    seed : decides the random parts, and nothing else does: they are the same for every seed of a run, and on
+        every machine.
+
+    Raises
+    ------
+    DislabError : a factor is unknown, a value out of range, a part not between 0 and 1; a text is in none of
+        the forms or holds nothing out; nothing is left to train on.
+    """
+    if not isinstance(seed, int) or seed < 0:
+        raise DislabError(f"the hold-out's seed is {seed!r}: it must be a whole number, 0 or more")
+    given = [texts] if isinstance(texts, str) else texts
+    texts = sorted({SPACES.sub(r"\1", text.strip()) for text in given})
+    if not texts:
+        raise DislabError(f"nothing is said to be held out: {FORMS}")
+    space = dataset.space
+    factors = space.factors(np.arange(len(space)))
+    held = np.zeros(len(space), bool)
+    words = []
+    for text in texts:
+        if "=" in text:
+            new = _conditions(text, space, factors)
+        elif "~" in text:
+            new = _outside_band(text, space, factors)
+        else:
+            new = _random_part(text, space, factors, seed)
+            # The seed is a part of what was held out, and is named where it is not the usual one.
+            text += f" seed {seed}" if seed else ""
+        if not new.any():
+            raise DislabError(f"hold-out '{text}' holds out no image of {dataset.name}")
+        held |= new
+        words.append(text)
+    if held.all():
+        raise DislabError(
+            f"hold-out '{'; '.join(words)}' leaves no image of {dataset.name} to train on: hold out less"
+        )
+    return dataset.with_held_out(np.flatnonzero(held), "; ".join(words))
+
+
+def _conditions(text: str, space: FactorSpace, factors: np.ndarray) -> np.ndarray:
+    """Whether each row fulfils "factor=values&factor=values", bool [N]."""
+    fulfilled = np.ones(len(factors), bool)
+    for condition in text.split("&"):
+        name, sign, values = condition.partition("=")
+        if not sign:
+            raise _not_understood(text)
+        (column,) = space.columns([name])
+        fulfilled &= _wanted(text, values, name, space.sizes[column])[factors[:, column]]
+    return fulfilled
+
+
+def _wanted(text: str, values: str, name: str, size: int) -> np.ndarray:
+    """Which of a factor's values "0,2,5-7" names, bool [size]."""
+    wanted = np.zeros(size, bool)
+    for part in values.split(","):
+        found = VALUES.fullmatch(part)
+        if not found:
+            raise _not_understood(text)
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise DislabError(f"hold-out '{text}': the range {part} runs backwards")
+        if last >= size:
+            raise DislabError(
+                f"hold-out '{text}': {name} has no value {last}, its values are 0 to {size - 1}"
+            )
+        wanted[first : last + 1] = True
+    return wanted
+
+
+def _outside_band(text: str, space: FactorSpace, factors: np.ndarray) -> np.ndarray:
+    """Whether a row's values in "factor~factor:most", each scaled to [0, 1], differ by more, bool [N]."""
+    names, _, most = text.partition(":")
+    if names.count("~") != 1 or not NUMBER.fullmatch(most):
+        raise _not_understood(text)
+    bound = Fraction(most)
+    if not 0 <= bound < 1:
+        raise DislabError(f"hold-out '{text}': the difference {most} must be at least 0 and below 1")
+    columns = space.columns(names.split("~"))
+    for column in columns:
+        if space.sizes[column] < 2:
+            raise DislabError(f"hold-out '{text}': {space.names[column]} has a single value")
+    # In whole numbers, |a / A - b / B| > bound is |a B - b A| > bound A B: in floating point, values just
+    # on the edge (0.8 - 0.6 against 0.2) would fall on either side of it.
+    top_a, top_b = (space.sizes[column] - 1 for column in columns)
+    a, b = (factors[:, column] for column in columns)
+    return np.abs(a * top_b - b * top_a) > int(bound * top_a * top_b)
+
+
+def _random_part(text: str, space: FactorSpace, factors: np.ndarray, seed: int) -> np.ndarray:
+    """Whether each row belongs to the random part of all combinations of factor values, bool [N]."""
+    if not NUMBER.fullmatch(text):
+        raise _not_understood(text)
+    part = Fraction(text)
+    if not 0 < part < 1:
+        raise DislabError(f"hold-out '{text}': a part of the factor combinations lies between 0 and 1")
+    if space.is_grid:
+        combination, count = np.arange(len(space)), len(space)
+    else:
+        found, combination = np.unique(factors, axis=0, return_inverse=True)
+        combination, count = combination.reshape(-1), len(found)  # (its shape depends on numpy's version)
+    # The bits of a bit generator are the same in every version of numpy; its permutations need not be.
+    order = np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+    held = np.zeros(count, bool)
+    held[order[: round(part * count)]] = True
+    return held[combination]
+
+
+def _not_understood(text: str) -> DislabError:
+    return DislabError(f"hold-out '{text}' is not understood: {FORMS}")

@@ -1,0 +1,67 @@
+"""The Olivetti faces from their official .mat file: 400 photographs with one factor, the person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dislab.datasets.base import Dataset, official_file, stored_tensor
+from dislab.errors import DislabError
+from dislab.factors import FactorSpace
+from dislab.registry import register_dataset
+
+OFFICIAL_FILES = ("olivettifaces.mat",)
+NUM_PEOPLE, IMAGES_OF_A_PERSON, SIDE = 40, 10, 64
+# A model of groups is asked about groups that it never saw: no person is both trained on and scored.
+NUM_TRAINING_PEOPLE = 30
+
+
+@register_dataset(
+    "olivetti",
+    title="Olivetti faces",
+    reference="Samaria & Harter 1994, Parameterisation of a Stochastic Model for Human Face Identification",
+)
+def olivetti(source: str, data_dir, device: torch.device) -> Dataset:
+    """Ten faces each of 40 people, 64 x 64, one channel. Persons 0-29 train the model, 30-39 are scored."""
+    if source == "rendered":
+        raise DislabError(f"olivetti has no rendered images: use --source official with {OFFICIAL_FILES[0]}")
+    path = official_file("olivetti", OFFICIAL_FILES, "official", data_dir)
+    images = stored_tensor(read_official(path)[:, None], device)
+
+    def draw(rows: torch.Tensor) -> torch.Tensor:
+        return images[rows.to(device)]
+
+    person = np.repeat(np.arange(NUM_PEOPLE), IMAGES_OF_A_PERSON)[:, None]
+    space = FactorSpace(("person",), (NUM_PEOPLE,), person)
+    held_out = np.flatnonzero(person[:, 0] >= NUM_TRAINING_PEOPLE)
+    return Dataset("olivetti", "official", space, (1, SIDE, SIDE), draw, ["person"], held_out, path)
+
+
+def read_official(path: Path) -> np.ndarray:
+    """Images uint8 [400, 64, 64], upright, the ten of a person one after another.
+
+    The file keeps an image as one column of `faces`, and in it the pixels column by column.
+
+    Raises
+    ------
+    DislabError : not a whole MATLAB file, or its array `faces` is missing or another than the official one.
+    """
+    from scipy.io import loadmat
+
+    try:
+        arrays = loadmat(path)
+    except Exception as error:  # damaged bytes raise whatever the decoder met first
+        reason = " ".join(str(error).split())
+        raise DislabError(f"'{path}' is not a whole MATLAB file: {reason}") from None
+    if "faces" not in arrays:
+        names = ", ".join(name for name in arrays if not name.startswith("__")) or "none"
+        raise DislabError(f"'{path}' has no array 'faces' (it has {names}): it is not the official file")
+    faces = arrays["faces"]
+    count = NUM_PEOPLE * IMAGES_OF_A_PERSON
+    if faces.shape != (SIDE * SIDE, count) or faces.dtype != np.uint8:
+        raise DislabError(
+            f"'{path}': 'faces' is {faces.dtype} {list(faces.shape)}, expected uint8 {[SIDE * SIDE, count]}"
+        )
+    return np.ascontiguousarray(faces.T.reshape(count, SIDE, SIDE).transpose(0, 2, 1))

@@ -1,0 +1,341 @@
+"""A user's own data as a dataset: arrays with their factors, or a folder with a sub-folder per group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dislab.codes import MOST_VALUES
+from dislab.datasets.base import Dataset, cached_array, load_dataset, stored_tensor
+from dislab.datasets.hold_out import hold_out
+from dislab.errors import DislabError
+from dislab.factors import FactorSpace
+from dislab.progress import Bar
+from dislab.registry import DATASETS
+
+CHANNELS = (1, 3)
+CHUNK = 4096  # images converted or hashed at a time, so that arrays larger than memory can be given
+FOLDER = "folder"  # the one factor of a folder of images
+# The usual formats of 8 bits per channel; other files in a folder are not taken for images.
+IMAGE_FILES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+DECODED = "centre-bilinear-1"  # how images are made from files: another way must have another name
+
+
+def from_arrays(
+    images,
+    factors,
+    names: Sequence[str] | None = None,
+    *,
+    name: str = "own",
+    group_by: str | Sequence[str] | None = None,
+    held_out=None,
+    device: str = "cpu",
+) -> Dataset:
+    """Images and the factor values of each as a dataset, for `dislab.run` and `dislab.evaluate`.
+
+    Parameters
+    ----------
+    images : [N, H, W] (one channel), [N, C, H, W] or [N, H, W, C] with C of 1 or 3: uint8 in 0..255, or
+        float in [0, 1], which is rounded to the nearest of these. uint8 with the channels first is used where
+        it lies, without a copy, so a memory map serves as well.
+    factors : int [N, K] (or [N]), values 0, 1, 2, … of each factor. Where the rows are all combinations of
+        values, each once, the last factor fastest, the dataset is a full grid and all metrics apply.
+    names : K factor names; by default factor_0, factor_1, ….
+    name : the dataset's name in tables. Its source there is "own-" and a digest of images and factors, so
+        that scores of other data under the same name stand in a row of their own.
+    group_by : factors whose combined value is a group; by default the first factor.
+    held_out : rows int [M], or bool [N], kept from training and scored instead of all rows;
+        `dislab.hold_out` chooses them by factor values.
+    device : where the images are stored.
+
+    Raises
+    ------
+    DislabError : the arrays are not what is described here.
+
+    Examples
+    --------
+    >>> import dislab, numpy as np
+    >>> images = np.zeros((6, 16, 16), np.uint8)
+    >>> images[:, :, :8] = 40 * np.arange(6)[:, None, None]
+    >>> dislab.from_arrays(images, factors=[[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]).space.is_grid
+    True
+    """
+    if not isinstance(name, str) or not name or Path(name).name != name:
+        raise DislabError(f"the dataset's name is {name!r}: it becomes part of a folder's name")
+    images = _checked_images(images)
+    values = _checked_factors(factors, len(images))
+    sizes = [int(column.max()) + 1 for column in values.T]
+    names = [f"factor_{k}" for k in range(len(sizes))] if names is None else [str(name) for name in names]
+    if len(names) != len(sizes) or len(set(names)) != len(names):
+        raise DislabError(f"{len(sizes)} different factor names are needed, not {', '.join(names) or 'none'}")
+    space = FactorSpace(names, sizes, None if _is_grid(values, sizes) else values)
+    group_by = names[:1] if group_by is None else [group_by] if isinstance(group_by, str) else list(group_by)
+    space.columns(group_by)
+    stored = stored_tensor(images, torch.device(device))
+
+    def draw(rows: torch.Tensor) -> torch.Tensor:
+        return stored[rows.to(stored.device)]
+
+    source = f"own-{_digest(images, values, names)}"
+    dataset = Dataset(name, source, space, images.shape[1:], draw, group_by)
+    if held_out is None:
+        return dataset
+    rows = _checked_rows(held_out, len(images))
+    digest = hashlib.sha256(rows.tobytes()).hexdigest()[:8]
+    return dataset.with_held_out(rows, f"{len(rows)} rows {digest}")
+
+
+def from_folder(
+    path: str | Path,
+    size: int = 64,
+    color: bool = True,
+    name: str | None = None,
+    held_out: float | None = None,
+    *,
+    device: str = "cpu",
+    quiet: bool = True,
+) -> Dataset:
+    """A folder of images, one sub-folder per group (a person, an object, a class), as a dataset.
+
+    Its one factor, `folder`, is the number of the sub-folder, and images of one sub-folder are a group.
+    Sub-folders and the images in them are numbered by sorted name; hidden ones, and files that are no images
+    by their name, are left out. An image is turned upright as its camera noted, cropped to the square in its
+    middle, and resized by Pillow's bilinear filter (which, where it shrinks, weighs all pixels that become
+    one); what is transparent becomes black. Images are decoded once into the cache folder, and again when a
+    file changes.
+
+    Parameters
+    ----------
+    path : the folder.
+    size : side of the images in pixels.
+    color : False makes them grey, one channel.
+    name : the dataset's name in tables; by default the folder's.
+    held_out : part of the sub-folders, such as 0.25, that is kept from training and scored instead of all, so
+        that no group is both trained on and scored: see `dislab.hold_out`, where the choice is fixed.
+    device : where the images are stored.
+    quiet : show no progress while images are decoded.
+
+    Raises
+    ------
+    DislabError : no such folder, fewer than two sub-folders, one without images, or an image that cannot be
+        read.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise DislabError(f"size is {size!r}: it must be a whole number of pixels, 1 or more")
+    folder = Path(path).expanduser()
+    files, group = _find_images(folder)
+    mode = "RGB" if color else "L"
+    channels = len(mode)
+
+    def make(array: np.ndarray) -> None:
+        with Bar("reading images", len(files), quiet=quiet) as bar:
+            for row, file in enumerate(files):
+                array[row] = read_image(file, size, mode).transpose(2, 0, 1)
+                bar.update(row + 1)
+
+    images = cached_array(_cache_name(files, size, mode), (len(files), channels, size, size), make)
+    name = (folder.resolve().name or "own") if name is None else name
+    dataset = from_arrays(images, group, [FOLDER], name=name, device=device)
+    return dataset if held_out is None else hold_out(dataset, str(held_out))
+
+
+def dataset_from_text(
+    text: str, *, source: str = "auto", data_dir=None, device: str = "cpu", quiet: bool = True
+) -> Dataset:
+    """The dataset that a command line names: one of the registry, or a folder of images.
+
+    Raises
+    ------
+    DislabError : as `load_dataset` or `from_folder`; or a folder, of which there are no official or rendered
+        images.
+    """
+    if not is_folder_text(text):
+        return load_dataset(text, source=source, data_dir=data_dir, device=device)
+    if source != "auto":
+        raise DislabError(f"'{text}' is a folder of your own images, there is no --source {source} of it")
+    return from_folder(text, device=device, quiet=quiet)
+
+
+def is_folder_text(text: str) -> bool:
+    """Whether a text means a folder: it has a path separator, or it is a folder's name and no dataset's."""
+    if any(entry.name == text for entry in DATASETS):
+        return False
+    return "/" in text or "\\" in text or Path(text).is_dir()
+
+
+def read_image(path: Path, size: int, mode: str) -> np.ndarray:
+    """An image file as uint8 [size, size, C], in Pillow's mode "RGB" or "L"; see `from_folder`.
+
+    Raises
+    ------
+    DislabError : the file is not a whole image, or has more than 8 bits per channel.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would cut every value above 255 off
+                raise DislabError(f"'{path}' has more than 8 bits per channel: save it with 8")
+            image = ImageOps.exif_transpose(image)
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+            image = image.convert(mode).resize((size, size), Image.Resampling.BILINEAR)
+    except DislabError:
+        raise
+    except UnidentifiedImageError:
+        raise DislabError(f"'{path}' is not an image of a format that can be read") from None
+    except Exception as error:  # every format's decoder has its own errors for damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DislabError(f"the image '{path}' cannot be read: {reason}") from None
+    return np.asarray(image).reshape(size, size, len(mode))
+
+
+def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
+    """All image files, and the number of the sub-folder that each lies in, int64 [N]."""
+    try:
+        if not folder.is_dir():
+            raise DislabError(f"folder '{folder}' does not exist: --dataset is a dataset's name or a folder")
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        groups = [path for path in inside if path.is_dir()]
+        if len(groups) < 2:
+            found = f"only '{groups[0].name}'" if groups else "none"
+            raise DislabError(
+                f"'{folder}' needs a sub-folder of images for each group, two or more: it has {found}"
+            )
+        for path in inside:
+            if path.suffix.lower() in IMAGE_FILES and path.is_file():
+                raise DislabError(f"'{path}' belongs to no group: move it into one of the sub-folders")
+        files, numbers = [], []
+        for number, group in enumerate(groups):
+            images = sorted(path for path in group.iterdir() if _is_image(path))
+            if not images:
+                raise DislabError(f"there is no image in '{group}' (it reads {', '.join(IMAGE_FILES)})")
+            files += images
+            numbers += [number] * len(images)
+    except OSError as error:
+        raise DislabError(f"'{folder}' cannot be read: {error.strerror}") from None
+    return files, np.array(numbers)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_FILES and not path.name.startswith(".") and path.is_file()
+
+
+def _cache_name(files: list[Path], size: int, mode: str) -> str:
+    """A name that changes with the files, with what is made of them, and with the decoder."""
+    import PIL
+
+    digest = hashlib.sha256(f"{DECODED} {PIL.__version__} {mode} {size}".encode())
+    for file in files:
+        status = file.stat()
+        digest.update(repr((str(file.absolute()), status.st_size, status.st_mtime_ns)).encode())
+    return f"folder-{digest.hexdigest()[:16]}"
+
+
+def _array(what: str, given) -> np.ndarray:
+    if isinstance(given, torch.Tensor):
+        return given.detach().cpu().numpy()
+    try:
+        return np.asarray(given)
+    except (ValueError, TypeError) as error:  # such as images of different sizes in a list
+        raise DislabError(f"{what} cannot be read as one array: {error}") from None
+
+
+def _checked_images(images) -> np.ndarray:
+    """The images as uint8 [N, C, H, W], the same array where it is one."""
+    images = _array("images", images)
+    found = f"{images.dtype} {list(images.shape)}"
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise DislabError(f"images must be [N, H, W], [N, C, H, W] or [N, H, W, C], not {found}")
+    if images.ndim == 3:
+        images = images[:, None]
+    else:
+        first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
+        if first == last:
+            problem = "both" if first else "neither"
+            raise DislabError(
+                f"images of four dimensions have 1 or 3 channels, in the second or in the last: in {found} "
+                f"{problem} could be"
+            )
+        images = images if first else images.transpose(0, 3, 1, 2)
+    if images.dtype == np.uint8:
+        if images.max() <= 1:
+            raise DislabError(
+                "uint8 images must be 0 to 255, and these have no value above 1: multiply them by 255"
+            )
+        return np.ascontiguousarray(images)
+    if images.dtype.kind != "f":
+        raise DislabError(f"images must be uint8 in 0..255 or float in [0, 1], not {images.dtype}")
+    pixels = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), CHUNK):
+        block = images[start : start + CHUNK].astype(np.float64)
+        right = (block >= 0) & (block <= 1)  # (NaN is not)
+        if not right.all():
+            place = np.unravel_index(np.argmin(right), right.shape)
+            raise DislabError(
+                f"{images.dtype} images must lie in [0, 1]: image {start + place[0]} has {block[place]:g}"
+            )
+        pixels[start : start + CHUNK] = np.rint(block * 255)
+    return pixels
+
+
+def _checked_factors(factors, count: int) -> np.ndarray:
+    """The factors as int64 [N, K]."""
+    factors = _array("factors", factors)
+    if factors.ndim == 1:
+        factors = factors[:, None]
+    if factors.ndim != 2 or 0 in factors.shape or factors.dtype.kind not in "iu":
+        raise DislabError(f"factors must be whole numbers [N, K], not {factors.dtype} {list(factors.shape)}")
+    if len(factors) != count:
+        raise DislabError(f"there are {count} images, but factors of {len(factors)}")
+    if factors.min() < 0 or factors.max() > MOST_VALUES:
+        wrong = np.argwhere((factors < 0) | (factors > MOST_VALUES))[0]
+        raise DislabError(
+            f"factors must be 0, 1, 2, … per factor: {factors[tuple(wrong)]} is in row {wrong[0]}, "
+            f"column {wrong[1]}"
+        )
+    return factors.astype(np.int64)
+
+
+def _checked_rows(held_out, count: int) -> np.ndarray:
+    """Held-out rows as sorted int64 [M]."""
+    rows = _array("held_out", held_out)
+    if rows.dtype == bool and rows.shape == (count,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or (rows.dtype.kind not in "iu" and len(rows)):
+        raise DislabError(
+            f"held_out must be rows int [M] or bool [{count}], not {rows.dtype} {list(rows.shape)}"
+        )
+    rows = np.unique(rows).astype(np.int64)
+    if not 0 < len(rows) < count:
+        raise DislabError(f"held_out is {len(rows)} of {count} rows: some must be trained on and some scored")
+    if rows[0] < 0 or rows[-1] >= count:
+        raise DislabError(f"held_out goes from {rows[0]} to {rows[-1]}, but rows from 0 to {count - 1}")
+    return rows
+
+
+def _is_grid(values: np.ndarray, sizes: Sequence[int]) -> bool:
+    """Whether the rows are all combinations of values, in order, the last factor fastest."""
+    count = 1
+    for size in sizes:  # (in Python's whole numbers: the product may be larger than any of numpy's)
+        count *= size
+    return count == len(values) and np.array_equal(
+        values, np.stack(np.unravel_index(np.arange(count), sizes), axis=-1)
+    )
+
+
+def _digest(images: np.ndarray, values: np.ndarray, names: Sequence[str]) -> str:
+    """A short digest of the data, the same on every machine."""
+    digest = hashlib.sha256(repr((images.shape, values.shape, list(names))).encode())
+    digest.update(np.ascontiguousarray(values, "<i8"))
+    for start in range(0, len(images), CHUNK):
+        digest.update(np.ascontiguousarray(images[start : start + CHUNK]))
+    return digest.hexdigest()[:8]
