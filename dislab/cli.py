@@ -213,7 +213,9 @@ def list_command(
         kind.value
     ]
     for entry in entries:
-        print(f"{entry.name}: {entry.title}" + (f" ({entry.reference})" if entry.reference else ""))
+        print(f"{entry.name}: {entry.title}")
+        if entry.reference:
+            print(f"    {entry.reference}")
         if kind is Kind.models:
             from dislab.hyperparameters import defaults
 
@@ -224,7 +226,8 @@ def list_command(
                 entry.direction
             ]
             needs = f"; needs {', '.join(entry.needs)}" if entry.needs else ""
-            print(f"    range {low or 'unbounded'} to {high or 'unbounded'}; {better}{needs}")
+            slow = "; slow: only when it is named" if entry.slow else ""
+            print(f"    range {low or 'unbounded'} to {high or 'unbounded'}; {better}{needs}{slow}")
 
 
 def parse_seeds(text: str) -> list[int]:

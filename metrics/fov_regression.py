@@ -20,8 +20,7 @@ HIDDEN, BATCH, UPDATES, PATIENCE = (128, 128), 256, 3_000, 200  # of the network
 
 @register_metric(
     "fov_regression",
-    title="R² of the factors from the whole code (small network, all training rows)",
-    reference="ridge and network regression of the factors from 100, 1,000 and all training rows",
+    title="R² of the factors of variation from the whole code (small network, all training rows)",
     high=1.0,
 )
 def fov_regression(

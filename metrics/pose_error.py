@@ -14,7 +14,6 @@ from dislab.registry import register_metric
 @register_metric(
     "pose_error",
     title="Median error of the angle read from the code, on unseen objects (degrees)",
-    reference="small network on sine and cosine of the circular factor; chance is 90",
     low=0.0,
     high=180.0,
     direction="down",
