@@ -407,7 +407,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"dislab: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        say("dislab: interrupted; the same command goes on from here")
+        say("dislab: interrupted; the same command takes it up again")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
