@@ -93,11 +93,16 @@ class Batches:
             begin, count = np.zeros(1, np.int64), np.array([len(rows)])
         else:
             order, begin, count, self.values = _cells(dataset, rows, group_by)
-            if len(group_by) == 1 and count.min() < self.size:
-                raise DislabError(
-                    f"group_size={self.size} is too large for --group-by {','.join(group_by[0])}: "
-                    f"a group has only {count.min()} training images"
-                )
+            if len(group_by) == 1:
+                enough = (
+                    count >= self.size
+                )  # of the many people of some photo collections, most have one image
+                if not enough.any():
+                    raise DislabError(
+                        f"group_size={self.size} is too large for --group-by {','.join(group_by[0])}: "
+                        f"no group has more than {count.max()} training images"
+                    )
+                begin, count = begin[enough], count[enough]
         self.order, self.begin, self.count = (torch.from_numpy(a).to(device) for a in (order, begin, count))
         index = torch.arange(batch_size, device=device) // self.size
         self.slots = Groups(index, torch.arange(0, batch_size, self.size, device=device))
@@ -105,7 +110,7 @@ class Batches:
 
     def draw(self) -> Batch:
         rows, groupings = self.rows() if len(self.values) == 1 else self.rows_of_several()
-        images = unit_images(self.dataset.images(rows))
+        images = unit_images(self.dataset.images(rows).to(self.device))
         shape = (len(images), self.latents)
         noise = torch.randn(shape, generator=self.generator, device=self.device)
         return Batch(images, noise, len(self.order), groupings)

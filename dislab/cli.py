@@ -18,6 +18,7 @@ from dislab.errors import DislabError, RunFailed
 from dislab.progress import say
 
 MOST_SEEDS = 10_000
+DIRECTIONS = {"up": "higher is better", "down": "lower is better", "": ""}
 
 app = typer.Typer(
     name="dislab",
@@ -222,9 +223,7 @@ def list_command(
             print("    --set " + ", ".join(f"{name}={value}" for name, value in defaults(entry.make).items()))
         elif kind is Kind.metrics:
             low, high = ("" if bound is None else f"{bound:g}" for bound in (entry.low, entry.high))
-            better = {"up": "higher is better", "down": "lower is better", "": "no better or worse"}[
-                entry.direction
-            ]
+            better = DIRECTIONS[entry.direction] or "no better or worse"
             needs = f"; needs {', '.join(entry.needs)}" if entry.needs else ""
             slow = "; slow: only when it is named" if entry.slow else ""
             print(f"    range {low or 'unbounded'} to {high or 'unbounded'}; {better}{needs}{slow}")
@@ -307,6 +306,7 @@ def _evaluate_arrays(
     import numpy as np
 
     import dislab
+    from dislab.protocols import recorded_name
 
     try:
         with np.lib.npyio.NpzFile(path.open("rb"), own_fid=True) as file:
@@ -325,7 +325,8 @@ def _evaluate_arrays(
         seed=seed,
         group_by=_groupings(group_by),
     )
-    print_table([("score", "value")] + [(name, f"{value:.4f}") for name, value in scores.items()])
+    lines = [(recorded_name(name, scores.protocols[name]), f"{value:.4f}") for name, value in scores.items()]
+    print_table([("score", "value"), *lines])
     for name, cause in scores.left_out.items():
         say(f"{name} is left out: {cause}")
 
@@ -355,18 +356,12 @@ def _print_scores(finished: list, names: list[str] | None = None) -> None:
                 continue
             mean, std, half = (float(frame[f"{name}_{part}"].iloc[0]) for part in ("mean", "std", "ci95"))
             spread = ("", "") if std != std else (f"{std:.4f}", f"{mean - half:.4f} to {mean + half:.4f}")
-            lines.append((name, f"{mean:.4f}", *spread, _direction_sign(name), _related(frame, name)))
+            lines.append(
+                (name, f"{mean:.4f}", *spread, DIRECTIONS[leaderboard.direction(name)], _related(frame, name))
+            )
         print_table(lines)
         for name, cause in runs[0].scores.left_out.items():
             print(f"{name} is left out: {cause}")
-
-
-def _direction_sign(score: str) -> str:
-    from dislab.registry import METRICS
-
-    words = {"up": "higher is better", "down": "lower is better"}
-    name = score.partition("@")[0]
-    return next((words.get(entry.direction, "") for entry in METRICS if entry.name == name), "")
 
 
 def _related(frame, score: str) -> str:

@@ -92,7 +92,8 @@ def reconstruction_errors(model, dataset: Dataset, rows: np.ndarray, seed: int, 
     with torch.inference_mode():
         for batch in np.array_split(chosen, -(-len(chosen) // BATCH)):
             noise = torch.randn(len(batch), model.latents, generator=generator, device=device)
-            errors.append(model.reconstruction(unit_images(dataset.images(batch)), noise).cpu().numpy())
+            images = unit_images(dataset.images(batch).to(device))
+            errors.append(model.reconstruction(images, noise).cpu().numpy())
     return np.concatenate(errors)
 
 

@@ -69,7 +69,7 @@ def evaluate(
     encoder : callable from images, float32 [B, C, H, W] in [0, 1], to codes [B, D]; it needs `dataset`.
     codes, factors : float [N, D] and int [N, K], instead of an encoder.
     logvar : float [N, D], log-variances of q(z|x) where the codes are means of Normals; optional.
-    dataset : a dataset's name, or a Dataset object.
+    dataset : a dataset's name, a folder of images, or a Dataset object.
     metrics : names of scores; by default all that apply and are not slow.
     metric_protocol : "locatello2019" or "softtpr2024", see `dislab.protocols.METRIC_PROTOCOLS`.
     seed : decides every random draw.
@@ -136,11 +136,11 @@ def evaluate(
 def _encode_dataset(
     encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by
 ) -> CodeTable:
-    from dislab.datasets import load_dataset
+    from dislab.datasets.own import dataset_from_text
     from dislab.encoding import choose_rows, encode
 
     if isinstance(dataset, str):
-        dataset = load_dataset(dataset, source=source, data_dir=data_dir, device=device or "cpu")
+        dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=device or "cpu")
     rows = choose_rows(dataset, max_rows, seed)
     return encode(encoder, dataset, rows, blocks=blocks, group_by=parse_groupings(group_by, dataset.group_by))
 
@@ -156,8 +156,9 @@ def score(
 ) -> Scores:
     """Scores of a code table.
 
-    A metric that does not apply to this table is left out, with the reason in `left_out`; one that raises is
-    noted in `failed`, and the others are still computed. Every metric draws from its own random stream, so a
+    A metric that does not apply to this table is left out, with the reason in `left_out`, and so is one that
+    refuses the table (DislabError) and was not named; one that raises is noted in `failed`, and the others
+    are still computed. Every metric draws from its own random stream, so a
     score does not depend on which others were asked for. `settings` go, in place of the metric protocol's, to
     the metrics that have such an argument.
     """
@@ -178,8 +179,12 @@ def score(
                 returned[function] = error
         result = returned[function]
         if isinstance(result, Exception):
-            known = isinstance(result, DislabError)
-            scores.failed[entry.name] = str(result) if known else f"{type(result).__name__}: {result}"
+            if not isinstance(result, DislabError):
+                scores.failed[entry.name] = f"{type(result).__name__}: {result}"
+            elif metrics is None:  # nobody asked for a metric that refuses this table
+                scores.left_out[entry.name] = str(result)
+            else:
+                scores.failed[entry.name] = str(result)
             continue
         before = {*scores, *scores.details}
         _take(entry, result, scores)

@@ -80,11 +80,14 @@ def write_leaderboard(out: str | Path, rank_by: str = RANK_BY) -> Path:
 
 
 def direction(score: str) -> str:
-    """Whether "up" or "down" is better for a score; "up" for one whose metric is not registered here."""
-    for entry in METRICS:
-        if entry.name == score.partition("@")[0]:
-            return entry.direction
-    return "up"
+    """Whether "up" or "down" is better for a score, "" where neither is.
+
+    A value beside a score (content_entropy_k10) has the direction of that score; one whose metric is not
+    registered here is taken for "up".
+    """
+    name = score.partition("@")[0]
+    homes = [entry for entry in METRICS if name == entry.name or name.startswith(f"{entry.name}_")]
+    return max(homes, key=lambda entry: len(entry.name)).direction if homes else "up"
 
 
 def short_table(frame: pd.DataFrame) -> pd.DataFrame:

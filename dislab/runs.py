@@ -238,7 +238,7 @@ def run(
     blocks = getattr(network, "blocks", {})
     try:
         by_row = hasattr(network, "encode_rows")
-        encoder = partial(network.encode_rows, dataset) if by_row else network.encode
+        encoder = partial(network.encode_rows, dataset) if by_row else partial(_encode_on, place, network)
         table = encode(encoder, dataset, rows, blocks=blocks, group_by=group_by, by_row=by_row, quiet=quiet)
         if hasattr(network, "reconstruction"):
             table.reconstruction = reconstruction_errors(network, dataset, rows, seed, place)
@@ -384,6 +384,10 @@ def _prepare(path: Path) -> None:
             abandoned.unlink(missing_ok=True)
     except OSError as error:
         raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
+
+
+def _encode_on(device: torch.device, model: torch.nn.Module, images: torch.Tensor):
+    return model.encode(images.to(device))  # a Dataset object may hold its images elsewhere
 
 
 @contextmanager

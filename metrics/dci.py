@@ -16,9 +16,9 @@ PAPER = "Eastwood & Williams 2018, section 2"
 REFERENCE = f"{PAPER}; protocol of Locatello et al. 2019"
 FAST = f"{REFERENCE}, with its trees grown all at once"
 ROUNDS, DEPTH, LEARNING_RATE = 100, 3, 0.1  # scikit-learn's defaults, as in Locatello et al. 2019
-BLOCK = 32  # codes between the places where gains are bounded
-CANDIDATES = 24  # blocks that are searched for the best cut
-CHUNK = 500_000  # codes times trees that are worked on together: what a processor's second cache holds
+BLOCK = 32  # codes in a stretch of the order for which a bound of the gains is computed
+CANDIDATES = 64  # stretches of a node that are searched for the best cut
+CHUNK = 1_000_000  # codes times trees that are worked on together: 4 MB per array
 TIE = 1e-5  # relative difference of gains below which float32 sums do not say which split is better
 
 
@@ -82,10 +82,10 @@ def dci(
 def dci_fast(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000
 ) -> dict:
-    """DCI with the boosted trees of `dci`, grown all at once in float32: seconds in place of minutes.
+    """DCI with the boosted trees of `dci`, grown all at once: seconds in place of minutes.
 
-    The algorithm is the same; rounding decides between splits that are nearly as good.
-    `benchmarks/dci_learners.py` shows how near the scores are to those of `dci`.
+    Trees, learning rate, leaves and importances are the same; the search for splits now and then takes one
+    that is nearly as good. `benchmarks/dci_learners.py` shows how near the scores are to those of `dci`.
 
     Parameters
     ----------
@@ -223,60 +223,63 @@ def gradient_boosting(
 def joint_boosting(
     codes: np.ndarray, factors: np.ndarray, test_codes: np.ndarray, rng: np.random.Generator
 ) -> Readout:
-    """The trees of `gradient_boosting`, grown for all values of all factors at once, in float32.
+    """The trees of `gradient_boosting`, grown for all values of all factors at once.
 
     Friedman 2001 (Greedy function approximation), algorithm 6: in each of ROUNDS rounds every value of a
     factor of C values has a regression tree of depth DEPTH fitted to y - p (a factor of two values has one
     tree), whose leaves make a Newton step of (C - 1) / C Σ (y - p) / Σ p (1 - p), or without (C - 1) / C if
-    C = 2. scikit-learn sorts the codes again in every node of every tree; here they are sorted once.
+    C = 2. scikit-learn sorts the codes again in every node of every tree; here they are sorted once, and only
+    the most promising stretches of them are searched for a cut, in float32.
 
     Parameters
     ----------
     As for `gradient_boosting`; rng decides between dimensions that split equally well.
     """
     train, test_codes = SortedCodes(codes), torch.from_numpy(test_codes.T.copy())
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    parts, targets, prior, step = [], [], [], []  # parts: one slice of a round's T trees for every factor
-    for values in factors.T:
-        _, value, count = np.unique(values, return_inverse=True, return_counts=True)
-        target, log_share = np.arange(len(count))[:, None] == value, np.log(count / len(values))
-        if len(count) == 2:
-            target, log_share = target[1:], log_share[1:] - log_share[:1]
-        begin = parts[-1].stop if parts else 0
-        parts.append(slice(begin, begin + len(target)))
-        targets.append(target)
-        prior.append(log_share)
-        step.append(np.full(len(target), LEARNING_RATE * (1 if len(count) == 2 else 1 - 1 / len(count))))
-    targets, prior, step = (
-        torch.from_numpy(np.concatenate(arrays, dtype=np.float32)) for arrays in (targets, prior, step)
-    )
-    targets = torch.nn.functional.pad(targets, (0, len(train.is_row) - len(codes)))
-    logits = prior[:, None].repeat(1, len(train.is_row))  # [T, N]
-    test_logits = prior[:, None].repeat(1, test_codes.shape[1])
+    num_rows = len(train.is_row)  # with those that fill up the last block
+    targets, prior, step = zip(*(one_against_rest(values) for values in factors.T), strict=True)
+    ends = np.cumsum([len(target) for target in targets])
+    parts = [slice(end - len(target), end) for end, target in zip(ends, targets, strict=True)]
+    targets, prior, step = (torch.from_numpy(np.concatenate(arrays)) for arrays in (targets, prior, step))
+    targets = torch.nn.functional.pad(targets, (0, num_rows - len(codes)))  # [T, N], T trees in each round
+    logits, test_logits = prior.repeat(1, num_rows), prior.repeat(1, test_codes.shape[1])
     gains = torch.zeros(len(targets), len(test_codes), dtype=torch.float64)  # [T, D]
-    some_trees = torch.arange(len(targets)).split(max(1, CHUNK // codes.size))
-    grower = Grower(train, len(some_trees[0]), generator)
+    size = min(len(targets), max(1, CHUNK // train.codes.numel()))
+    grower = Grower(train, size, torch.Generator().manual_seed(int(rng.integers(2**31))))
     for _ in range(ROUNDS):
         probability = torch.cat([_probability(logits[part]) for part in parts])
-        for some in (slice(int(trees[0]), int(trees[-1]) + 1) for trees in some_trees):
+        for some in (slice(first, first + size) for first in range(0, len(targets), size)):
             gradient = (targets[some] - probability[some]).mul_(train.is_row)
             curvature = (probability[some] * (1 - probability[some])).mul_(train.is_row)
-            trees = grower.trees(gradient)
+            trees = grower.trees(gradient.float())
             leaf = trees.leaf(train.codes)
-            leaves = torch.zeros(len(gradient), 2**DEPTH)
+            leaves = torch.zeros(len(gradient), 2**DEPTH, dtype=torch.float64)
             above, below = (leaves.scatter_add(1, leaf, values) for values in (gradient, curvature))
-            values = torch.where(below > 0, above / below, 0) * step[some, None]
+            values = torch.where(below > 1e-150, above / below, 0) * step[some]
             logits[some] += values.gather(1, leaf)
             test_logits[some] += values.gather(1, trees.leaf(test_codes))
             gains[some] = gains[some].scatter_add(1, trees.dimension, trees.gain.double())
     importance = np.stack([gains[part].sum(dim=0).numpy() for part in parts], axis=1)
     total = importance.sum(axis=0)
-    importance = np.divide(importance, total, out=np.zeros_like(importance), where=total > 0)
     predicted = [
         [np.unique(values)[_most_likely(rows[part])] for part, values in zip(parts, factors.T, strict=True)]
         for rows in (logits[:, : len(codes)], test_logits)
     ]
-    return Readout(importance, *(np.stack(values, axis=1) for values in predicted))
+    return Readout(
+        np.divide(importance, total, out=np.zeros_like(importance), where=total > 0),
+        *(np.stack(values, axis=1) for values in predicted),
+    )
+
+
+def one_against_rest(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether a row has each value [C, N], the first logits and the trees' learning rates [C, 1]; of two
+    values only the second is learned."""
+    _, value, count = np.unique(values, return_inverse=True, return_counts=True)
+    targets = (np.arange(len(count))[:, None] == value).astype(np.float64)
+    logits = np.log(count / len(values))[:, None]
+    if len(count) == 2:
+        return targets[1:], logits[1:] - logits[:1], np.full((1, 1), LEARNING_RATE)
+    return targets, logits, np.full((len(count), 1), LEARNING_RATE * (1 - 1 / len(count)))
 
 
 def _probability(logits: torch.Tensor) -> torch.Tensor:
@@ -382,13 +385,13 @@ class Grower:
         self.train, self.generator = train, generator
         shape = num_trees, *train.order.shape
         self._ordered, self._places = torch.empty(shape), torch.empty(shape)
-        self._gradient = torch.empty(num_trees, train.codes.shape[1])
         self._block = torch.ones(BLOCK)
+        self._number = train.is_row[train.order] @ self._block
 
     def trees(self, gradient: torch.Tensor) -> Trees:
         """Least-squares trees of depth DEPTH on each row of `gradient` [T, N], 0 for added rows."""
         self._gradient, self._sorted = gradient, self.train.sort(gradient, self._ordered[: len(gradient)])
-        nodes = [self._node(self.train.is_row.expand(gradient.shape))]
+        nodes = [self._root()]
         splits = []
         for depth in range(DEPTH):
             level = [self._best_split(node) for node in nodes]
@@ -400,6 +403,12 @@ class Grower:
                     for child in self._children(node, dimension, threshold)
                 ]
         return Trees(*(torch.stack(column, dim=1) for column in zip(*splits, strict=True)))
+
+    def _root(self) -> Node:
+        rows = self.train.is_row.expand(len(self._gradient), -1)
+        number = self._number.expand(len(rows), -1)
+        above = torch.clamp(self._sorted, min=0, out=self._places[: len(rows)]) @ self._block
+        return Node(rows, number, self._sorted @ self._block, above)
 
     def _node(self, rows: torch.Tensor) -> Node:
         places = self.train.sort(rows, self._places[: len(rows)])

@@ -39,7 +39,8 @@ class MLVAE(VAE):
     style : number of style dimensions, one code per image. A small style is what keeps the class out of it:
         on MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well;
         on Shapes3D, grouped by object hue, three carry it in some runs and two no better than chance.
-    group_size : images per group in a training batch; the last group of a batch takes what is left.
+    group_size : images per group in a training batch; the last group of a batch takes what is left. Groups
+        that have fewer images are not trained on.
     groupings : number of groupings, each with a content code of its own; a run sets it by its groupings.
     network, likelihood : see `VAE`.
     """

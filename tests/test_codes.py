@@ -292,10 +292,11 @@ def test_a_metric_that_fails_does_not_stop_the_others(metrics):
     assert scores == {"e_whole": 0.25}
     assert scores.failed == {
         "a_broken": "ZeroDivisionError: no points",
-        "b_refusing": "it takes at least two dimensions",
         "c_text": "returned c_text = 'high', which is not a finite number",
         "d_nameless": "returned 'other' but no 'd_nameless'",
     }
+    assert scores.left_out == {"b_refusing": "it takes at least two dimensions"}
+    assert score(make_table(), ["b_refusing"]).failed == {"b_refusing": "it takes at least two dimensions"}
     with pytest.raises(RunFailed, match="metric 'a_broken' failed: ZeroDivisionError: no points"):
         evaluate(codes=np.zeros((8, 2)), factors=np.arange(8), metrics=["a_broken"])
 

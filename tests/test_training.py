@@ -106,10 +106,20 @@ def test_a_batch_smaller_than_a_group_is_one_group(tiny_dataset):
 
 def test_a_group_that_is_too_small_is_an_error(tiny_dataset):
     Batches(tiny_dataset, Grouped(5), 10, [["shape", "size"]], 0, CPU)
-    with pytest.raises(DislabError, match=r"group_size=6 .*--group-by shape,size.* only 5 training images"):
+    with pytest.raises(
+        DislabError, match=r"group_size=6 .*--group-by shape,size.* more than 5 training images"
+    ):
         Batches(tiny_dataset, Grouped(6), 12, [["shape", "size"]], 0, CPU)
     with pytest.raises(DislabError, match="did you mean 'shape'"):
         Batches(tiny_dataset, Grouped(2), 12, [["shap"]], 0, CPU)
+
+
+def test_groups_with_too_few_images_are_not_drawn():
+    dataset = make_tiny_dataset(
+        held_out=np.arange(12)
+    )  # leaves three images of shape 0, fifteen of the others
+    rows = draw_rows(Batches(dataset, Grouped(4), 12, [["shape"]], 0, CPU), 200)
+    assert set(np.unique(rows // 15)) == {1, 2, 3}
 
 
 def test_only_training_rows_are_drawn():

@@ -202,7 +202,8 @@ def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
     """All image files, and the number of the sub-folder that each lies in, int64 [N]."""
     try:
         if not folder.is_dir():
-            raise DislabError(f"folder '{folder}' does not exist: --dataset is a dataset's name or a folder")
+            problem = "is not a folder" if folder.exists() else "does not exist"
+            raise DislabError(f"'{folder}' {problem}: it should hold a sub-folder of images for each group")
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         groups = [path for path in inside if path.is_dir()]
         if len(groups) < 2:
