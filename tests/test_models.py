@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    kl_divergence,
+)
 
 from dislab.batches import Batch, Groups
 from dislab.distributions import (
@@ -417,6 +424,44 @@ def test_mlvae_with_two_groupings_has_a_content_code_for_each():
         for i in range(6)
     )
     assert_same_loss(model.loss(batch, STEP)["loss"], (divergence - likelihood) / 2, model)
+
+
+def test_mlvae_with_a_content_draw_per_image():
+    """Every image has its own noise around the group's product; the KL stays that of the group."""
+    model = make_model(MLVAE, content=3, style=2, content_draw="image")
+    batch = make_batch(UNEVEN, latents=5)
+    groups = batch.groupings[0]
+    mean, logvar = random_normals(10, 3)
+    content, kl = model.content_of(groups, mean, logvar, batch.noise[:, :3])
+    group_mean, group_logvar = product_of_normals(mean, logvar, groups.index, 4)
+    for i in range(10):
+        g = int(groups.index[i])
+        expected = group_mean[g] + torch.exp(group_logvar[g] / 2) * batch.noise[i, :3]
+        torch.testing.assert_close(content[i], expected)
+    prior = Normal(0.0, 1.0)
+    expected = kl_divergence(Normal(group_mean, torch.exp(group_logvar / 2)), prior).sum(1)
+    torch.testing.assert_close(kl, expected)
+
+
+@pytest.mark.parametrize("content_draw", ["group", "image"])
+def test_mlvae_with_a_mixture_of_the_members(content_draw):
+    """The KL of a draw against torch's own mixture, one group at a time."""
+    model = make_model(MLVAE, content=3, style=2, posterior="mixture", content_draw=content_draw)
+    batch = make_batch(UNEVEN, latents=5)
+    groups = batch.groupings[0]
+    mean, logvar = random_normals(10, 3)
+    content, kl = model.content_of(groups, mean, logvar, batch.noise[:, :3])
+    own = mean + torch.exp(logvar / 2) * batch.noise[:, :3]
+    for g in range(4):
+        members = torch.nonzero(groups.index == g)[:, 0]
+        drawn = own[groups.first[g]][None] if content_draw == "group" else own[members]
+        torch.testing.assert_close(content[members], drawn.expand(len(members), 3))
+        mixture = MixtureSameFamily(
+            Categorical(torch.ones(len(members), dtype=torch.float64)),
+            Independent(Normal(mean[members], torch.exp(logvar[members] / 2)), 1),
+        )
+        prior = Normal(torch.tensor(0.0, dtype=torch.float64), 1.0).log_prob(drawn).sum(1)
+        torch.testing.assert_close(kl[g], (mixture.log_prob(drawn) - prior).mean())
 
 
 def test_the_order_of_images_does_not_matter():
