@@ -195,6 +195,50 @@ def leaderboard_command(
     print(leaderboard.render(leaderboard.leaderboard(results, rank_by), format_), end="")
 
 
+@app.command("bench")
+def bench_command(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|FILE.toml", help="A study that comes with dislab (--list), or your own."
+        ),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the studies that come with dislab.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of its runs, tables and figures; by default results/NAME.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2 | 0-9", help="Seeds, instead of the study's.")
+    ] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    plugin: Plugin = None,
+) -> None:
+    """Run a study: models x datasets x hyper-parameters x seeds, then its tables and figures.
+
+    The whole study is checked before anything trains. The same command goes on with a study that was
+    interrupted, and does nothing twice.
+    """
+    numbers = None if seeds is None else parse_seeds(seeds)
+    _load_plugins(plugin)
+    from dislab import bench
+
+    if list_:
+        for name, path in bench.shipped_studies().items():
+            listed = bench.read_study(path)
+            print(f"{name}: {listed.title}\n    {len(listed.planned)} runs; {path}")
+        return
+    if study is None:
+        raise DislabError("name a study (dislab bench --list lists those that come with dislab), or a file")
+    outcome = bench.run_study(study, out=out, device=device, data_dir=data_dir, seeds=numbers, quiet=False)
+    print_table(bench.short_lines(outcome))
+    print("\n".join(["", *map(str, outcome.paths)]))
+    if outcome.failures:
+        for line in outcome.failures:
+            say(f"failed: {line}")
+        raise RunFailed(f"{len(outcome.failures)} failed, all else is done; the same command tries again")
+
+
 class Kind(StrEnum):
     models = "models"
     datasets = "datasets"

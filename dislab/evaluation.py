@@ -194,10 +194,15 @@ def score(
 
 
 def _call(entry: Entry, table: CodeTable, seed: int, settings: Mapping):
+    from threadpoolctl import threadpool_limits
+
     accepted = inspect.signature(entry.make).parameters
     chosen = {name: value for name, value in settings.items() if name in accepted}
     stream = zlib.crc32(f"{entry.make.__module__.split('.')[-1]}.{entry.make.__qualname__}".encode())
-    return entry.make(table, np.random.default_rng([seed, stream]), **chosen)
+    # Classifiers' matrices are small: a second thread of BLAS was measured to make them five times as slow on
+    # two cores, and the last digits would depend on how many there are.
+    with threadpool_limits(limits=1):
+        return entry.make(table, np.random.default_rng([seed, stream]), **chosen)
 
 
 def _take(entry: Entry, result, scores: Scores) -> None:

@@ -43,7 +43,7 @@ class MLVAE(VAE):
     group_size : images per group in a training batch; the last group of a batch takes what is left. Groups
         that have fewer images are not trained on.
     groupings : number of groupings, each with a content code of its own; a run sets it by its groupings.
-    posterior : what joins the evidence of the members: the "product" of their Normals (eq. 6), or a "mixture",
+    posterior : what joins the evidence of the members: the "product" of their Normals (eq. 6), or "mixture",
         the alternative that section 3 names; the KL of a mixture has no closed form and is that of its draw.
     content_draw : one draw of the content for the whole "group", or one for every "image" of it.
     network, likelihood : see `VAE`.

@@ -1,0 +1,892 @@
+"""Studies: which models x datasets x hyper-parameters x seeds x metrics, run and reported as a whole.
+
+A study is a TOML file: one shipped in benchmarks/, known by its name, or a user's own.
+
+    title = "How beta trades reconstruction for disentanglement"
+    protocol = "quick"                  # steps, batch_size, metrics, metric_protocol: as for `dislab run`
+    seeds = [0, 1, 2]
+    rank_by = "mig"
+    figures = ["scores_by_model"]       # names of FIGURES; by default all
+
+    [[runs]]                            # may be repeated, with protocol, steps, … of its own
+    model = ["betavae", "betatcvae"]
+    dataset = "shapes3d"                # a list of datasets is run one after the other
+    group_by = ["object_hue"]           # group_by, hold_out, source: as for `dislab.run`
+    optional = true                     # left out with a line where its official files are missing
+    set = { beta = [1, 4, 16] }         # a list is swept; of several lists, all combinations
+
+The study is checked as a whole before anything trains. Its state is that of its run folders: what is finished
+is not done again, and what was interrupted goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import itertools
+import json
+import shlex
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import dislab
+from dislab import hyperparameters as hyper
+from dislab import leaderboard, runs
+from dislab.batches import Batches
+from dislab.datasets import files
+from dislab.datasets.base import Dataset
+from dislab.datasets.hold_out import hold_out
+from dislab.datasets.own import dataset_from_text, is_folder_text
+from dislab.errors import DislabError, RunFailed
+from dislab.factors import parse_groupings
+from dislab.pictures import save_figure
+from dislab.progress import say
+from dislab.protocols import DEFAULT_METRIC_PROTOCOL, choose_protocol, metric_settings
+from dislab.registry import DATASETS, METRICS, MODELS, unknown_name
+from dislab.runs import Run
+from dislab.training import write_atomically
+
+# What a run's configuration has that tells it from every other run.
+IDENTITY = ("dataset", "source", "protocol", "model", "hyperparameters", "group_by", "hold_out", "seed")
+MOST_PIXELS = 60_000  # of a figure's longer side; matplotlib draws up to 65,535
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_list(value, is_item: Callable) -> bool:
+    return isinstance(value, list) and value != [] and all(map(is_item, value))
+
+
+def _is_name_or_names(value) -> bool:
+    return _is_text(value) or _is_list(value, _is_text)
+
+
+def _is_seeds(value) -> bool:
+    return _is_list(value, lambda seed: _is_whole(seed) and 0 <= seed < 2**63)
+
+
+def _is_groupings(value) -> bool:
+    return _is_name_or_names(value) or _is_list(value, lambda names: _is_list(names, _is_text))
+
+
+def _is_settings(value) -> bool:
+    def is_value(item) -> bool:
+        return isinstance(item, (str, int, float)) or _is_list(
+            item, lambda one: isinstance(one, (str, int, float))
+        )
+
+    return isinstance(value, dict) and all(map(is_value, value.values()))
+
+
+# The keys of a study file: what a value must be, and the words for it.
+TEXT, NAMES = (_is_text, "a text"), (lambda value: _is_list(value, _is_text), "a list of names")
+NAME_OR_NAMES = (_is_name_or_names, "a name or a list of names")
+TRAINING = {  # in the study, or in one of its tables
+    "protocol": TEXT,
+    "steps": (_is_whole, "a whole number"),
+    "batch_size": (_is_whole, "a whole number"),
+    "seeds": (_is_seeds, "a list of whole numbers, 0 or more, such as [0, 1, 2]"),
+    "metrics": NAMES,
+    "metric_protocol": TEXT,
+}
+STUDY_KEYS = TRAINING | {
+    "title": TEXT,
+    "rank_by": TEXT,
+    "figures": (lambda value: value == [] or _is_list(value, _is_text), "a list of names"),
+    "runs": (lambda value: _is_list(value, lambda table: isinstance(table, dict)), "tables [[runs]]"),
+}
+TABLE_KEYS = TRAINING | {
+    "model": NAME_OR_NAMES,
+    "dataset": NAME_OR_NAMES,
+    "group_by": (
+        _is_groupings,
+        'a factor, a list of factors, or a list of such lists, such as [["a"], ["b"]]',
+    ),
+    "hold_out": (_is_name_or_names, "a text or a list of texts"),
+    "source": TEXT,
+    "optional": (lambda value: isinstance(value, bool), "true or false"),
+    "set": (_is_settings, "hyper-parameters, such as { beta = [1, 4], latents = 10 }"),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a study.
+
+    Attributes
+    ----------
+    where : its table in the study file, for messages.
+    model, dataset, source, seed : as for `dislab.run`.
+    options : the other arguments of `dislab.run`.
+    given : the hyper-parameters that the study sets.
+    optional : whether it is left out where official files are missing.
+    identity : what its run.json will say of it, see `identity_of`; "" before it is checked.
+    """
+
+    where: str
+    model: str
+    dataset: str
+    source: str
+    seed: int
+    options: Mapping[str, object]
+    given: Mapping[str, object]
+    optional: bool
+    identity: str = ""
+
+    def __str__(self) -> str:
+        given = "".join(f", {name}={value}" for name, value in self.given.items())
+        held_out = "; ".join(_listed(self.options.get("hold_out", [])))
+        return f"{self.model} on {self.dataset}{f' without {held_out}' if held_out else ''}{given}, seed {self.seed}"
+
+    @property
+    def kind(self) -> tuple:
+        """What decides how long a run takes, what matters most first."""
+        return (MODELS[self.model].make.batch != "none", self.model, self.dataset)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file has it.
+
+    Attributes
+    ----------
+    name : the name of its file, without .toml.
+    title : one line.
+    text : the content of its file.
+    planned : its runs, in their order.
+    rank_by : the score that orders its tables, "" where the file does not say.
+    figures : names of FIGURES, None where the file does not say.
+    """
+
+    name: str
+    title: str
+    text: str
+    planned: tuple[Planned, ...]
+    rank_by: str
+    figures: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study came to.
+
+    Attributes
+    ----------
+    runs : its finished runs, in the study's order.
+    failures : a line for each run that failed, and for each figure.
+    paths : the tables and figures written.
+    rank_by : the score that orders the tables.
+    """
+
+    runs: list[Run]
+    failures: list[str]
+    paths: list[Path]
+    rank_by: str
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with dislab: name -> file."""
+    with importlib.resources.as_file(importlib.resources.files("dislab.benchmarks")) as folder:
+        return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_study(text: str) -> Path:
+    """The file that a text means: the name of a shipped study, or the path of a user's own (.toml).
+
+    Raises
+    ------
+    DislabError : there is neither; the nearest is offered.
+    """
+    shipped = shipped_studies()
+    path = Path(text)
+    if text in shipped:
+        return shipped[text]
+    if path.is_file():
+        return path
+    beside = [str(other) for other in sorted(path.parent.glob("*.toml"))]
+    raise unknown_name("study", text, [*shipped, *beside])
+
+
+def read_study(path: str | Path, seeds: Sequence[int] | None = None) -> Study:
+    """Read a study file; what it names is not looked up yet (`check_study`).
+
+    Parameters
+    ----------
+    path : the file.
+    seeds : in place of the file's.
+
+    Raises
+    ------
+    DislabError : the file cannot be read, is not TOML, or has keys or values that a study has not.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise DislabError(f"the study '{path}' cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DislabError(f"the study '{path}' is not TOML: {error}") from None
+    with _within(str(path)):
+        _check_keys(content, STUDY_KEYS, required=["runs"])
+        planned = []
+        for number, table in enumerate(content["runs"], start=1):
+            where = f"{path}: [[runs]] table {number}"
+            with _within(f"[[runs]] table {number}"):
+                _check_keys(table, TABLE_KEYS, required=["model", "dataset"])
+            planned += _expand(where, content, table, seeds)
+        figures = content.get("figures")
+        return Study(
+            name=path.stem,
+            title=content.get("title", path.stem),
+            text=text,
+            planned=tuple(planned),
+            rank_by=content.get("rank_by", ""),
+            figures=None if figures is None else tuple(figures),
+        )
+
+
+def _check_keys(table: Mapping, keys: Mapping[str, tuple], required: list[str]) -> None:
+    for key, value in table.items():
+        if key not in keys:
+            if key in STUDY_KEYS:  # TOML takes it for the table's
+                raise DislabError(f"{key} is of the whole study: write it above the first [[runs]]")
+            raise unknown_name("key", key, keys)
+        is_right, words = keys[key]
+        if not is_right(value):
+            raise DislabError(f"{key} is {value!r}: it must be {words}")
+    for key in required:
+        if key not in table:
+            raise DislabError(f"'{key}' is missing: it must be {keys[key][1]}")
+
+
+def _expand(where: str, study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> list[Planned]:
+    """The runs of a table: datasets x models x hyper-parameter values x seeds, the last fastest."""
+    training = {key: table.get(key, study.get(key)) for key in TRAINING}
+    options = {key: value for key, value in training.items() if key != "seeds" and value is not None}
+    options |= {key: table[key] for key in ("group_by", "hold_out") if key in table}
+    swept = {
+        name: value if isinstance(value, list) else [value] for name, value in table.get("set", {}).items()
+    }
+    combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    return [
+        Planned(
+            where,
+            model,
+            dataset,
+            table.get("source", "auto"),
+            seed,
+            options,
+            given,
+            table.get("optional", False),
+        )
+        for dataset, model, given, seed in itertools.product(
+            _listed(table["dataset"]),
+            _listed(table["model"]),
+            combinations,
+            dict.fromkeys(seeds or training["seeds"] or [0]),
+        )
+    ]
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+@contextmanager
+def _within(where: str):
+    """Say in an error where in the study its cause is."""
+    try:
+        yield
+    except DislabError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def check_study(study: Study, data_dir=None, quiet: bool = True) -> Study:
+    """Look up all that a study names, before anything trains.
+
+    Names are looked up first; then the datasets are opened, once each, for their factors, and every model is
+    made and given its batches.
+
+    Parameters
+    ----------
+    study : as it was read.
+    data_dir : where official files lie, see `dislab.load_dataset`.
+    quiet : do not say what is left out or opened.
+
+    Returns
+    -------
+    The study with the identity of every run, without optional runs whose official files are missing.
+
+    Raises
+    ------
+    DislabError : a name, a hyper-parameter, a group_by or a hold-out is wrong, or official files are missing.
+    """
+    for planned in study.planned:
+        with _within(planned.where):
+            _look_up_names(planned)
+    with _within(study.name):
+        _check_report(study)
+    kept, left_out = [], {}
+    for planned in study.planned:
+        if planned.optional and _lacks_files(planned, data_dir):
+            left_out.setdefault((planned.where, planned.dataset), []).append(planned)
+        else:
+            kept.append(planned)
+    for (where, dataset), those in left_out.items():
+        say(f"{where}: {len(those)} run(s) left out, the official files of {dataset} are not there", quiet)
+    if not kept:
+        raise DislabError(f"the study '{study.name}' has nothing to run: all of it is optional")
+
+    opened: dict[tuple[str, str], Dataset] = {}
+    configurations: dict[str, dict] = {}
+    checked: dict[tuple[str, str], Planned] = {}
+    for planned in kept:
+        with _within(planned.where):
+            place = (planned.dataset, planned.source)
+            if place not in opened:
+                opened[place] = open_dataset(*place, data_dir, "cpu", quiet)
+            same = json.dumps([*place, planned.model, planned.options, planned.given])
+            if same not in configurations:
+                configurations[same] = _configuration(planned, opened[place])
+        identity = identity_of(configurations[same] | {"seed": planned.seed})
+        # Tables may overlap: a run is done once, unless its scores differ.
+        scores = json.dumps([planned.options.get(key) for key in ("metrics", "metric_protocol")])
+        checked.setdefault((identity, scores), replace(planned, identity=identity))
+    return replace(study, planned=tuple(checked.values()))
+
+
+def _look_up_names(planned: Planned) -> None:
+    hyper.resolve(MODELS[planned.model], planned.given)
+    if not is_folder_text(planned.dataset):
+        DATASETS[planned.dataset]
+    options = planned.options
+    choose_protocol(
+        options.get("protocol", "quick"), steps=options.get("steps"), batch_size=options.get("batch_size")
+    )
+    METRICS.choose(options.get("metrics", []))
+    metric_settings(options.get("metric_protocol", DEFAULT_METRIC_PROTOCOL))
+
+
+def _check_report(study: Study) -> None:
+    """Whether the scores that the tables and figures need are among those that the study computes."""
+    computed = dict.fromkeys(
+        entry.name
+        for planned in study.planned
+        for entry in (
+            METRICS.choose(planned.options["metrics"]) if "metrics" in planned.options else METRICS.default()
+        )
+    )
+    score = study.rank_by.partition("@")[0]
+    if score and not any(score == name or score.startswith(f"{name}_") for name in computed):
+        raise unknown_name("score to rank by", study.rank_by, computed)
+    for name in study.figures or ():
+        if name not in FIGURES:
+            raise unknown_name("figure", name, FIGURES)
+        needs = FIGURES[name].needs
+        if needs and not computed.keys() & needs:
+            raise DislabError(f"the figure '{name}' needs one of the metrics {', '.join(needs)}")
+
+
+def _lacks_files(planned: Planned, data_dir) -> bool:
+    """Whether a run needs official files that are not there."""
+    official = files.OFFICIAL.get(planned.dataset)
+    if official is None or planned.source == "rendered" or (planned.source == "auto" and official.is_drawn):
+        return False
+    return any(files.locate(official, file, data_dir) is None for file in official.files)
+
+
+def open_dataset(text: str, source: str, data_dir, device: str, quiet: bool) -> Dataset:
+    """The dataset on the device; says which images it has."""
+    dataset = dataset_from_text(text, source=source, data_dir=data_dir, device=device, quiet=quiet)
+    origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
+    say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
+    return dataset
+
+
+def _configuration(planned: Planned, dataset: Dataset) -> dict:
+    """What `dislab.run` will record as the configuration, but for the seed.
+
+    Raises
+    ------
+    DislabError : it would refuse it before it trains.
+    """
+    entry, options = MODELS[planned.model], planned.options
+    protocol = choose_protocol(
+        options.get("protocol", "quick"), steps=options.get("steps"), batch_size=options.get("batch_size")
+    )
+    if "hold_out" in options:
+        dataset = hold_out(dataset, options["hold_out"])
+    group_by = parse_groupings(options.get("group_by"), dataset.group_by)
+    dataset.space.columns([name for names in group_by for name in names])
+    values = runs._with_groupings(entry, hyper.resolve(entry, planned.given), planned.given, len(group_by))
+    if entry.make.batch == "none":
+        protocol = replace(protocol, steps=0)
+    else:
+        try:
+            model = entry.make(dataset.image_shape, **values)
+            Batches(dataset, model, protocol.batch_size, group_by, 0, runs.choose_device("cpu"))
+        except DislabError:
+            raise
+        except Exception:  # a mistake in a model's own code: its runs fail, and the others go on
+            pass
+    return {
+        "dataset": dataset.name,
+        "source": dataset.source,
+        "protocol": asdict(protocol),
+        "model": planned.model,
+        "hyperparameters": values,
+        "group_by": group_by,
+        "hold_out": dataset.split,
+    }
+
+
+def identity_of(config: Mapping) -> str:
+    """What tells a run from every other, as one text, of the configuration that its run.json has."""
+    return json.dumps([config[name] for name in IDENTITY], sort_keys=True)
+
+
+def run_study(
+    study: str | Path,
+    *,
+    out: str | Path | None = None,
+    device: str | None = None,
+    data_dir: str | Path | None = None,
+    seeds: Sequence[int] | None = None,
+    quiet: bool = True,
+) -> Outcome:
+    """Run what is missing of a study, and write its tables and figures.
+
+    Parameters
+    ----------
+    study : the name of a shipped study, or a file.
+    out : folder of its runs; by default results/ and its name. leaderboard.csv and leaderboard.md there are
+        of all runs in the folder; the figures are of this study's.
+    device, data_dir : see `dislab.run`.
+    seeds : in place of the study's.
+    quiet : show no progress.
+
+    Raises
+    ------
+    DislabError : the study is wrong; nothing was trained. A run that fails raises nothing: it is among the
+        failures of the outcome.
+    """
+    path = find_study(str(study))
+    read = read_study(path, seeds)
+    place = str(runs.choose_device(device))
+    folder = Path("results") / read.name if out is None else Path(out)
+    checked = check_study(read, data_dir, quiet)
+    runs.writable_folder(folder)
+    _write_copy(checked, path, seeds, folder)
+
+    number = len(checked.planned)
+    finished = _finished(folder)
+    before = sum(planned.identity in finished for planned in checked.planned)
+    say(f"{checked.title}: {number} runs, {before} of them finished before", quiet)
+    durations = [
+        (planned.kind, _seconds(finished[planned.identity]))
+        for planned in checked.planned
+        if planned.identity in finished
+    ]
+    open_once = lru_cache(maxsize=1)(open_dataset)  # the runs of one dataset follow one another
+    failures = []
+    for index, planned in enumerate(checked.planned):
+        missing = [later.kind for later in checked.planned[index:] if later.identity not in finished]
+        left = f", about {_clock(seconds_left(missing, durations))} left" if missing and durations else ""
+        say(f"run {index + 1} of {number}{left}: {planned}", quiet)
+        try:
+            run = runs.run(
+                planned.model,
+                open_once(planned.dataset, planned.source, data_dir, place, True),
+                seed=planned.seed,
+                device=place,
+                out=folder,
+                quiet=quiet,
+                **planned.options,
+                **planned.given,
+            )
+        except Exception as error:  # whatever it is, the other runs go on
+            cause = str(error) if isinstance(error, DislabError) else f"{type(error).__name__}: {error}"
+            failures.append(f"{planned}: {' '.join(cause.split())}")
+            say(f"failed: {failures[-1]}", quiet)
+            continue
+        if planned.identity not in finished:
+            durations.append((planned.kind, _seconds(run)))
+            finished[planned.identity] = run
+
+    finished = _finished(folder)  # also those of which only a metric failed
+    identities = dict.fromkeys(planned.identity for planned in checked.planned)
+    found = [finished[identity] for identity in identities if identity in finished]
+    others = len(finished) - len(found)
+    if others:
+        say(f"{others} run(s) in '{folder}' are not of this study: the leaderboard has them, too", quiet)
+    rank_by = _rank_by(checked, found, quiet)
+    paths = _write_tables(checked, folder, rank_by)
+    drawn, problems = _draw_figures(checked, found, folder, quiet)
+    return Outcome(found, failures + problems, paths + drawn, rank_by)
+
+
+def seconds_left(missing: Iterable[tuple], durations: Sequence[tuple[tuple, float]]) -> float:
+    """How long the missing runs take, if each takes as long as the mean of the finished ones most like it.
+
+    Parameters
+    ----------
+    missing : the kind of each run to do, see `Planned.kind`.
+    durations : (kind, seconds) of finished runs, at least one.
+    """
+    total = 0.0
+    for kind in missing:
+        for shared in range(len(kind), -1, -1):
+            alike = [seconds for other, seconds in durations if other[:shared] == kind[:shared]]
+            if alike:
+                total += sum(alike) / len(alike)
+                break
+    return total
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _seconds(run: Run) -> float:
+    """Training, encoding and scoring, also of the time before an interruption."""
+    timings = run.record["timings"]
+    return sum(timings[name] for name in ("train_seconds", "encode_seconds", "score_seconds"))
+
+
+def _finished(folder: Path) -> dict[str, Run]:
+    return {identity_of(run.config): run for run in runs.find_runs(folder)}
+
+
+def _write_copy(study: Study, path: Path, seeds: Sequence[int] | None, folder: Path) -> None:
+    command = ["dislab", "bench", str(path)]
+    if seeds:
+        command += ["--seeds", ",".join(map(str, seeds))]
+    heading = f"# As run by dislab {dislab.__version__}: {shlex.join(command)}\n"
+    write_atomically(folder / "study.toml", (heading + study.text).encode())
+
+
+def _rank_by(study: Study, found: list[Run], quiet: bool) -> str:
+    """The score that orders the tables: the study's, else mig where there is one, else the first."""
+    scores = dict.fromkeys(name for run in found for name in run.scores)
+    if study.rank_by in scores:
+        return study.rank_by
+    chosen = leaderboard.RANK_BY if leaderboard.RANK_BY in scores else next(iter(scores), leaderboard.RANK_BY)
+    if study.rank_by and scores:
+        say(f"no run has the score {study.rank_by}: the tables are ranked by {chosen}", quiet)
+    return chosen
+
+
+def _write_tables(study: Study, folder: Path, rank_by: str) -> list[Path]:
+    csv = leaderboard.write_leaderboard(folder, rank_by)
+    table = leaderboard.render(leaderboard.leaderboard(folder, rank_by), "markdown")
+    heading = f"# {study.title}\n\nBest first by {rank_by}; mean ± standard deviation over n seeds.\n\n"
+    markdown = folder / "leaderboard.md"
+    write_atomically(markdown, (heading + table).encode())
+    return [csv, markdown]
+
+
+def short_lines(outcome: Outcome) -> list[tuple[str, ...]]:
+    """The score that a study's tables are ranked by, a line per row in their order, below a heading."""
+    name = outcome.rank_by
+    rows = _rows(outcome.runs)
+    row_names = _row_names(rows)
+    setting_names = _setting_names(key[: len(SETTING)] for key in rows)
+    lines = [("dataset", "model", "seeds", f"{name}, mean", "std")]
+    for _, row in leaderboard.tabulate(outcome.runs, name).iterrows():
+        key = tuple(row[leaderboard.KEY])
+        numbers = (row.get(f"{name}_mean", np.nan), row.get(f"{name}_std", np.nan))
+        texts = ("" if np.isnan(number) else f"{number:.4f}" for number in numbers)
+        lines.append((setting_names[key[: len(SETTING)]], row_names[key], row["seeds"], *texts))
+    return lines
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """A figure of a study.
+
+    Attributes
+    ----------
+    draw : function from finished runs to a table of what is shown and a matplotlib figure; the table is
+        empty where there is nothing to show.
+    needs : metrics of which it needs at least one; none where any will do.
+    """
+
+    draw: Callable
+    needs: tuple[str, ...] = ()
+
+
+FIGURES: dict[str, StudyFigure] = {}
+
+
+def register_figure(name: str, needs: Iterable[str] = ()) -> Callable:
+    """Register a function as a figure that studies may name, see `StudyFigure`."""
+
+    def add(draw: Callable) -> Callable:
+        FIGURES[name] = StudyFigure(draw, tuple(needs))
+        return draw
+
+    return add
+
+
+def _draw_figures(study: Study, found: list[Run], folder: Path, quiet: bool) -> tuple[list[Path], list[str]]:
+    """Write the study's figures, each as PNG and CSV: the files, and a line for each that failed."""
+    paths, problems = [], []
+    for name in FIGURES if study.figures is None else study.figures:
+        try:
+            table, figure = FIGURES[name].draw(found)
+        except RunFailed as error:  # a run's codes are damaged
+            problems.append(f"figure {name}: {error}")
+            continue
+        if table.empty:
+            say(f"figure {name} is left out: no run has what it shows", quiet)
+            continue
+        figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
+        save_figure(figure, folder / f"{name}.png")
+        write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
+        paths += [folder / f"{name}.png", folder / f"{name}.csv"]
+    return paths, problems
+
+
+# In a figure's table, beside what it shows: the key of a leaderboard's row, and mean, std and n over seeds.
+SETTING = leaderboard.KEY[:5]  # what is compared only within: dataset, source, protocol, hold_out, group_by
+
+
+def _rows(found: Iterable[Run]) -> dict[tuple[str, ...], list[Run]]:
+    """The runs that differ in their seed only, by the row of the leaderboard that they make."""
+    rows: dict[tuple[str, ...], list[Run]] = {}
+    for run in found:
+        rows.setdefault(leaderboard.row_key(run), []).append(run)
+    return rows
+
+
+def _row_names(rows: Mapping[tuple[str, ...], list[Run]]) -> dict[tuple[str, ...], str]:
+    """How a figure calls each row: its model, with the hyper-parameters that vary among that model's rows."""
+    values: dict[str, dict[str, set]] = {}
+    for runs_of_row in rows.values():
+        config = runs_of_row[0].config
+        for name, value in config["hyperparameters"].items():
+            values.setdefault(config["model"], {}).setdefault(name, set()).add(json.dumps(value))
+    names = {}
+    for key, runs_of_row in rows.items():
+        config = runs_of_row[0].config
+        varied = [
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in config["hyperparameters"].items()
+            if len(values[config["model"]][name]) > 1
+        ]
+        names[key] = " ".join([config["model"], *varied])
+    return names
+
+
+def _setting_names(settings: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """How a figure calls each setting: dataset and source, and what else varies."""
+    settings = list(dict.fromkeys(settings))
+    varies = [len({setting[column] for setting in settings}) > 1 for column in range(len(SETTING))]
+    # Datasets have their own groupings: these are said where one dataset has several.
+    grouped = len({(setting[0], setting[4]) for setting in settings}) > len(
+        {setting[0] for setting in settings}
+    )
+    names = {}
+    for setting in settings:
+        dataset, source, protocol, held_out, group_by = setting
+        parts = [f"{dataset} ({source})"]
+        parts += [f"protocol {protocol}"] if varies[2] else []
+        parts += [f"without {held_out}" if held_out else "nothing held out"] if varies[3] else []
+        parts += [f"grouped by {group_by}"] if grouped else []
+        names[setting] = ", ".join(parts)
+    return names
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean, standard deviation (ddof 1; NaN for one value) and number."""
+    values = np.asarray(values, np.float64)
+    std = values.std(ddof=1) if len(values) > 1 else np.nan
+    return {"mean": values.mean(), "std": std, "n": len(values)}
+
+
+def _colours(names: Iterable[str]) -> dict[str, tuple]:
+    import matplotlib
+
+    names = list(dict.fromkeys(names))
+    if len(names) <= 10:
+        return dict(zip(names, matplotlib.colormaps["tab10"].colors, strict=False))
+    return dict(zip(names, matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(names))), strict=True))
+
+
+@register_figure("accuracy_over_k", needs=["content_accuracy", "content_entropy"])
+def accuracy_over_k(found: Sequence[Run]):
+    """How well the class is read from k joined images: accuracy, and conditional entropy in bits, over k.
+
+    A line per model and block of its code: content, style (its value at k = 1, where nothing is joined), or
+    the whole code of a model without blocks; mean and standard deviation over seeds. Dashed: a code that
+    knows nothing, of accuracy 1 / C and entropy H(y) = log2 C.
+
+    Returns
+    -------
+    A pandas DataFrame with the key of a leaderboard's row and the columns quantity ("accuracy", "entropy"),
+    block, k, mean, std, n; for the dashed lines the block is "uninformed". And a matplotlib figure.
+    """
+    rows = _rows(
+        run for run in found if {"content_accuracy_curve", "content_entropy_curve"} & {*run.scores.details}
+    )
+    lines = []
+    for key, runs_of_row in rows.items():
+        # (Read anew, so that the codes are not kept in memory.)
+        blocks = runs.load(runs_of_row[0].path).codes.blocks
+        block = "content" if any(name.startswith("content") for name in blocks) else "whole code"
+        for quantity, uninformed in (("accuracy", "chance"), ("entropy", "of_class")):
+
+            def add(block: str, k: int, values: list[float], key=key, quantity=quantity) -> None:
+                if values:
+                    place = dict(zip(leaderboard.KEY, key, strict=True))
+                    lines.append(place | {"quantity": quantity, "block": block, "k": k} | _spread(values))
+
+            curves = [dict(run.scores.details.get(f"content_{quantity}_curve", [])) for run in runs_of_row]
+            for k in sorted({k for curve in curves for k in curve}):
+                add(block, k, [curve[k] for curve in curves if k in curve])
+            scores = [run.scores for run in runs_of_row]
+            if "style" in blocks:
+                add("style", 1, [s[f"style_{quantity}"] for s in scores if f"style_{quantity}" in s])
+            name = f"content_{quantity}_{uninformed}"
+            add("uninformed", 1, [s[name] for s in scores if name in s])
+    table = pd.DataFrame(lines)
+    return table, None if table.empty else _plot_over_k(table, _row_names(rows))
+
+
+def _plot_over_k(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    settings = _setting_names(table[SETTING].itertuples(index=False, name=None))
+    colours = _colours(row_names.values())
+    styles = {"content": ("o", "-"), "whole code": ("s", "-."), "style": ("", ":")}
+    axis_names = {"accuracy": "accuracy", "entropy": "conditional entropy, bits"}
+    figure = Figure(figsize=(11, 3.6 * len(settings)), layout="constrained")
+    panels = figure.subplots(len(settings), 2, squeeze=False)
+    ticks = sorted(set(table["k"]))
+    for (setting, title), pair in zip(settings.items(), panels, strict=True):
+        here = table[(table[SETTING] == list(setting)).all(axis=1)]
+        for (quantity, axis_name), axes in zip(axis_names.items(), pair, strict=True):
+            shown = here[here["quantity"] == quantity]
+            for (*key, block), line in shown.groupby([*leaderboard.KEY, "block"], sort=False):
+                if block == "uninformed":
+                    continue
+                k, mean, std = (line[name].to_numpy(float) for name in ("k", "mean", "std"))
+                if block == "style":
+                    k, mean, std = (
+                        np.array(ticks, float),
+                        *(np.repeat(value, len(ticks)) for value in (mean, std)),
+                    )
+                colour, (marker, dashes) = colours[row_names[tuple(key)]], styles[block]
+                axes.plot(k, mean, marker=marker, linestyle=dashes, color=colour, markersize=4)
+                if np.isfinite(std).any():
+                    axes.fill_between(k, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+            for level in set(shown["mean"][shown["block"] == "uninformed"]):
+                axes.axhline(level, color="black", linestyle="--", linewidth=1)
+            axes.set(xscale="log", xlabel="images joined, k", ylabel=axis_name, title=title)
+            axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+            if quantity == "accuracy":
+                axes.set_ylim(-0.02, 1.02)
+            else:
+                axes.set_ylim(bottom=0)
+    shown = set(table["block"])
+    legend = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    legend += [
+        Line2D([], [], color="grey", marker=marker, linestyle=dashes, markersize=4, label=block)
+        for block, (marker, dashes) in styles.items()
+        if block in shown
+    ]
+    legend.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label="chance, H(y)"))
+    figure.legend(handles=legend, loc="outside right upper", fontsize=8)
+    return figure
+
+
+@register_figure("scores_by_model")
+def scores_by_model(found: Sequence[Run]):
+    """Every metric's score: a panel per score, in it a dot per model and dataset, with the standard deviation
+    over seeds.
+
+    Returns
+    -------
+    A pandas DataFrame with the key of a leaderboard's row and the columns score, mean, std, n. And a
+    matplotlib figure.
+    """
+    if not found:
+        return pd.DataFrame(), None
+    rows = _rows(found)
+    lines = []
+    for score in leaderboard.main_scores(leaderboard.tabulate(found)):
+        for key, runs_of_row in rows.items():
+            values = [run.scores[score] for run in runs_of_row if score in run.scores]
+            if values:
+                place = dict(zip(leaderboard.KEY, key, strict=True))
+                lines.append(place | {"score": score} | _spread(values))
+    table = pd.DataFrame(lines)
+    return table, None if table.empty else _plot_scores(table, _row_names(rows))
+
+
+def _plot_scores(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
+    from matplotlib.figure import Figure
+
+    settings = _setting_names(table[SETTING].itertuples(index=False, name=None))
+    colours = _colours(settings.values())
+    models = list(dict.fromkeys(row_names.values()))
+    scores = list(dict.fromkeys(table["score"]))
+    columns = min(4, len(scores))
+    lines = -(-len(scores) // columns)
+    # Room for the dots of all settings beside one another in each model's line.
+    height = 0.9 + len(models) * max(0.22, 0.09 * len(settings))
+    figure = Figure(figsize=(2.9 * columns + 1.6, lines * height + 0.3), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flatten()
+    shift = dict(
+        zip(settings, np.linspace(-0.3, 0.3, len(settings)) if len(settings) > 1 else [0], strict=True)
+    )
+    marks = {"up": "higher is better", "down": "lower is better", "": ""}
+    for score, axes in zip(scores, panels, strict=False):
+        here = table[table["score"] == score]
+        for setting, name in settings.items():
+            shown = here[(here[SETTING] == list(setting)).all(axis=1)]
+            places = [
+                models.index(row_names[key])
+                for key in shown[leaderboard.KEY].itertuples(index=False, name=None)
+            ]
+            axes.errorbar(
+                shown["mean"],
+                np.array(places) + shift[setting],
+                xerr=shown["std"].fillna(0),
+                fmt="o",
+                markersize=4,
+                elinewidth=1,
+                color=colours[name],
+                label=name,
+            )
+        axes.set_title(score, fontsize=9)
+        axes.set_xlabel(marks[leaderboard.direction(score)], fontsize=7)
+        axes.set_yticks(range(len(models)), models, fontsize=8)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.grid(alpha=0.3)
+        entry = next((entry for entry in METRICS if entry.name == score.partition("@")[0]), None)
+        if entry is not None and entry.low is not None and entry.high is not None:
+            margin = 0.03 * (entry.high - entry.low)
+            axes.set_xlim(entry.low - margin, entry.high + margin)
+    panels[0].set_ylim(len(models) - 0.5, -0.5)  # shared: the first model on top
+    for axes in panels[len(scores) :]:
+        axes.set_axis_off()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
+    return figure
