@@ -68,9 +68,15 @@ def dci(
     reference=FAST,
     low=0.0,
     high=1.0,
+    slow=True,
 )
 @register_metric(
-    "dci_fast_completeness", title="DCI completeness (fast trees)", reference=FAST, low=0.0, high=1.0
+    "dci_fast_completeness",
+    title="DCI completeness (fast trees)",
+    reference=FAST,
+    low=0.0,
+    high=1.0,
+    slow=True,
 )
 @register_metric(
     "dci_fast_informativeness",
@@ -78,6 +84,7 @@ def dci(
     reference=FAST,
     low=0.0,
     high=1.0,
+    slow=True,
 )
 def dci_fast(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000
@@ -182,13 +189,12 @@ def importance_scores(importance: np.ndarray) -> ImportanceScores:
 
 
 def concentration(importance: np.ndarray) -> np.ndarray:
-    """1 - entropy, to the base of its length, of every row [A] of a matrix [A, B]."""
-    padded = importance + 1e-11  # of disentanglement_lib: makes the row of a dead dimension uniform
+    """1 - entropy, to the base of its length, of every row [A] of a matrix [A, B]; 0 for a row of zeros."""
+    padded = importance + 1e-11  # of disentanglement_lib
     share = padded / padded.sum(axis=1, keepdims=True)
+    entropy = -(share * np.log(share)).sum(axis=1)
     base = importance.shape[1]
-    if base == 1:  # 0 / 0 above: all or nothing
-        return (importance[:, 0] > 0).astype(np.float64)
-    return (1 + (share * np.log(share)).sum(axis=1) / np.log(base)).clip(0, 1)
+    return np.where(importance.any(axis=1), (1 - entropy / np.log(max(base, 2))).clip(0, 1), 0.0)
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
@@ -434,9 +440,8 @@ class Grower:
         mean = sums[:, 0, -1:] / number.clamp(min=1)
         sums = sums.flatten(1) - node.sums
         promise = self._bound(node, begins, sums, number, mean)
-        block = promise.topk(
-            min(CANDIDATES, promise.shape[1]), dim=1, sorted=False
-        ).indices  # [T, candidates]
+        num_candidates = min(CANDIDATES, promise.shape[1])
+        block = promise.topk(num_candidates, dim=1, sorted=False).indices  # [T, candidates]
         rows = self.train.order[block].flatten(1)
         inside = node.rows.gather(1, rows)
         gradient = self._gradient.gather(1, rows).mul_(inside).view(*block.shape, BLOCK)

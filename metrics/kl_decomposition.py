@@ -104,9 +104,11 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
     z = mean[rows] + np.sqrt(variance[rows]) * noise
 
     dimensions = list(zip(mean.T.copy(), variance.T.copy(), strict=True))
-    marginal_entropy = np.array([mixture_entropy(*one) for one in dimensions])
+    conditional = 0.5 * (1 + np.log(2 * math.pi * variance)).mean(axis=0)  # H(z_d|n), [D]
+    # H(z_d) >= H(z_d|n): the grid's rounding would make the information of a few like rows negative.
+    marginal_entropy = np.maximum([mixture_entropy(*one) for one in dimensions], conditional)
+    conditional_entropy = conditional.sum()
     prior = -0.5 * (math.log(2 * math.pi) + (mean**2 + variance).mean(axis=0))  # E ln p(z_d), [D]
-    conditional_entropy = 0.5 * (1 + np.log(2 * math.pi * variance)).sum(axis=1).mean()
 
     own = -0.5 * (noise**2 + np.log(2 * math.pi * variance[rows])).sum(axis=1)
     product = sum(mixture_log_density(z[:, d], *one) for d, one in enumerate(dimensions))
