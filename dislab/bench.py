@@ -146,9 +146,10 @@ class Planned:
     identity: str = ""
 
     def __str__(self) -> str:
-        given = "".join(f", {name}={value}" for name, value in self.given.items())
-        held_out = "; ".join(_listed(self.options.get("hold_out", [])))
-        return f"{self.model} on {self.dataset}{f' without {held_out}' if held_out else ''}{given}, seed {self.seed}"
+        parts = [f"{self.model} on {self.dataset}"]
+        parts += [f"without {text}" for text in _listed(self.options.get("hold_out", []))]
+        parts += [f"{name}={value}" for name, value in self.given.items()]
+        return ", ".join([*parts, f"seed {self.seed}"])
 
     @property
     def kind(self) -> tuple:
@@ -880,7 +881,9 @@ def _plot_scores(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
         axes.set_xlabel(marks[leaderboard.direction(score)], fontsize=7)
         axes.set_yticks(range(len(models)), models, fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
-        axes.grid(alpha=0.3)
+        axes.grid(axis="x", alpha=0.3)
+        for border in range(len(models) - 1):
+            axes.axhline(border + 0.5, color="black", alpha=0.2, linewidth=0.6)
         entry = next((entry for entry in METRICS if entry.name == score.partition("@")[0]), None)
         if entry is not None and entry.low is not None and entry.high is not None:
             margin = 0.03 * (entry.high - entry.low)

@@ -410,11 +410,13 @@ def _print_scores(finished: list, names: list[str] | None = None) -> None:
 
 def _related(frame, score: str) -> str:
     """The means of what a metric gives beside its score, in one line: "chance 0.100, k10 0.998"."""
+    from dislab.leaderboard import home
+
     name, _, protocol = score.partition("@")
     found = {}
     for column in frame.columns[frame.columns.str.endswith("_mean")]:
         other, _, other_protocol = column.removesuffix("_mean").partition("@")
-        if other.startswith(f"{name}_") and other_protocol == protocol:
+        if other.startswith(f"{name}_") and other_protocol == protocol and home(other) is home(name):
             found[other.removeprefix(f"{name}_")] = float(frame[column].iloc[0])
     return ", ".join(f"{other} {value:.3f}" for other, value in found.items())
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dislab.errors import DislabError
-from dislab.registry import METRICS, unknown_name
+from dislab.registry import METRICS, Entry, unknown_name
 from dislab.runs import Run, find_runs
 from dislab.training import write_atomically
 
@@ -79,15 +79,20 @@ def write_leaderboard(out: str | Path, rank_by: str = RANK_BY) -> Path:
     return path
 
 
-def direction(score: str) -> str:
-    """Whether "up" or "down" is better for a score, "" where neither is.
+def home(score: str) -> Entry | None:
+    """The metric that a score or a value beside one comes from: content_entropy for content_entropy_k10.
 
-    A value beside a score (content_entropy_k10) has the direction of that score; one whose metric is not
-    registered here is taken for "up".
+    None for one whose metric is not registered here.
     """
     name = score.partition("@")[0]
     homes = [entry for entry in METRICS if name == entry.name or name.startswith(f"{entry.name}_")]
-    return max(homes, key=lambda entry: len(entry.name)).direction if homes else "up"
+    return max(homes, key=lambda entry: len(entry.name), default=None)
+
+
+def direction(score: str) -> str:
+    """Whether "up" or "down" is better for a score, "" where neither is; "up" where its metric is unknown."""
+    metric = home(score)
+    return metric.direction if metric else "up"
 
 
 def short_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -109,12 +114,10 @@ def main_scores(frame: pd.DataFrame) -> list[str]:
     A name that no metric registered here is a plug-in's, and stands where no other name is its beginning.
     """
     names = [column.removesuffix("_mean") for column in frame.columns if column.endswith("_mean")]
-    registered = {entry.name for entry in METRICS}
-    known = registered.union(names)
 
     def is_main(name: str) -> bool:
-        plain = name.partition("@")[0]
-        return plain in registered or not any(plain.startswith(f"{other}_") for other in known)
+        plain, metric = name.partition("@")[0], home(name)
+        return plain == metric.name if metric else not any(plain.startswith(f"{other}_") for other in names)
 
     return [name for name in names if is_main(name)]
 

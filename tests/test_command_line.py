@@ -101,8 +101,8 @@ def test_run_writes_everything(tiny, capsys):
     runs = [dislab.load(folder) for folder in folders]
     [row] = read_leaderboard()
     key = [row[name] for name in leaderboard.KEY]
-    assert key[:5] == ["tiny", "rendered", "quick+steps=30+batch_size=16", "shape", "mlvae"]
-    assert "content=8 style=2" in key[5] and row["seeds"] == "0 1 2" and row["n"] == "3"
+    assert key[:6] == ["tiny", "rendered", "quick+steps=30+batch_size=16", "", "shape", "mlvae"]
+    assert "content=8 style=2" in key[6] and row["seeds"] == "0 1 2" and row["n"] == "3"
     # Mean, standard deviation and Student's interval, computed here from the run.json files.
     values = np.array([json.loads((f / "run.json").read_text())["scores"]["mig"] for f in folders])
     assert float(row["mig_mean"]) == pytest.approx(values.mean(), rel=1e-4)
@@ -159,6 +159,31 @@ def test_key_of_a_row(tiny):
     assert blocks == sorted(blocks)
     same = [float(row["mig_mean"]) for row in rows if row["protocol"] == "quick+steps=30+batch_size=16"]
     assert same == sorted(same, reverse=True), "best first"
+
+
+def test_hold_out_is_part_of_the_row(tiny, capsys):
+    names = ["--metrics", "mig", "--hold-out", "shape=3&size=0-1", "--hold-out", "position=4"]
+    assert main(["run", "--model", "vae", *FAST, *tiny, *names]) == 0
+    assert "scored on: position=4; shape=3&size=0-1" in capsys.readouterr().out
+    run = dislab.load(next(Path("results").rglob("seed0")))
+    shape, size, position = run.codes.factors.T
+    assert (((shape == 3) & (size < 2)) | (position == 4)).all()
+    held_out = 2 * 5 + 4 * 3 - 2
+    assert len(run.codes) == held_out and run.record["train_rows"] == 60 - held_out
+    assert main(["run", "--model", "vae", *FAST, *tiny, "--metrics", "mig"]) == 0
+    assert [row["hold_out"] for row in read_leaderboard()] == ["", "position=4; shape=3&size=0-1"]
+
+
+def test_a_value_beside_a_score_has_the_direction_of_its_metric():
+    directions = {
+        "content_entropy_k10": "down",
+        "mig_sampled_rows": "up",
+        "style_entropy": "up",
+        "mine": "up",
+    }
+    assert {name: leaderboard.direction(name) for name in directions} == directions
+    assert leaderboard.home("mig_sampled_rows").name == "mig_sampled"
+    assert leaderboard.home("betavae_score_train@softtpr2024").name == "betavae_score"
 
 
 def test_several_groupings_have_a_content_code_each(tiny, capsys):

@@ -50,23 +50,29 @@ def check(scores: dict, case: str, name: str, tolerance: float) -> None:
 
 
 @needs_goldens
-@pytest.mark.parametrize("case", ["dsprites__zeros", "shapes3d__warp_exp"])
-def test_dci_equals_the_reference(case):
-    # Without equally good splits no random number counts, and the numbers are the reference's.
+def test_dci_equals_the_reference():
+    case = "dsprites__zeros"  # the only one of a few seconds
     check(dislab.evaluate(**rows_of_golden(case), metrics=NAMES), case, "dci", 1e-6)
 
 
 @needs_goldens
-@pytest.mark.parametrize(
-    "case",
-    [
-        "dsprites__const_nonzero",
-        "shapes3d__rotation",
-        "shapes3d__noisy_identity",
-        "shapes3d__dead_dims",
-    ],
-)
-def test_fast_dci_agrees_with_the_reference(case):
+@pytest.mark.parametrize("learner", [gradient_boosting, joint_boosting])
+@pytest.mark.parametrize("case", ["shapes3d__rotation", "mpi3d__noisy_identity", "cars3d__half_entangled"])
+def test_importances_equal_the_reference(case, learner):
+    """For the factors of at most four values, which are quick: each has a classifier of its own."""
+    given, file = rows_of_golden(case), np.load(GOLDENS / f"{case}.npz")
+    few = np.flatnonzero(file["factor_sizes"] <= 4)
+    codes, factors = given["codes"], given["factors"][:, few].astype(np.int64)
+    readout = learner(codes[:3000], factors[:3000], codes[3000:], np.random.default_rng(0))
+    expected = file["ref_dci_importance_3000"][:, few]
+    # scikit-learn's trees are the reference's but for ties between single cuts, which it breaks at random.
+    tolerance = 0.005 if learner is gradient_boosting else 0.02
+    np.testing.assert_allclose(readout.importance, expected, rtol=0, atol=tolerance)
+
+
+@needs_goldens
+def test_fast_dci_agrees_with_the_reference():
+    case = "shapes3d__noisy_identity"  # the one that coarser searches miss
     check(dislab.evaluate(**rows_of_golden(case), metrics=FAST), case, "dci_fast", 0.02)
 
 
@@ -79,7 +85,7 @@ def drawn(num_rows=700, seed=0):
     return codes.astype(np.float32), factors
 
 
-@pytest.mark.parametrize("num_train", [397, 400])  # with and without added rows in the last block
+@pytest.mark.parametrize("num_train", [384, 397])  # without and with added rows in the last block
 def test_joint_trees_are_those_of_scikit_learn(num_train):
     codes, factors = drawn()
     arrays = codes[:num_train], factors[:num_train], codes[num_train:]
@@ -96,6 +102,7 @@ def test_few_candidates_and_small_chunks_change_little(monkeypatch):
 
     codes, factors = drawn()
     arrays = codes[:600], factors[:600], codes[600:]
+    monkeypatch.setattr(dci, "ROUNDS", 30)
     whole = joint_boosting(*arrays, np.random.default_rng(0))
     monkeypatch.setattr(dci, "CHUNK", 2 * 608 * 5)  # two trees at a time
     pieces = joint_boosting(*arrays, np.random.default_rng(0))
@@ -235,6 +242,5 @@ class TestLimits:
             assert scores[name] == pytest.approx(1, abs=1e-6)
 
 
-def test_only_the_fast_scores_are_computed_by_default():
-    assert all(METRICS[name].slow for name in NAMES)
-    assert not any(METRICS[name].slow for name in FAST)
+def test_scores_that_take_seconds_or_minutes_are_computed_only_when_named():
+    assert all(METRICS[name].slow for name in NAMES + FAST)
