@@ -41,6 +41,7 @@ from dislab.factors import Circle, parse_groupings
 from dislab.progress import say
 from dislab.protocols import (
     DEFAULT_METRIC_PROTOCOL,
+    Protocol,
     choose_protocol,
     metric_settings,
     protocol_used,
@@ -179,43 +180,25 @@ def run(
     DislabError : a name or a value is wrong.
     RunFailed : the training or a metric failed; what was computed before is kept.
     """
+    # What needs no dataset is checked before one is drawn or decoded, which can take minutes the first time.
     entry = MODELS[model]
     chosen = choose_protocol(protocol, steps=steps, batch_size=batch_size)
-    if entry.make.batch == "none":
-        chosen = replace(chosen, steps=0)
-    values = hyper.resolve(entry, hyperparameters)
+    hyper.resolve(entry, hyperparameters)
     names = None if metrics is None else [entry.name for entry in METRICS.choose(metrics)]
     metric_settings(metric_protocol)
     place = choose_device(device)
+    if not isinstance(seed, int) or seed < 0:
+        raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
 
     def report(metric: str) -> None:
         say(f"scoring {metric}", quiet)
 
-    if not isinstance(seed, int) or seed < 0:
-        raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
     if isinstance(dataset, str):
-        dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=str(place), quiet=quiet)
-        origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
-        say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
-    if hold_out:
-        dataset = held_out.hold_out(dataset, hold_out)
-    group_by = parse_groupings(group_by, dataset.group_by)
-    dataset.space.columns([name for names in group_by for name in names])
-    values = _with_groupings(entry, values, hyperparameters, len(group_by))
+        dataset = open_dataset(dataset, source, data_dir, str(place), quiet)
+    dataset, config = configure(
+        entry, dataset, chosen, hyperparameters, group_by=group_by, hold_out=hold_out, seed=seed
+    )
     out = writable_folder(out)
-    config = {
-        "dataset": dataset.name,
-        "source": dataset.source,
-        "protocol": asdict(chosen),
-        "model": model,
-        "hyperparameters": values,
-        "changed": {
-            name: value for name, value in values.items() if value != hyper.defaults(entry.make)[name]
-        },
-        "group_by": group_by,
-        "hold_out": dataset.split,
-        "seed": seed,
-    }
     path = run_folder(out, config)
     if is_finished(path):
         say(f"finished before, nothing is trained (delete the folder to train again): {path}", quiet)
@@ -228,7 +211,7 @@ def run(
             _prepare(path)
             history = fit(network, dataset, torch.Generator(place).manual_seed(seed))
         else:
-            batches = Batches(dataset, network, chosen.batch_size, group_by, seed, place)
+            batches = Batches(dataset, network, chosen.batch_size, config["group_by"], seed, place)
             _prepare(path)
             history = train(network, batches, chosen, path / "checkpoint.safetensors", quiet)
     history.write_csv(path / "history.csv")
@@ -239,7 +222,8 @@ def run(
     try:
         by_row = hasattr(network, "encode_rows")
         encoder = partial(network.encode_rows, dataset) if by_row else partial(_encode_on, place, network)
-        table = encode(encoder, dataset, rows, blocks=blocks, group_by=group_by, by_row=by_row, quiet=quiet)
+        groupings = config["group_by"]
+        table = encode(encoder, dataset, rows, blocks=blocks, group_by=groupings, by_row=by_row, quiet=quiet)
         if hasattr(network, "reconstruction"):
             table.reconstruction = reconstruction_errors(network, dataset, rows, seed, place)
     except DislabError as error:
@@ -256,7 +240,7 @@ def run(
     write_atomically(path / "model.safetensors", save(parameters))
     _write_codes(path / "codes.safetensors", table, rows)
     draw_pictures(path, network, dataset, table, rows)
-    images = chosen.steps * chosen.batch_size
+    images = config["protocol"]["steps"] * chosen.batch_size
     record = {
         "format": FORMAT,
         "config": config,
@@ -276,6 +260,57 @@ def run(
     _write_record(path, record)
     (path / "checkpoint.safetensors").unlink(missing_ok=True)
     return _checked(Run(path), scores)
+
+
+def open_dataset(text: str, source: str, data_dir, device: str, quiet: bool) -> Dataset:
+    """The dataset that a text names; says which images it has."""
+    dataset = dataset_from_text(text, source=source, data_dir=data_dir, device=device, quiet=quiet)
+    origin = f"the official images, {dataset.file}" if dataset.file else f"the {dataset.source} images"
+    say(f"{dataset.name}: using {origin} ({len(dataset):,} images)", quiet)
+    return dataset
+
+
+def configure(
+    entry: Entry,
+    dataset: Dataset,
+    protocol: Protocol,
+    hyperparameters: Mapping,
+    *,
+    group_by=None,
+    hold_out=None,
+    seed: int = 0,
+) -> tuple[Dataset, dict]:
+    """The dataset with what is held out, and the configuration as run.json will have it.
+
+    Parameters
+    ----------
+    entry, protocol : the model and how it is trained.
+    hyperparameters : the user's.
+    group_by, hold_out, seed : as for `run`.
+
+    Raises
+    ------
+    DislabError : a name or a value is wrong.
+    """
+    if hold_out:
+        dataset = held_out.hold_out(dataset, hold_out)
+    group_by = parse_groupings(group_by, dataset.group_by)
+    dataset.space.columns([name for names in group_by for name in names])
+    values = _with_groupings(entry, hyper.resolve(entry, hyperparameters), hyperparameters, len(group_by))
+    usual = hyper.defaults(entry.make)
+    if entry.make.batch == "none":
+        protocol = replace(protocol, steps=0)
+    return dataset, {
+        "dataset": dataset.name,
+        "source": dataset.source,
+        "protocol": asdict(protocol),
+        "model": entry.name,
+        "hyperparameters": values,
+        "changed": {name: value for name, value in values.items() if value != usual[name]},
+        "group_by": group_by,
+        "hold_out": dataset.split,
+        "seed": seed,
+    }
 
 
 def load(path: str | Path) -> Run:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import dislab
-from dislab import bench, leaderboard
+from dislab import bench, leaderboard, study_figures
 from dislab.cli import main
 from dislab.datasets import files
 from dislab.registry import DATASETS, METRICS, MODELS
@@ -211,8 +211,8 @@ def test_scores_by_model_has_the_numbers_of_the_runs(whole):
 
 
 def test_rows_are_named_by_what_varies(whole):
-    rows = bench._rows(runs_of(whole[0]))
-    names = sorted(bench._row_names(rows).values())
+    rows = study_figures.rows_of(runs_of(whole[0]))
+    names = sorted(study_figures.names_of_rows(rows).values())
     assert names[:2] == ["mlvae", "oracle"]
     assert names[2:] == [
         f"vae latents={n} network={kind}" for n, kind in ((10, "auto"), (4, "mlp"), (6, "mlp"))
@@ -388,8 +388,8 @@ def test_the_shipped_studies_are_right(capsys):
 
 def test_figures_tell_settings_apart_by_what_varies():
     key = ("bars", "rendered", "quick", "", "shape")
-    assert set(bench._setting_names([key]).values()) == {"bars (rendered)"}
-    names = bench._setting_names([key, (*key[:3], "0.2", "shape"), (*key[:4], "size")])
+    assert set(study_figures.names_of_settings([key]).values()) == {"bars (rendered)"}
+    names = study_figures.names_of_settings([key, (*key[:3], "0.2", "shape"), (*key[:4], "size")])
     assert names[key] == "bars (rendered), nothing held out, grouped by shape"
     assert len(set(names.values())) == 3
-    assert len(bench.SETTING) == len(key) and leaderboard.KEY[4] == "group_by"
+    assert len(study_figures.SETTING) == len(key) and leaderboard.KEY[4] == "group_by"

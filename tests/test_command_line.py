@@ -408,7 +408,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(how, tiny, tmp_path):
         "import sys, dislab.training as training; training.SECONDS_BETWEEN_CHECKPOINTS = 0;"
         "from dislab.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    slow = ["run", "--model", "mlvae", *FAST, *tiny, "--steps", "400", "--metrics", "mig"]
+    slow = ["run", "--model", "mlvae", *FAST, *tiny, "--steps", "200", "--metrics", "mig"]
     command = [sys.executable, "-c", start, *slow]
     process = subprocess.Popen([*command, "--out", "broken_off"], stderr=subprocess.DEVNULL)
     for _ in range(1200):
