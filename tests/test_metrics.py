@@ -1,8 +1,6 @@
 """Metrics against the reference library's numbers, against slow versions of them, and at their limits."""
 
-import json
 import os
-from functools import cache
 from math import erf, log
 from pathlib import Path
 
@@ -10,21 +8,17 @@ import numpy as np
 import pytest
 
 import dislab
+from dislab.benchmarks.reference import Goldens, noise_row
 from dislab.codes import CodeTable
 from dislab.evaluation import score
 from dislab.metrics.betavae_score import accuracies
 from dislab.metrics.content_style import best_temperature, cross_entropy, draw_images, product_of_normals
 from dislab.metrics.factorvae_score import active_dimensions, count_votes
 
-GOLDENS = (
-    Path(os.environ["DISLAB_DATA"]).parent / "goldens" if "DISLAB_DATA" in os.environ else Path("goldens")
-)
-needs_goldens = pytest.mark.skipif(
-    not (GOLDENS / "goldens.json").is_file(), reason="no folder of goldens beside $DISLAB_DATA"
-)
-CASES = sorted(p.stem for p in GOLDENS.glob("*__*.npz") if not p.stem.startswith("betavae_points"))
-CASES = CASES or ["none"]
-POINTS = sorted(p.stem for p in GOLDENS.glob("betavae_points__*.npz")) or ["none"]
+GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
+needs_goldens = pytest.mark.skipif(not GOLDENS.found, reason="no folder of goldens beside $DISLAB_DATA")
+CASES = GOLDENS.cases or ["none"]
+POINTS = sorted(p.stem for p in GOLDENS.folder.glob("betavae_points__*.npz")) or ["none"]
 IN_DISTRIBUTION = [  # every kind of score between chance and 1, on the smaller grids where they have it
     "shapes3d__dead_dims",
     "shapes3d__rotation",
@@ -38,35 +32,6 @@ IN_DISTRIBUTION = [  # every kind of score between chance and 1, on the smaller 
 # The goldens ---------------------------------------------------------------------------------------
 
 
-@cache
-def golden(case: str) -> dict:
-    records = json.loads((GOLDENS / "goldens.json").read_text())["records"]
-    return {record["metric"]: record for record in records if record["case"] == case}
-
-
-def noise_row(index):
-    """Row of the noise table for a factor vector's mixed-radix index: a 32-bit hash, mod 4096."""
-    index = np.asarray(index, dtype=np.uint32)
-    index = (index ^ (index >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    index = (index ^ (index >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return (index ^ (index >> np.uint32(16))) % 4096
-
-
-def closed_form_codes(file, factors):
-    total = sum(file[f"table_{k}"][factors[:, k]] for k in range(factors.shape[1]))
-    total = np.where(file["activation"] == 1, np.tanh(total), total)
-    if "noise_table" in file:
-        total = (
-            total
-            + file["noise_table"][noise_row(np.ravel_multi_index(tuple(factors.T), file["factor_sizes"]))]
-        )
-    return total.astype(np.float32)
-
-
-def grid_factors(sizes):
-    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=-1)
-
-
 def test_noise_hash_of_the_golden_encoder():
     np.testing.assert_array_equal(noise_row([0, 1, 2, 1000, 737279]), [0, 2231, 774, 1624, 3245])
 
@@ -74,26 +39,24 @@ def test_noise_hash_of_the_golden_encoder():
 @needs_goldens
 @pytest.mark.parametrize("case", CASES)
 def test_mig_equals_the_reference(case):
-    file = np.load(GOLDENS / f"{case}.npz")
-    if "mig" not in golden(case):
-        pytest.skip("the reference has no mig for this case")
-    scores = dislab.evaluate(codes=file["codes"], factors=file["factors"], metrics=["mig"], shuffle=False)
-    assert scores["mig"] == pytest.approx(golden(case)["mig"]["value"], abs=1e-6)
+    file = GOLDENS.case(case)
+    scores = dislab.evaluate(codes=file.codes, factors=file.factors, metrics=["mig"], shuffle=False)
+    assert scores["mig"] == pytest.approx(GOLDENS.records[case, "mig"]["value"], abs=1e-6)
 
 
 @needs_goldens
 @pytest.mark.parametrize("case", IN_DISTRIBUTION)
 def test_betavae_and_factorvae_agree_with_the_reference(case):
-    file = np.load(GOLDENS / f"{case}.npz")
-    factors = grid_factors(file["factor_sizes"])
-    codes = closed_form_codes(file, factors)
+    file = GOLDENS.case(case)
+    factors = file.grid()
+    codes = file.encode(factors)
     ours = {"beta_vae": "betavae_score", "factor_vae": "factorvae_score"}
     # Two seeds: one alone is off by some 0.005, as is the reference.
     runs = [
         dislab.evaluate(codes=codes, factors=factors, metrics=ours.values(), seed=seed) for seed in (0, 1)
     ]
     for metric, name in ours.items():
-        value, std = golden(case)[metric]["value"], golden(case)[metric]["std"]
+        value, std = (GOLDENS.records[case, metric][key] for key in ("value", "std"))
         for theirs, suffix in (("eval_accuracy", ""), ("train_accuracy", "_train")):
             tolerance = max(0.01, 3 * std[theirs] / np.sqrt(5))
             assert np.mean([run[name + suffix] for run in runs]) == pytest.approx(
@@ -104,7 +67,7 @@ def test_betavae_and_factorvae_agree_with_the_reference(case):
 @needs_goldens
 @pytest.mark.parametrize("case", POINTS)
 def test_betavae_classifier_on_the_reference_points(case):
-    file = np.load(GOLDENS / f"{case}.npz")
+    file = np.load(GOLDENS.folder / f"{case}.npz")
     ours = accuracies(file["train_points"], file["train_labels"], file["eval_points"], file["eval_labels"])
     for split, accuracy in zip(("train", "eval"), ours, strict=True):
         # As good as the reference's own float32 fit is the converged one of the same problem.
@@ -115,16 +78,17 @@ def test_betavae_classifier_on_the_reference_points(case):
 @needs_goldens
 @pytest.mark.parametrize("case", ["cars3d__zeros", "shapes3d__dead_dims"])
 def test_factorvae_prunes_the_dimensions_that_the_reference_prunes(case):
-    file = np.load(GOLDENS / f"{case}.npz")
-    _, active = active_dimensions(file["codes"][:10_000], 0.05)
-    np.testing.assert_array_equal(active, np.flatnonzero(file["codes"][:10_000].std(axis=0) >= 0.05))
+    codes, _ = GOLDENS.case(case).rows(10_000, 0)
+    _, active = active_dimensions(codes, 0.05)
+    np.testing.assert_array_equal(active, np.flatnonzero(codes.std(axis=0) >= 0.05))
 
 
 # Slow versions, written on their own ---------------------------------------------------------------
 
 
 def small_grid(sizes=(3, 4, 5), copies=1):
-    return grid_factors(sizes).repeat(copies, axis=0)
+    grid = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=-1)
+    return grid.repeat(copies, axis=0)
 
 
 def mig_by_loops(codes, factors, num_bins=20):

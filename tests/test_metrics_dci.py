@@ -81,7 +81,8 @@ def drawn(num_rows=700, seed=0):
     rng = np.random.default_rng(seed)
     factors = np.column_stack([rng.integers(size, size=num_rows) for size in (2, 3, 5)])
     mixed = factors @ rng.standard_normal((3, 3)) + 0.7 * rng.standard_normal((num_rows, 3))
-    codes = np.column_stack([mixed, mixed[:, 0].round(1), np.full(num_rows, 0.1)])
+    rounded = (factors[:, 2] + rng.standard_normal(num_rows)).round(1)
+    codes = np.column_stack([mixed, rounded, np.full(num_rows, 0.1)])
     return codes.astype(np.float32), factors
 
 
@@ -92,9 +93,10 @@ def test_joint_trees_are_those_of_scikit_learn(num_train):
     theirs = gradient_boosting(*arrays, np.random.default_rng(0))
     ours = joint_boosting(*arrays, np.random.default_rng(0))
     np.testing.assert_allclose(ours.importance.sum(axis=0), 1)
-    np.testing.assert_allclose(ours.importance, theirs.importance, atol=0.03)
-    assert (ours.train == theirs.train).mean() > 0.995
-    assert (ours.test == theirs.test).mean() > 0.97
+    # Two seeds of scikit-learn's differ by 0.01 and in 2% of the test rows: equally good splits.
+    np.testing.assert_allclose(ours.importance, theirs.importance, rtol=0, atol=0.02)
+    assert (ours.train == theirs.train).mean() > 0.98
+    assert (ours.test == theirs.test).mean() > 0.95
 
 
 def test_few_candidates_and_small_chunks_change_little(monkeypatch):
@@ -106,10 +108,10 @@ def test_few_candidates_and_small_chunks_change_little(monkeypatch):
     whole = joint_boosting(*arrays, np.random.default_rng(0))
     monkeypatch.setattr(dci, "CHUNK", 2 * 608 * 5)  # two trees at a time
     pieces = joint_boosting(*arrays, np.random.default_rng(0))
-    np.testing.assert_allclose(pieces.importance, whole.importance, atol=0.02)
+    np.testing.assert_allclose(pieces.importance, whole.importance, rtol=0, atol=0.02)
     monkeypatch.setattr(dci, "CANDIDATES", 20)
     coarse = joint_boosting(*arrays, np.random.default_rng(0))
-    np.testing.assert_allclose(coarse.importance, whole.importance, atol=0.05)
+    np.testing.assert_allclose(coarse.importance, whole.importance, rtol=0, atol=0.05)
 
 
 # From importances to scores ------------------------------------------------------------------------

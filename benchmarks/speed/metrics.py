@@ -1,0 +1,274 @@
+"""How long every metric takes on a full grid of codes, beside the reference's way of encoding images anew.
+
+    python -m dislab.benchmarks.speed.metrics [--rows 30000] [--metrics mig,sap] [--out FILE.csv]
+
+The table has the factors of Shapes3D and codes that are noisy mixtures of them, so no model is needed. For
+three metrics it also says what disentanglement_lib's way would take: drawing factors, looking up their
+images and encoding them batch by batch, for every point of the metric. It is measured on a few points and
+scaled to all; the classifier that follows is left out, so that it is a lower bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import dislab
+from dislab.batches import unit_images
+from dislab.codes import CodeTable
+from dislab.encoding import encode
+from dislab.errors import DislabError
+from dislab.evaluation import score
+from dislab.factors import Circle
+from dislab.networks import make_encoder
+from dislab.registry import METRICS
+
+NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
+SIZES = (10, 10, 10, 8, 4, 15)
+NUM_CODES = 10
+ENCODED = 2048  # images, for the estimate of encoding all
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dislab.benchmarks.speed.metrics", description="Seconds per metric on a full grid."
+    )
+    parser.add_argument("--rows", type=int, help="so many random rows, instead of the full grid of 480,000")
+    parser.add_argument("--metrics", help="names with commas; by default all but the slow ones")
+    parser.add_argument("--threads", type=int, default=1, help="threads of numpy and torch (1)")
+    parser.add_argument(
+        "--points", type=int, default=20, help="points that the reference's way is measured on; 0: none (20)"
+    )
+    parser.add_argument("--out", help="write the table as CSV, too")
+    options = parser.parse_args(arguments)
+    try:
+        lines = run(options)
+    except DislabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if options.out:
+        import pandas as pd
+
+        pd.DataFrame(lines).to_csv(options.out, index=False)
+    return 0
+
+
+def run(options) -> list[dict]:
+    from threadpoolctl import threadpool_limits
+
+    names = [name.strip() for name in (options.metrics or "").split(",") if name.strip()]
+    functions: dict[Callable, str] = {}  # with one of its scores: it is called once for all of them
+    for entry in METRICS.choose(names) if names else METRICS.default():
+        functions.setdefault(entry.make, entry.name)
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    try:
+        with threadpool_limits(options.threads):
+            print(description(options.threads))
+            table = make_table(options.rows)
+            print(f"table: {table}, 1 seed; seconds are those of the clock, CPU those of this process")
+            return measure_all(table, functions, options.points)
+    finally:
+        torch.set_num_threads(before)
+
+
+def description(threads: int) -> str:
+    """The machine and the versions, on two lines."""
+    import sklearn
+
+    versions = f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}"
+    load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    return (
+        f"{processor()}, {os.cpu_count()} cores, {threads} thread(s) used, load {load}\n"
+        f"dislab {dislab.__version__}, {versions}, scikit-learn {sklearn.__version__}"
+    )
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def make_table(num_rows: int | None, seed: int = 0) -> CodeTable:
+    """Codes that are mixtures of the six factors with noise, with all that any metric needs.
+
+    The orientation is taken as a circle, which it is not in Shapes3D, so that pose_error has one.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.arange(np.prod(SIZES))
+    if num_rows is not None and not 1 <= num_rows <= len(rows):
+        raise DislabError(f"--rows is {num_rows}: it must be 1 to {len(rows)}")
+    if num_rows is not None:
+        rows = np.sort(rng.permutation(rows)[:num_rows])
+    factors = np.stack(np.unravel_index(rows, SIZES), axis=-1)
+    weights = rng.standard_normal((len(SIZES), NUM_CODES)) / np.sqrt(len(SIZES))
+    standardised = (factors - (np.array(SIZES) - 1) / 2) / (np.array(SIZES) / np.sqrt(12))
+    shape = (len(rows), NUM_CODES)
+    return CodeTable(
+        standardised @ weights + 0.3 * rng.standard_normal(shape),
+        factors,
+        logvar=rng.uniform(-4, -2, size=shape),
+        names=NAMES,
+        sizes=SIZES,
+        labels=factors[:, NAMES.index("shape")],
+        full_grid=num_rows is None,
+        circle=Circle("orientation", SIZES[-1]),
+        reconstruction=rng.uniform(50, 60, size=2048),
+    )
+
+
+def measure_all(table: CodeTable, functions: dict[Callable, str], num_points: int) -> list[dict]:
+    """The rows of the table, printed as they come."""
+    # Imported now, as the metrics would on their first call.
+    import sklearn.ensemble
+    import sklearn.linear_model
+    import sklearn.neural_network  # noqa: F401
+
+    way = ReferenceWay() if num_points else None
+    columns = f"{'seconds':>9} {'CPU':>8} {'peak, MB':>9} {'images anew':>12}  points used"
+    print(f"{'metric':<22} {columns}")
+    lines, notes = [], ["peak, MB: of the process so far, the table and the images included"]
+    for function, name in functions.items():
+        seconds, cpu, scores = timed(lambda name=name: score(table, [name]))
+        anew, anew_cpu, note = None, None, ""
+        if way and function.__name__ in way.work:
+            anew, anew_cpu, note = way.measure(function.__name__, num_points)
+            notes.append(note)
+        line = {
+            "metric": function.__name__,
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(cpu, 3),
+            "peak_mb": round(peak_memory()),
+            "images_anew_seconds": anew,
+            "images_anew_cpu_seconds": anew_cpu,
+            "points_used": points_used(function) or f"all {len(table):,} rows",
+            "rows": len(table),
+            "note": "; ".join([*scores.failed.values(), *scores.left_out.values()]),
+        }
+        lines.append(line)
+        print(
+            f"{line['metric']:<22} {seconds:>9.3f} {cpu:>8.3f} {line['peak_mb']:>9,} "
+            f"{'' if anew is None else format(anew, ',.0f'):>12}  "
+            f"{line['points_used']}{'; ' * bool(line['note'])}{line['note']}",
+            flush=True,
+        )
+    print("\n".join(notes))
+    compared = [line for line in lines if line["images_anew_seconds"] is not None]
+    if compared:
+        once, once_cpu = way.encode_once()
+        print(
+            f"encoding all {len(way.dataset):,} images once, as dislab does for all metrics together: "
+            f"{once:,.0f} s, {once_cpu:,.0f} s CPU, scaled from {ENCODED:,} images"
+        )
+        for key, kind, encoding in (("", "", once), ("cpu_", " CPU", once_cpu)):
+            anew = sum(line[f"images_anew_{key}seconds"] for line in compared)
+            ours = encoding + sum(line[f"{key}seconds"] for line in compared)
+            print(
+                f"these {len(compared)} in all: {anew:,.0f} s{kind} anew, {ours:,.0f} s{kind} once and here"
+            )
+    return lines
+
+
+def points_used(function: Callable) -> str:
+    """The whole-number arguments of a metric's protocol, such as num_train=10,000."""
+    parameters = inspect.signature(function).parameters.values()
+    numbers = [p for p in parameters if isinstance(p.default, int) and not isinstance(p.default, bool)]
+    return ", ".join(f"{p.name}={p.default:,}" for p in numbers)
+
+
+def timed(work: Callable) -> tuple[float, float, object]:
+    """Seconds of the clock, CPU seconds of this process, and the result."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return time.perf_counter() - began, time.process_time() - began_cpu, result
+
+
+def peak_memory() -> float:
+    """MB that the process has held at most."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+# The reference's way -------------------------------------------------------------------------------
+
+
+class ReferenceWay:
+    """Factors drawn as disentanglement_lib draws them, and their images encoded batch by batch.
+
+    The encoder is the convolutional one of Locatello et al. 2019, untrained: that takes as long.
+
+    Attributes
+    ----------
+    work : metric -> the work for one point, in words, and how many there are in the published protocol.
+    """
+
+    def __init__(self):
+        self.dataset = dislab.load_dataset("shapes3d", source="rendered")
+        encoder = make_encoder("conv", self.dataset.image_shape, 2 * NUM_CODES)
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.random = np.random.RandomState(0)
+        self.work = {
+            "betavae_score": (self.betavae_point, "two batches of 64", 10_000 + 5_000),
+            "factorvae_score": (self.factorvae_vote, "batch of 64", 10_000 + 5_000 + 10_000 / 64),
+            "mig": (self.sixteen_codes, "batch of 16", 10_000 / 16),
+        }
+
+    def factors(self, number: int) -> np.ndarray:
+        return np.stack([self.random.randint(size, size=number) for size in SIZES], axis=1)
+
+    def codes(self, factors: np.ndarray) -> np.ndarray:
+        images = unit_images(self.dataset.images(self.dataset.space.rows(factors)))
+        with torch.inference_mode():
+            return self.encoder(images)[:, :NUM_CODES].numpy()
+
+    def betavae_point(self) -> None:
+        """Two batches that share a factor, and the mean distance of their codes."""
+        first, second = self.factors(64), self.factors(64)
+        shared = self.random.randint(len(SIZES))
+        second[:, shared] = first[:, shared]
+        np.abs(self.codes(first) - self.codes(second)).mean(axis=0)
+
+    def factorvae_vote(self) -> None:
+        """A batch with one factor fixed, and the variances of its codes."""
+        factors = self.factors(64)
+        fixed = self.random.randint(len(SIZES))
+        factors[:, fixed] = factors[0, fixed]
+        np.argmin(self.codes(factors).var(axis=0, ddof=1))
+
+    def sixteen_codes(self) -> None:
+        self.codes(self.factors(16))
+
+    def measure(self, metric: str, num_points: int) -> tuple[float, float, str]:
+        """Seconds and CPU seconds, scaled from `num_points` to all points, and a line that says so."""
+        one, words, number = self.work[metric]
+        one()  # warms up
+        seconds, cpu, _ = timed(lambda: [one() for _ in range(num_points)])
+        seconds, cpu = seconds / num_points, cpu / num_points
+        note = (
+            f"images anew, {metric}: {1e3 * seconds:.1f} ms ({1e3 * cpu:.1f} ms CPU) per {words}, measured "
+            f"on {num_points} and scaled to {number:,.0f}; what follows is left out"
+        )
+        return round(seconds * number, 1), round(cpu * number, 1), note
+
+    def encode_once(self) -> tuple[float, float]:
+        """Seconds and CPU seconds for every image of the dataset, scaled from ENCODED of them."""
+        rows = np.random.default_rng(0).integers(len(self.dataset), size=ENCODED)
+        seconds, cpu, _ = timed(lambda: encode(lambda x: self.encoder(x)[:, :NUM_CODES], self.dataset, rows))
+        return seconds / ENCODED * len(self.dataset), cpu / ENCODED * len(self.dataset)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
