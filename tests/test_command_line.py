@@ -273,6 +273,17 @@ def test_readme_scores_own_arrays():
     assert namespace["scores"]["mig"] > 0.5
 
 
+def test_readme_trains_on_own_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = readme_code("dislab.from_arrays")
+    assert len(code.strip().splitlines()) <= 15
+    namespace = {}
+    exec(code, namespace)
+    run = namespace["run"]
+    assert len(run.codes) == 64 and run.record["train_rows"] == 256 and run.config["hold_out"] == "0.2"
+    assert set(run.scores) >= {"mig", "sap"} and str(dict(run.scores)) in capsys.readouterr().out
+
+
 def test_evaluate_a_file_of_arrays(tmp_path, capsys):
     rng = np.random.default_rng(0)
     factors = rng.integers(0, 4, (3000, 2))
