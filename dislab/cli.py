@@ -1,4 +1,4 @@
-"""The command line: `dislab run`, `dislab evaluate`, `dislab leaderboard`, `dislab list`.
+"""The command line: `dislab run`, `bench`, `evaluate`, `leaderboard`, `list`; `data` is in data_commands.
 
 What needs torch or scikit-learn is imported inside the commands, so that help is shown at once.
 """
@@ -65,7 +65,7 @@ HoldOut = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else the cache folder."),
+    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else data in the cache folder."),
 ]
 Source = Annotated[
     str,
@@ -131,6 +131,9 @@ def run_command(
         "out": out,
         "quiet": False,
     }
+    for name in {*options, "model", "dataset", "seed"} & given.keys():
+        option = "seeds" if name == "seed" else name.replace("_", "-")
+        raise DislabError(f"--set {name} is no hyper-parameter: it is an option of its own, --{option}")
     finished, failures = [], []
     for seed in numbers:
         say(f"{model} on {dataset}, protocol {protocol}, seed {seed}")
@@ -138,8 +141,8 @@ def run_command(
             finished.append(runs.run(model, dataset, seed=seed, **options, **given))
         except RunFailed as error:  # the other seeds go on
             failures.append(error)
-    path = leaderboard.write_leaderboard(out)
     if finished:
+        path = leaderboard.write_leaderboard(out)
         _print_scores(finished)
         print("\n".join(["", *(f"run: {run.path}" for run in finished), f"leaderboard: {path}"]))
     for failure in failures[:-1]:
@@ -264,7 +267,10 @@ def list_command(
         if kind is Kind.models:
             from dislab.hyperparameters import defaults
 
-            print("    --set " + ", ".join(f"{name}={value}" for name, value in defaults(entry.make).items()))
+            values = {name: value for name, value in defaults(entry.make).items() if name != "groupings"}
+            if values:
+                words = ", ".join(f"{name}={value}" for name, value in values.items())
+                print(f"    hyper-parameters (--set NAME=VALUE): {words}")
         elif kind is Kind.metrics:
             low, high = ("" if bound is None else f"{bound:g}" for bound in (entry.low, entry.high))
             better = DIRECTIONS[entry.direction] or "no better or worse"
@@ -317,10 +323,9 @@ def _load_plugins(paths: list[Path] | None) -> None:
 def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) -> None:
     from dislab import leaderboard, runs
 
-    if runs.is_finished(folder):
-        found, results = [runs.load(folder)], runs.results_folder(folder)
-    else:
-        found, results = runs.find_runs(folder), folder
+    is_run = runs.is_finished(folder)
+    found = [runs.load(folder)] if is_run else runs.find_runs(folder)
+    results = runs.results_folder(folder) or (None if is_run else folder)
     if not found:
         raise DislabError(f"there is no finished run in '{folder}'")
     failures = []
@@ -331,8 +336,6 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) 
         except RunFailed as error:  # the other runs go on
             failures.append(str(error))
             continue
-        for name, cause in (scores.left_out | scores.failed).items():
-            say(f"  {name} is left out: {cause}")
         failures += [f"{name} ({cause}) in {run.path}" for name, cause in scores.failed.items()]
     _print_scores(found, names)
     if results:
@@ -405,7 +408,8 @@ def _print_scores(finished: list, names: list[str] | None = None) -> None:
             )
         print_table(lines)
         for name, cause in runs[0].scores.left_out.items():
-            print(f"{name} is left out: {cause}")
+            if wanted is None or name in wanted:
+                print(f"{name} is left out: {cause}")
 
 
 def _related(frame, score: str) -> str:

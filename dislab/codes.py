@@ -8,6 +8,7 @@ import numpy as np
 
 from dislab.errors import DislabError
 from dislab.factors import Circle
+from dislab.registry import unknown_name
 
 MOST_VALUES = 10_000_000  # of one factor: beyond that a column holds identifiers or measurements, not values
 
@@ -54,11 +55,11 @@ class CodeTable:
         if self.logvar is not None and self.logvar.shape != self.mean.shape:
             raise DislabError(f"logvar is {list(self.logvar.shape)} but codes are {list(self.mean.shape)}")
         num_factors = self.factors.shape[1]
-        self.names = tuple(names or (f"factor_{k}" for k in range(num_factors)))
+        self.names = tuple((f"factor_{k}" for k in range(num_factors)) if names is None else names)
         if len(self.names) != num_factors:
             raise DislabError(f"{len(self.names)} factor names for {num_factors} columns of factors")
         self.sizes = tuple(sizes or (int(column.max()) + 1 for column in self.factors.T))
-        self.blocks = dict(blocks or {})
+        self.blocks = _blocks(blocks or {}, self.mean.shape[1])
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         if self.labels is not None:
             if self.labels.ndim == 1:
@@ -114,8 +115,27 @@ class CodeTable:
         return self._sorted[factor]
 
 
+def _blocks(blocks: Mapping[str, slice], num_dims: int) -> dict[str, slice]:
+    for name, block in blocks.items():
+        if not isinstance(block, slice) or block.step not in (None, 1):
+            raise DislabError(
+                f"block '{name}' is {block!r}: it must be a slice, such as slice(0, {num_dims})"
+            )
+        if not 0 <= (block.start or 0) < (num_dims if block.stop is None else block.stop) <= num_dims:
+            raise DislabError(f"block '{name}' is {block}: the codes have dimensions 0 to {num_dims - 1}")
+        kind, _, number = name.partition("_")
+        if kind not in ("content", "style") or (number and not number.isdecimal()):
+            raise unknown_name("block", name, ["content", "style", "content_1", "content_2"])
+    return dict(blocks)
+
+
+def _plain(array):
+    """What other frameworks' tensors are as arrays; torch's may need its gradient taken off first."""
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+
+
 def _codes(what: str, array) -> np.ndarray:
-    array = np.asarray(array)
+    array = _plain(array)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiub":
         raise DislabError(f"{what} must be an array of numbers [N, D], not {array.dtype} {list(array.shape)}")
     array = np.ascontiguousarray(array, dtype=np.float32)
@@ -128,7 +148,7 @@ def _codes(what: str, array) -> np.ndarray:
 
 
 def _factors(array) -> np.ndarray:
-    array = np.asarray(array)
+    array = _plain(array)
     if array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or 0 in array.shape:

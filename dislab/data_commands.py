@@ -21,7 +21,7 @@ app = typer.Typer(
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else the cache folder."),
+    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else data in the cache folder."),
 ]
 
 

@@ -23,6 +23,7 @@ class Scores(dict):
     details : what metrics returned that is not one number, such as a curve over k.
     left_out : metric name -> why it does not apply to this table.
     failed : metric name -> the error of a metric that was tried and failed.
+    refused : those of `failed` that refuse the table with a reason (DislabError).
     protocols : name of a score or a detail -> the metric protocol that it was computed by.
     """
 
@@ -31,6 +32,7 @@ class Scores(dict):
         self.details = dict(details or {})
         self.left_out = dict(left_out or {})
         self.failed: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
         self.protocols: dict[str, str] = {}
 
     def to_frame(self):
@@ -184,7 +186,7 @@ def score(
             elif metrics is None:  # nobody asked for a metric that refuses this table
                 scores.left_out[entry.name] = str(result)
             else:
-                scores.failed[entry.name] = str(result)
+                scores.failed[entry.name] = scores.refused[entry.name] = str(result)
             continue
         before = {*scores, *scores.details}
         _take(entry, result, scores)

@@ -117,4 +117,6 @@ def parse_groupings(group_by, default: Sequence[str]) -> list[list[str]]:
     if isinstance(group_by, str):
         return [[name.strip() for name in group_by.split(",") if name.strip()]]
     group_by = list(group_by)
-    return [group_by] if isinstance(group_by[0], str) else [list(names) for names in group_by]
+    if all(isinstance(names, str) for names in group_by):
+        return [group_by]
+    return [[names] if isinstance(names, str) else list(names) for names in group_by]

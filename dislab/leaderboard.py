@@ -152,9 +152,14 @@ def render(frame: pd.DataFrame, style: str) -> str:
 
 
 def _latex(text: str) -> str:
-    for sign in ("\\", "_", "%", "&", "#"):
-        text = text.replace(sign, r"\textbackslash{}" if sign == "\\" else f"\\{sign}")
-    return text.replace("±", r"$\pm$")
+    escapes = {sign: f"\\{sign}" for sign in "_%&#${}"}
+    escapes |= {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+    }
+    return text.translate(str.maketrans(escapes))
 
 
 def _score_names(runs: Iterable[Run]) -> list[str]:

@@ -8,8 +8,6 @@ from torch import nn
 
 from dislab.errors import DislabError
 
-NETWORKS = ("auto", "conv", "mlp")
-
 
 def choose_network(network: str, image_shape: tuple[int, int, int]) -> str:
     """ "auto" is "conv" where the image can be halved four times (64 x 64), else "mlp" (MNIST's 28 x 28)."""

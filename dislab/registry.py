@@ -96,7 +96,7 @@ class Registry:
     def choose(self, names: Iterable[str]) -> list[Entry]:
         """The named entries; a name that only a function has (dci) stands for all entries that it makes."""
         chosen = {}
-        for name in names:
+        for name in [names] if isinstance(names, str) else names:
             made = [entry for entry in self if entry.make.__name__ == name]
             for entry in made if made and name not in self._entries else [self[name]]:
                 chosen[entry.name] = entry

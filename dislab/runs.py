@@ -82,7 +82,11 @@ class Run:
 
     @cached_property
     def scores(self) -> Scores:
-        return Scores(self.record["scores"], details=self.record["details"], left_out=self.record["left_out"])
+        scores = Scores(
+            self.record["scores"], details=self.record["details"], left_out=self.record["left_out"]
+        )
+        scores.protocols = dict(self.record["metric_protocols"])
+        return scores
 
     @cached_property
     def codes(self) -> CodeTable:
@@ -122,7 +126,12 @@ class Run:
             used = protocol_used(metric_protocol, entry.make.__name__)
             if recorded_name(entry.name, used) not in self.scores:
                 missing.append(entry.name)
+        if not missing:
+            return Scores()
         new = score(self.codes, missing, self.config["seed"], progress, metric_protocol=metric_protocol)
+        if metrics is None:  # nobody asked for a metric that refuses this table
+            new.left_out |= new.refused
+            new.failed = {name: why for name, why in new.failed.items() if name not in new.refused}
         if new or new.left_out:
             for part, values in _recorded(new).items():
                 self.record[part] = self.record.get(part, {}) | values
@@ -187,7 +196,7 @@ def run(
     names = None if metrics is None else [entry.name for entry in METRICS.choose(metrics)]
     metric_settings(metric_protocol)
     place = choose_device(device)
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int | np.integer) or seed < 0:
         raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
 
     def report(metric: str) -> None:
@@ -309,7 +318,7 @@ def configure(
         "changed": {name: value for name, value in values.items() if value != usual[name]},
         "group_by": group_by,
         "hold_out": dataset.split,
-        "seed": seed,
+        "seed": int(seed),
     }
 
 
@@ -356,10 +365,9 @@ def _with_groupings(entry: Entry, values: dict, given: Mapping, number: int) -> 
 
 
 def results_folder(path: str | Path) -> Path | None:
-    """The folder of all runs that a run's folder lies in, known by its leaderboard; None for a lone run."""
-    return next(
-        (parent for parent in Path(path).resolve().parents if (parent / "leaderboard.csv").is_file()), None
-    )
+    """The outermost folder with a leaderboard.csv that a folder is or lies in; None where there is none."""
+    path = Path(path).resolve()
+    return next((home for home in [*path.parents[::-1], path] if (home / "leaderboard.csv").is_file()), None)
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -455,7 +463,12 @@ def _read_record(path: Path) -> dict | None:
 
 
 def _write_record(path: Path, record: Mapping) -> None:
-    write_atomically(path / "run.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(path / "run.json", (json.dumps(record, indent=1, default=_plain) + "\n").encode())
+
+
+def _plain(number):
+    """The Python number of a numpy or torch one, such as metrics may put in their lists."""
+    return number.item()
 
 
 def _write_codes(path: Path, table: CodeTable, rows: np.ndarray) -> None:

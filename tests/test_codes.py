@@ -520,6 +520,26 @@ def test_wrong_calls_of_evaluate_are_one_clear_line(tables, given, message):
     assert tables == []
 
 
+@pytest.mark.parametrize(
+    ("blocks", "says"),
+    [
+        ({"content": (0, 2)}, "must be a slice"),
+        ({"content": slice(0, 9)}, "the codes have dimensions 0 to 1"),
+        ({"content": slice(1, 1)}, "the codes have dimensions 0 to 1"),
+        ({"styles": slice(0, 1)}, "did you mean 'style'"),
+    ],
+)
+def test_wrong_blocks_are_one_clear_line(blocks, says):
+    with pytest.raises(DislabError, match=says):
+        evaluate(codes=np.zeros((8, 2)), factors=np.arange(8) % 2, blocks=blocks)
+
+
+def test_codes_of_another_framework():
+    codes = torch.arange(40.0).reshape(20, 2).requires_grad_()
+    scores = evaluate(codes=codes, factors=torch.arange(20) % 3, metrics="mig")
+    assert scores == evaluate(codes=codes.detach().numpy(), factors=np.arange(20) % 3, metrics="mig")
+
+
 def test_scores_are_a_dictionary():
     scores = Scores({"a": 1.0}, left_out={"b": "why"})
     assert scores == {"a": 1.0}

@@ -319,6 +319,8 @@ BAD = [
     (["run", "--model", "vae", "--set", "latents=0"], "must be 1 or more"),
     (["run", "--model", "vae", "--set", "likelihood=poisson"], "choose bernoulli, gaussian"),
     (["run", "--set", "beta"], "write NAME=VALUE"),
+    (["run", "--set", "steps=100"], "an option of its own, --steps"),
+    (["run", "--set", "seed=1"], "an option of its own, --seeds"),
     (["run", "--steps", "-5"], "must be 0"),
     (["run", "--steps", "many"], "Invalid value for '--steps'"),
     (["run", "--batch-size", "0"], "must be 2 or more"),
@@ -396,6 +398,41 @@ def test_a_failed_run_and_a_failed_metric_have_exit_code_1(tiny, capsys, tmp_pat
     assert [set(run.scores) for run in runs] == [{"mig"}, {"mig"}], "what was computed is kept"
     assert main(["evaluate", "results", *tiny, "--metrics", "fails"]) == 1
     assert "no codes today" in capsys.readouterr().err
+
+
+PICKY = """
+import dislab
+import numpy as np
+
+@dislab.register_metric("picky")
+def picky(table, rng):
+    raise dislab.DislabError("picky needs other codes")
+
+@dislab.register_metric("curved")
+def curved(table, rng):
+    return {"curved": np.float32(1), "curved_over_k": [np.float32(1), np.int64(2)]}
+"""
+
+
+def test_a_finished_run_is_read_again_whatever_its_metrics_refuse(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(METRICS, "_entries", {entry.name: entry for entry in METRICS})
+    (tmp_path / "picky.py").write_text(PICKY)
+    again = ["run", "--model", "oracle", "--dataset", "tiny", *tiny, "--plugin", "picky.py"]
+    for _ in range(2):
+        assert main(again) == 0
+        assert "picky is left out: picky needs other codes" in capsys.readouterr().out
+    run = dislab.load(next(Path("results").rglob("seed0")))
+    assert run.scores.details["curved_over_k"] == [1.0, 2] and run.scores.protocols["mig"] == "locatello2019"
+    (run.path / "codes.safetensors").unlink()
+    assert main([*again, "--metrics", "mig"]) == 0, "no codes are read where no score is missing"
+    assert main(["evaluate", str(run.path), *again[5:], "--metrics", "picky"]) == 1
+
+
+def test_evaluating_a_part_of_a_results_folder_updates_its_leaderboard(tiny):
+    assert main(["run", "--model", "oracle", "--dataset", "tiny", *tiny, "--metrics", "mig"]) == 0
+    part = next(Path("results").glob("tiny*"))
+    assert main(["evaluate", str(part), "--metrics", "sap"]) == 0
+    assert not (part / "leaderboard.csv").exists() and "sap_mean" in read_leaderboard()[0]
 
 
 def test_half_a_run_is_never_a_result(tiny, capsys):

@@ -41,12 +41,12 @@ def data_folder(data_dir=None) -> Path:
 
     Raises
     ------
-    DislabError : a `data_dir` that does not exist.
+    DislabError : the folder that the user names does not exist.
     """
-    folder = Path(data_dir or os.environ.get("DISLAB_DATA") or cache_folder() / "data")
-    if data_dir and not folder.is_dir():
-        raise DislabError(f"data folder '{folder}' does not exist")
-    return folder
+    given = data_dir or os.environ.get("DISLAB_DATA")
+    if given and not Path(given).is_dir():
+        raise DislabError(f"data folder '{given}'{'' if data_dir else ' ($DISLAB_DATA)'} does not exist")
+    return Path(given or cache_folder() / "data")
 
 
 def find_file(name: str, file_names: Sequence[str], data_dir=None) -> Path | None:

@@ -46,7 +46,7 @@ def hold_out(dataset: Dataset, texts: str | Sequence[str], seed: int = 0) -> Dat
     """
     if not isinstance(seed, int) or seed < 0:
         raise DislabError(f"the hold-out's seed is {seed!r}: it must be a whole number, 0 or more")
-    given = [texts] if isinstance(texts, str) else texts
+    given = [str(texts)] if isinstance(texts, str | float) else texts
     texts = sorted({SPACES.sub(r"\1", text.strip()) for text in given})
     if not texts:
         raise DislabError(f"nothing is said to be held out: {FORMS}")
