@@ -97,7 +97,8 @@ def plugin(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for registry in (MODELS, DATASETS, METRICS):
             patch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
-        patch.setenv("DISLAB_DATA", str(path.parent / "nowhere"))
+        (path.parent / "data").mkdir()  # with no official file in it
+        patch.setenv("DISLAB_DATA", str(path.parent / "data"))
         dislab.load_plugin(path)
         yield path
 
