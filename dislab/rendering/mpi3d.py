@@ -160,7 +160,7 @@ def dot(a: Vector, b: Vector) -> np.ndarray | float:
 
 
 def along(normal: Vector, direction: Vector) -> np.ndarray:
-    """The inner product with a vector of numbers, in which zeros cost nothing: half of all drawing time."""
+    """The inner product with a vector of numbers, most of them zeros, which then cost nothing."""
     total = None
     for factor, part in zip(normal, direction, strict=True):
         if factor:
@@ -630,7 +630,7 @@ class Painter:
         """
         colour, shape, size, camera, background, horizontal, vertical = factors.unbind(1)
         pose = pose_index(camera, horizontal, vertical)
-        # index_select copies whole rows, which was measured five times as fast as indexing by brackets.
+        # index_select copies whole rows, which was measured four times as fast as indexing by brackets.
         robot, crops = split_pose(self.poses.index_select(0, pose))
         layers = torch.zeros(len(factors), 3, PIXELS, dtype=torch.int16, device=factors.device)
         layers[:, :OBJECT] = robot
