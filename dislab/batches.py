@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ def unit_images(pixels: Tensor) -> Tensor:
     With the channels last a training step of the convolutional network was measured 1.4 times as fast on the
     CPU.
     """
-    return pixels.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    # (Bytes are moved first, then widened: a quarter of the memory to move.)
+    return pixels.contiguous(memory_format=torch.channels_last).float().div_(255)
 
 
 class Groups(NamedTuple):
@@ -109,11 +111,15 @@ class Batches:
         self.sizes = torch.bincount(index)
 
     def draw(self) -> Batch:
-        rows, groupings = self.rows() if len(self.values) == 1 else self.rows_of_several()
+        rows, groupings, noise = self._draw_indices()
         images = unit_images(self.dataset.images(rows).to(self.device))
-        shape = (len(images), self.latents)
-        noise = torch.randn(shape, generator=self.generator, device=self.device)
         return Batch(images, noise, len(self.order), groupings)
+
+    def _draw_indices(self) -> tuple[Tensor, tuple[Groups, ...], Tensor]:
+        """Rows int64 [B], their groups, and noise [B, D]: all that is random of a batch."""
+        rows, groupings = self.rows() if len(self.values) == 1 else self.rows_of_several()
+        noise = torch.randn((len(rows), self.latents), generator=self.generator, device=self.device)
+        return rows, groupings, noise
 
     def rows(self) -> tuple[Tensor, tuple[Groups]]:
         """Dataset rows int64 [B] of the next batch, and their groups, by a single grouping."""
@@ -139,7 +145,7 @@ class Batches:
         for number in self.values:
             place = torch.arange(len(cell), device=self.device)
             if groupings:  # the first grouping keeps its images together, the others are scattered over it
-                place = torch.randperm(len(cell), generator=self.generator, device=self.device)
+                place = torch.argsort(self._uniform(cell.shape))  # (torch.randperm can synchronise)
             chosen = self._integers(torch.full_like(self.slots.first, number))
             index = self.slots.index[place]
             groupings.append(Groups(index, torch.argsort(place)[self.slots.first]))
@@ -148,8 +154,29 @@ class Batches:
 
     def _integers(self, bound: Tensor) -> Tensor:
         """Uniform integers in 0 .. bound - 1, one per entry of bound."""
-        uniform = torch.rand(bound.shape, generator=self.generator, device=self.device, dtype=torch.float64)
-        return (uniform * bound).long()
+        return (self._uniform(bound.shape) * bound).long()
+
+    def _uniform(self, shape: torch.Size) -> Tensor:
+        """Uniform float64 numbers in [0, 1)."""
+        return torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float64)
+
+
+def draw_together(members: Sequence[Batches]) -> Batch:
+    """The next batch of each of M streams over the same dataset, in one.
+
+    Images are [M, B, C, H, W] and noise is [M, B, D]. Groups are [M, B] and [M, number] where the members'
+    differ, else as in one batch.
+    """
+    rows, groupings, noise = zip(*(member._draw_indices() for member in members), strict=True)
+    first = members[0]
+    images = unit_images(first.dataset.images(torch.cat(rows)).to(first.device))
+    if len(first.values) == 1:
+        shared = (first.slots,)
+    else:
+        shared = tuple(
+            Groups(*map(torch.stack, zip(*same, strict=True))) for same in zip(*groupings, strict=True)
+        )
+    return Batch(images.unflatten(0, (len(members), -1)), torch.stack(noise), len(first.order), shared)
 
 
 def _cells(dataset, rows: np.ndarray, group_by: list[list[str]]):

@@ -3,7 +3,7 @@
 A study is a TOML file: one shipped in benchmarks/, known by its name, or a user's own.
 
     title = "How beta trades reconstruction for disentanglement"
-    protocol = "quick"                  # steps, batch_size, metrics, metric_protocol: as for `dislab run`
+    protocol = "quick"                  # steps, batch_size, precision, metrics, …: as for `dislab run`
     seeds = [0, 1, 2]
     rank_by = "mig"
     figures = ["scores_by_model"]       # names of FIGURES; by default all
@@ -21,13 +21,16 @@ is not done again, and what was interrupted goes on from its checkpoint.
 
 from __future__ import annotations
 
+import heapq
 import importlib.resources
 import itertools
 import json
 import shlex
+import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,16 +39,25 @@ import numpy as np
 
 import dislab
 from dislab import hyperparameters as hyper
-from dislab import leaderboard, runs
+from dislab import leaderboard, runs, workers
 from dislab.batches import Batches
 from dislab.datasets import files
 from dislab.datasets.base import Dataset
+from dislab.datasets.hold_out import hold_out
 from dislab.datasets.own import is_folder_text
+from dislab.devices import choose_device
 from dislab.errors import DislabError, RunFailed
 from dislab.pictures import save_figure
-from dislab.progress import say
-from dislab.protocols import DEFAULT_METRIC_PROTOCOL, choose_protocol, metric_settings
-from dislab.registry import DATASETS, METRICS, MODELS, unknown_name
+from dislab.progress import Bar, clock, say
+from dislab.protocols import (
+    DEFAULT_METRIC_PROTOCOL,
+    Protocol,
+    choose_protocol,
+    metric_settings,
+    protocol_used,
+    recorded_name,
+)
+from dislab.registry import DATASETS, METRICS, MODELS, Entry, unknown_name
 from dislab.runs import Run
 from dislab.study_figures import FIGURES, SETTING, names_of_rows, names_of_settings, rows_of
 from dislab.training import write_atomically
@@ -95,6 +107,7 @@ TRAINING = {  # in the study, or in one of its tables
     "protocol": TEXT,
     "steps": (_is_whole, "a whole number"),
     "batch_size": (_is_whole, "a whole number"),
+    "precision": TEXT,
     "seeds": (_is_seeds, "a list of whole numbers, 0 or more, such as [0, 1, 2]"),
     "metrics": NAMES,
     "metric_protocol": TEXT,
@@ -313,7 +326,7 @@ def _within(where: str):
         raise type(error)(f"{where}: {error}") from None
 
 
-def check_study(study: Study, data_dir=None, quiet: bool = True) -> Study:
+def check_study(study: Study, data_dir=None, device: str = "cpu", quiet: bool = True) -> Study:
     """Look up all that a study names, before anything trains.
 
     Names are looked up first; then the datasets are opened, once each, for their factors, and every model is
@@ -323,6 +336,7 @@ def check_study(study: Study, data_dir=None, quiet: bool = True) -> Study:
     ----------
     study : as it was read.
     data_dir : where official files lie, see `dislab.load_dataset`.
+    device : where it will run.
     quiet : do not say what is left out or opened.
 
     Returns
@@ -335,7 +349,7 @@ def check_study(study: Study, data_dir=None, quiet: bool = True) -> Study:
     """
     for planned in study.planned:
         with _within(planned.where):
-            _look_up_names(planned)
+            _look_up_names(planned, device)
     with _within(study.name):
         _check_report(study)
     kept, left_out = [], {}
@@ -359,7 +373,7 @@ def check_study(study: Study, data_dir=None, quiet: bool = True) -> Study:
                 opened[place] = runs.open_dataset(*place, data_dir, "cpu", quiet)
             same = json.dumps([*place, planned.model, planned.options, planned.given])
             if same not in configurations:
-                configurations[same] = _configuration(planned, opened[place])
+                configurations[same] = _configuration(planned, opened[place], device)
         identity = identity_of(configurations[same] | {"seed": planned.seed})
         # Tables may overlap: a run is done once, unless its scores differ.
         scores = json.dumps([planned.options.get(key) for key in ("metrics", "metric_protocol")])
@@ -367,27 +381,19 @@ def check_study(study: Study, data_dir=None, quiet: bool = True) -> Study:
     return replace(study, planned=tuple(checked.values()))
 
 
-def _look_up_names(planned: Planned) -> None:
+def _look_up_names(planned: Planned, device: str) -> None:
     hyper.resolve(MODELS[planned.model], planned.given)
     if not is_folder_text(planned.dataset):
         DATASETS[planned.dataset]
     options = planned.options
-    choose_protocol(
-        options.get("protocol", "quick"), steps=options.get("steps"), batch_size=options.get("batch_size")
-    )
+    _protocol(planned, device)
     METRICS.choose(options.get("metrics", []))
     metric_settings(options.get("metric_protocol", DEFAULT_METRIC_PROTOCOL))
 
 
 def _check_report(study: Study) -> None:
     """Whether the scores that the tables and figures need are among those that the study computes."""
-    computed = dict.fromkeys(
-        entry.name
-        for planned in study.planned
-        for entry in (
-            METRICS.choose(planned.options["metrics"]) if "metrics" in planned.options else METRICS.default()
-        )
-    )
+    computed = dict.fromkeys(entry.name for planned in study.planned for entry in _metrics_of(planned))
     score = study.rank_by.partition("@")[0]
     if score and not any(score == name or score.startswith(f"{name}_") for name in computed):
         raise unknown_name("score to rank by", study.rank_by, computed)
@@ -399,6 +405,11 @@ def _check_report(study: Study) -> None:
             raise DislabError(f"the figure '{name}' needs one of the metrics {', '.join(needs)}")
 
 
+def _metrics_of(planned: Planned) -> list[Entry]:
+    """The metrics that a run is scored by."""
+    return METRICS.choose(planned.options["metrics"]) if "metrics" in planned.options else METRICS.default()
+
+
 def _lacks_files(planned: Planned, data_dir) -> bool:
     """Whether a run needs official files that are not there."""
     official = files.OFFICIAL.get(planned.dataset)
@@ -407,7 +418,13 @@ def _lacks_files(planned: Planned, data_dir) -> bool:
     return any(files.locate(official, file, data_dir) is None for file in official.files)
 
 
-def _configuration(planned: Planned, dataset: Dataset) -> dict:
+def _protocol(planned: Planned, device: str) -> Protocol:
+    keys = ("steps", "batch_size", "precision")
+    changes = {key: planned.options[key] for key in keys if key in planned.options}
+    return choose_protocol(planned.options.get("protocol", "quick"), **changes, device=device)
+
+
+def _configuration(planned: Planned, dataset: Dataset, device: str) -> dict:
     """What `dislab.run` will record as the configuration, but for the seed.
 
     Raises
@@ -415,21 +432,14 @@ def _configuration(planned: Planned, dataset: Dataset) -> dict:
     DislabError : it would refuse it before it trains.
     """
     entry, options = MODELS[planned.model], planned.options
-    protocol = choose_protocol(
-        options.get("protocol", "quick"), steps=options.get("steps"), batch_size=options.get("batch_size")
-    )
-    dataset, config = runs.configure(
-        entry,
-        dataset,
-        protocol,
-        planned.given,
-        group_by=options.get("group_by"),
-        hold_out=options.get("hold_out"),
-    )
+    protocol = _protocol(planned, device)
+    if "hold_out" in options:
+        dataset = hold_out(dataset, options["hold_out"])
+    config = runs.configure(entry, dataset, protocol, planned.given, group_by=options.get("group_by"))
     if entry.make.batch != "none":
         try:
             model = entry.make(dataset.image_shape, **config["hyperparameters"])
-            Batches(dataset, model, protocol.batch_size, config["group_by"], 0, runs.choose_device("cpu"))
+            Batches(dataset, model, protocol.batch_size, config["group_by"], 0, choose_device("cpu"))
         except DislabError:
             raise
         except Exception:  # a mistake in a model's own code: its runs fail, and the others go on
@@ -449,9 +459,12 @@ def run_study(
     device: str | None = None,
     data_dir: str | Path | None = None,
     seeds: Sequence[int] | None = None,
+    jobs: int | None = 1,
     quiet: bool = True,
 ) -> Outcome:
     """Run what is missing of a study, and write its tables and figures.
+
+    The same seed and the same number of threads give the same scores, however many runs go at a time.
 
     Parameters
     ----------
@@ -460,18 +473,23 @@ def run_study(
         of all runs in the folder; the figures are of this study's.
     device, data_dir : see `dislab.run`.
     seeds : in place of the study's.
+    jobs : runs at a time. With 1 they are done in this process; with more, each in a process of its own with
+        OMP_NUM_THREADS threads, else its share of the cores. None is what `dislab.workers.usual_jobs` says,
+        with no more processes at a time than the available memory has room for.
     quiet : show no progress.
 
     Raises
     ------
-    DislabError : the study is wrong; nothing was trained. A run that fails raises nothing: it is among the
-        failures of the outcome.
+    DislabError : the study or an argument is wrong; nothing was trained. A run that fails raises
+        nothing: it is among the failures of the outcome.
     """
+    if jobs is not None and jobs < 1:
+        raise DislabError(f"jobs is {jobs}: it must be 1 or more")
     path = find_study(str(study))
     read = read_study(path, seeds)
-    place = str(runs.choose_device(device))
+    place = str(choose_device(device))
     folder = Path("results") / read.name if out is None else Path(out)
-    checked = check_study(read, data_dir, quiet)
+    checked = check_study(read, data_dir, place, quiet)
     runs.writable_folder(folder)
     _write_copy(checked, path, seeds, folder)
 
@@ -479,36 +497,8 @@ def run_study(
     finished = _finished(folder)
     before = sum(planned.identity in finished for planned in checked.planned)
     say(f"{checked.title}: {number} runs, {before} of them finished before", quiet)
-    durations = [
-        (planned.kind, _seconds(finished[planned.identity]))
-        for planned in checked.planned
-        if planned.identity in finished
-    ]
-    open_once = lru_cache(maxsize=1)(runs.open_dataset)  # the runs of one dataset follow one another
-    failures = []
-    for index, planned in enumerate(checked.planned):
-        missing = [later.kind for later in checked.planned[index:] if later.identity not in finished]
-        left = f", about {_clock(seconds_left(missing, durations))} left" if missing and durations else ""
-        say(f"run {index + 1} of {number}{left}: {planned}", quiet)
-        try:
-            run = runs.run(
-                planned.model,
-                open_once(planned.dataset, planned.source, data_dir, place, True),
-                seed=planned.seed,
-                device=place,
-                out=folder,
-                quiet=quiet,
-                **planned.options,
-                **planned.given,
-            )
-        except Exception as error:  # whatever it is, the other runs go on
-            cause = str(error) if isinstance(error, DislabError) else f"{type(error).__name__}: {error}"
-            failures.append(f"{planned}: {' '.join(cause.split())}")
-            say(f"failed: {failures[-1]}", quiet)
-            continue
-        if planned.identity not in finished:
-            durations.append((planned.kind, _seconds(run)))
-            finished[planned.identity] = run
+    common = {"device": place, "data_dir": data_dir, "out": folder}
+    failures = _run_missing(checked.planned, finished, common, jobs, quiet)
 
     finished = _finished(folder)  # also those of which only a metric failed
     identities = dict.fromkeys(planned.identity for planned in checked.planned)
@@ -522,27 +512,211 @@ def run_study(
     return Outcome(found, failures + problems, paths + drawn, rank_by)
 
 
-def seconds_left(missing: Iterable[tuple], durations: Sequence[tuple[tuple, float]]) -> float:
-    """How long the missing runs take, if each takes as long as the mean of the finished ones most like it.
+def _run_missing(
+    planned: Sequence[Planned], finished: Mapping[str, Run], common: Mapping, jobs: int | None, quiet: bool
+) -> list[str]:
+    """Do what is missing of a study, here or in worker processes: a line for each run that failed.
 
     Parameters
     ----------
-    missing : the kind of each run to do, see `Planned.kind`.
+    planned, finished : all its runs, and by identity those that are finished.
+    common : the arguments of `dislab.run` that all have.
+    jobs, quiet : as for `run_study`.
+    """
+    at_a_time = jobs
+    if jobs is None:  # how many threads a run has, and so its last digits, does not depend on the memory now
+        jobs = min(workers.usual_jobs(common["device"]), len(planned))
+        at_a_time = min(jobs, workers.room_for_runs())
+    missing = [one for one in planned if _lacks(one, finished.get(one.identity))]
+    if jobs == 1 or not missing:
+        return _run_here(planned, finished, common, quiet)
+    for one in missing:
+        _check_for_workers(one)
+    return _run_in_workers(
+        missing,
+        _durations(planned, finished),
+        common,
+        at_a_time,
+        workers.given_threads() or max(1, workers.cores() // jobs),
+        len(planned),
+        quiet,
+    )
+
+
+def _lacks(planned: Planned, run: Run | None) -> bool:
+    """Whether a run is not finished, or lacks a score that the study asks of it."""
+    if run is None:
+        return True
+    protocol = planned.options.get("metric_protocol", DEFAULT_METRIC_PROTOCOL)
+    return any(
+        recorded_name(entry.name, protocol_used(protocol, entry.make.__name__)) not in run.scores
+        and entry.name not in run.scores.left_out
+        for entry in _metrics_of(planned)
+    )
+
+
+def _check_for_workers(planned: Planned) -> None:
+    for registry, name in ((MODELS, planned.model), (DATASETS, planned.dataset)):
+        if not is_folder_text(name) and registry[name].make.__module__ == "__main__":
+            raise DislabError(
+                f"the {registry.kind} '{name}' is registered in the running program, which other processes "
+                "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
+            )
+
+
+def _run_here(
+    all_planned: Sequence[Planned], finished: Mapping[str, Run], common: Mapping, quiet: bool
+) -> list[str]:
+    """Do the runs in this process, one after the other: a line for each that failed."""
+    finished = dict(finished)
+    durations = _durations(all_planned, finished)
+    open_once = lru_cache(maxsize=1)(runs.open_dataset)  # the runs of one dataset follow one another
+    failures = []
+    index = 0
+    for stack in _stacks(all_planned, common["device"]):
+        missing = [later.kind for later in all_planned[index:] if later.identity not in finished]
+        left = ""
+        if missing and durations:
+            left = f", about {clock(sum(expected_seconds(kind, durations) for kind in missing))} left"
+        for planned in stack:
+            index += 1
+            say(f"run {index} of {len(all_planned)}{left}: {planned}", quiet)
+        first = stack[0]
+        place = (first.dataset, first.source, common["data_dir"], common["device"])
+        try:
+            outcomes = runs.run_several(
+                [planned.given | {"seed": planned.seed} for planned in stack],
+                first.model,
+                open_once(*place, True),
+                **common | first.options,
+                quiet=quiet,
+            )
+        except Exception as error:  # whatever it is, the other runs go on
+            outcomes = [error] * len(stack)
+        for planned, outcome in zip(stack, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                failures.append(f"{planned}: {workers.in_one_line(outcome)}")
+                say(f"failed: {failures[-1]}", quiet)
+            elif planned.identity not in finished:
+                # (The models of a stack share the seconds of its training.)
+                durations.append((planned.kind, _seconds(outcome) / len(stack)))
+                finished[planned.identity] = outcome
+    return failures
+
+
+def _stacks(all_planned: Sequence[Planned], device: str) -> list[list[Planned]]:
+    """The runs in their order; those in one list whose models can be trained at once: on a GPU, what follows
+    one another and differs in the seed and in hyper-parameters that are floats."""
+    if runs.most_at_once(choose_device(device)) == 1:
+        return [[planned] for planned in all_planned]
+
+    def same(planned: Planned) -> str:
+        values = dict(zip(IDENTITY, json.loads(planned.identity), strict=True))
+        hyperparameters = values.pop("hyperparameters").items()
+        del values["seed"]
+        sizes = {name: value for name, value in hyperparameters if not isinstance(value, float)}
+        return json.dumps([values, sizes, dict(planned.options)])
+
+    return [list(stack) for _, stack in itertools.groupby(all_planned, same)]
+
+
+def _run_in_workers(
+    missing: Sequence[Planned],
+    durations: list[tuple[tuple, float]],
+    common: Mapping,
+    jobs: int,
+    threads: int,
+    number: int,
+    quiet: bool,
+) -> list[str]:
+    """Do the missing runs of a study in worker processes: a line for each that failed.
+
+    Parameters
+    ----------
+    missing : what to do; `number` is how many runs the study has in all.
+    durations : (kind, seconds) of runs finished before.
+    jobs, threads : worker processes at a time, and the torch threads of each.
+    """
+    jobs = min(jobs, len(missing))
+    say(f"{len(missing)} runs to do, {jobs} at a time, {threads} thread(s) each", quiet)
+    tasks = [_arguments(planned, common) for planned in missing]
+    done = number - len(missing)
+    failures: dict[int, str] = {}
+    unanswered: dict[int, float | None] = dict.fromkeys(range(len(missing)))  # task -> when it began
+    unanswered |= dict.fromkeys(range(jobs), time.monotonic())
+    on_terminal = sys.stderr.isatty() and not quiet
+    with (
+        Bar("runs", number, start=done, quiet=not on_terminal) as bar,
+        closing(workers.run_tasks(tasks, jobs, threads)) as answers,
+    ):
+        for answer in answers:
+            planned, now = missing[answer.task], time.monotonic()
+            done += 1
+            del unanswered[answer.task]
+            for task in list(unanswered)[:jobs]:  # tasks begin in their order
+                unanswered[task] = unanswered[task] or now
+            if answer.path is not None:
+                durations.append((planned.kind, _seconds(Run(answer.path))))
+            left, words = None if unanswered else 0.0, ""
+            if durations and unanswered:
+                expected = [
+                    expected_seconds(missing[task].kind, durations) - (now - (began or now))
+                    for task, began in unanswered.items()
+                ]
+                left = seconds_of_several(expected, jobs)
+                words = f", about {clock(left)} left"
+            if answer.failure:
+                failures[answer.task] = f"{planned}: {answer.failure}"
+                say(f"failed: {failures[answer.task]}", quiet)
+            else:
+                say(f"run {done} of {number} done{words}: {planned}", quiet)
+            bar.update(done, str(planned), left)
+    return [failures[task] for task in sorted(failures)]
+
+
+def _arguments(planned: Planned, common: Mapping) -> dict[str, object]:
+    """The arguments of `dislab.run` for a run of a study."""
+    return dict(
+        model=planned.model,
+        dataset=planned.dataset,
+        source=planned.source,
+        seed=planned.seed,
+        **common,
+        **planned.options,
+        **planned.given,
+    )
+
+
+def _durations(all_planned: Sequence[Planned], finished: Mapping[str, Run]) -> list[tuple[tuple, float]]:
+    """(kind, seconds) of the finished runs."""
+    return [
+        (planned.kind, _seconds(finished[planned.identity]))
+        for planned in all_planned
+        if planned.identity in finished
+    ]
+
+
+def expected_seconds(kind: tuple, durations: Sequence[tuple[tuple, float]]) -> float:
+    """How long a run takes, if as long as the mean of the finished ones most like it.
+
+    Parameters
+    ----------
+    kind : see `Planned.kind`.
     durations : (kind, seconds) of finished runs, at least one.
     """
-    total = 0.0
-    for kind in missing:
-        for shared in range(len(kind), -1, -1):
-            alike = [seconds for other, seconds in durations if other[:shared] == kind[:shared]]
-            if alike:
-                total += sum(alike) / len(alike)
-                break
-    return total
+    for shared in range(len(kind), -1, -1):
+        alike = [seconds for other, seconds in durations if other[:shared] == kind[:shared]]
+        if alike:
+            return sum(alike) / len(alike)
+    raise ValueError("no run is finished")
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+def seconds_of_several(expected: Iterable[float], jobs: int) -> float:
+    """How long runs of these durations take, begun in their order as one of `jobs` places becomes free."""
+    ends = [0.0] * jobs
+    for seconds in expected:
+        heapq.heapreplace(ends, ends[0] + max(0.0, seconds))
+    return max(ends)
 
 
 def _seconds(run: Run) -> float:
@@ -610,8 +784,14 @@ def _draw_figures(study: Study, found: list[Run], folder: Path, quiet: bool) -> 
         if table.empty:
             say(f"figure {name} is left out: no run has what it shows", quiet)
             continue
-        figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
-        save_figure(figure, folder / f"{name}.png")
+        if isinstance(figure, Mapping):  # pictures, in a folder of their own
+            place = runs.writable_folder(folder / name)
+            for file, picture in figure.items():
+                write_atomically(place / file, picture.read_bytes())
+        else:
+            place = folder / f"{name}.png"
+            figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
+            save_figure(figure, place)
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
-        paths += [folder / f"{name}.png", folder / f"{name}.csv"]
+        paths += [place, folder / f"{name}.csv"]
     return paths, problems

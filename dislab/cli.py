@@ -104,6 +104,12 @@ def run_command(
     batch_size: Annotated[
         int | None, typer.Option(help="Images per step, instead of the protocol's.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32|tf32|bf16", help="Arithmetic of the networks; by default tf32 on CUDA, else fp32."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs and of leaderboard.csv.")] = Path("results"),
     data_dir: DataDir = None,
     plugin: Plugin = None,
@@ -121,6 +127,7 @@ def run_command(
         "protocol": protocol,
         "steps": steps,
         "batch_size": batch_size,
+        "precision": precision,
         "metrics": _names(metrics),
         "metric_protocol": metric_protocol,
         "group_by": _groupings(group_by),
@@ -134,13 +141,9 @@ def run_command(
     for name in {*options, "model", "dataset", "seed"} & given.keys():
         option = "seeds" if name == "seed" else name.replace("_", "-")
         raise DislabError(f"--set {name} is no hyper-parameter: it is an option of its own, --{option}")
-    finished, failures = [], []
-    for seed in numbers:
-        say(f"{model} on {dataset}, protocol {protocol}, seed {seed}")
-        try:
-            finished.append(runs.run(model, dataset, seed=seed, **options, **given))
-        except RunFailed as error:  # the other seeds go on
-            failures.append(error)
+    outcomes = runs.run_several([given | {"seed": seed} for seed in numbers], model, dataset, **options)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, RunFailed)]
+    finished = [outcome for outcome in outcomes if isinstance(outcome, runs.Run)]
     if finished:
         path = leaderboard.write_leaderboard(out)
         _print_scores(finished)
@@ -161,7 +164,9 @@ def evaluate_command(
     ] = Path("results"),
     metrics: Metrics = None,
     metric_protocol: MetricProtocol = "locatello2019",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws, for a .npz file.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the draws, for a .npz file; by default 0.")
+    ] = None,
     group_by: GroupBy = None,
     plugin: Plugin = None,
 ) -> None:
@@ -173,9 +178,11 @@ def evaluate_command(
             raise DislabError(
                 "--group-by is for a .npz file: a run keeps the groups that it was trained with"
             )
+        if seed is not None:
+            raise DislabError("--seed is for a .npz file: a run is scored with the seed it was trained with")
         _evaluate_runs(target, names, metric_protocol)
     elif target.suffix == ".npz":
-        _evaluate_arrays(target, names, metric_protocol, seed, group_by)
+        _evaluate_arrays(target, names, metric_protocol, seed or 0, group_by)
     else:
         raise DislabError(
             f"'{target}' is neither a folder of runs nor a .npz file with the arrays codes and factors"
@@ -213,6 +220,15 @@ def bench_command(
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2 | 0-9", help="Seeds, instead of the study's.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Runs at a time, each in a process with its share of the CPU's cores; by default one for "
+            "every core (or every OMP_NUM_THREADS cores) that the memory has room for, and on a GPU one.",
+        ),
+    ] = None,
     device: Device = None,
     data_dir: DataDir = None,
     plugin: Plugin = None,
@@ -233,7 +249,9 @@ def bench_command(
         return
     if study is None:
         raise DislabError("name a study (dislab bench --list lists those that come with dislab), or a file")
-    outcome = bench.run_study(study, out=out, device=device, data_dir=data_dir, seeds=numbers, quiet=False)
+    outcome = bench.run_study(
+        study, out=out, device=device, data_dir=data_dir, seeds=numbers, jobs=jobs, quiet=False
+    )
     print_table(bench.short_lines(outcome))
     print("\n".join(["", *map(str, outcome.paths)]))
     if outcome.failures:
@@ -256,18 +274,19 @@ def list_command(
     """List the models with their hyper-parameters, the datasets, or the metrics."""
     _load_plugins(plugin)
     from dislab import registry
+    from dislab.datasets.files import ALIASES
+    from dislab.declarations import declared
 
-    entries = {"models": registry.MODELS, "datasets": registry.DATASETS, "metrics": registry.METRICS}[
-        kind.value
-    ]
-    for entry in entries:
+    entries = {"models": registry.MODELS, "datasets": registry.DATASETS, "metrics": registry.METRICS}
+    for entry, hyperparameters in declared(entries[kind.value]):
+        if kind is Kind.datasets and entry.name in ALIASES:
+            print(f"{entry.name}: another name of {ALIASES[entry.name]}")
+            continue
         print(f"{entry.name}: {entry.title}")
         if entry.reference:
             print(f"    {entry.reference}")
         if kind is Kind.models:
-            from dislab.hyperparameters import defaults
-
-            values = {name: value for name, value in defaults(entry.make).items() if name != "groupings"}
+            values = {name: value for name, value in hyperparameters.items() if name != "groupings"}
             if values:
                 words = ", ".join(f"{name}={value}" for name, value in values.items())
                 print(f"    hyper-parameters (--set NAME=VALUE): {words}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -13,12 +13,54 @@ from dislab.registry import unknown_name
 MOST_VALUES = 10_000_000  # of one factor: beyond that a column holds identifiers or measurements, not values
 
 
+class EncoderFailed(DislabError):
+    """An encoder raised, or returned what are no codes."""
+
+
+class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
+    """Numbers float32 [N, D] of which a row is computed when it is first asked for, and kept.
+
+    Indexing computes the rows that are named; whatever else an array can do computes all of them.
+
+    Parameters
+    ----------
+    values : float32 [N, D], where `fill` puts the rows; finite ones.
+    fill : called with positions int64 [R]; rows that it was called with before it need not compute again.
+    """
+
+    def __init__(self, values: np.ndarray, fill: Callable[[np.ndarray], None]):
+        self._values, self._fill = values, fill
+        self.shape, self.ndim, self.dtype = values.shape, values.ndim, values.dtype
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, key) -> np.ndarray:
+        rows = key[0] if isinstance(key, tuple) else key
+        self._fill(np.ravel(np.arange(len(self))[... if rows is None else rows]))
+        return self._values[key]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        values = self[:]
+        return values.astype(dtype, copy=bool(copy)) if dtype is not None or copy else values
+
+    def __array_ufunc__(self, function, method, *inputs, **options):
+        inputs = (np.asarray(one) if isinstance(one, CodesOnDemand) else one for one in inputs)
+        return getattr(function, method)(*inputs, **options)
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self[:], name)
+
+
 class CodeTable:
     """Codes and factors of N rows, on the host.
 
     Attributes
     ----------
-    mean : float32 [N, D], mean of q(z|x) per row; a deterministic encoder's output.
+    mean : float32 [N, D], mean of q(z|x) per row; a deterministic encoder's output. An array, or
+        `CodesOnDemand` where only some rows may be asked for.
     logvar : float32 [N, D], log-variance of q(z|x), or None where the encoder gives none.
     factors : int64 [N, K], ground-truth factor values per row.
     names, sizes : K factor names and numbers of values.
@@ -28,6 +70,8 @@ class CodeTable:
         groupings, or None. A single one may be given as [N].
     full_grid : whether the rows are every combination of factor values, each once.
     circle : the circular factor, or None.
+    tested : bool [N], the rows that a readout of the class is tested on, where the dataset parts them from
+        those for its training; or None.
     reconstruction : float32 [R], -ln p(x|z) in nats per image of R rows drawn from the table, or None.
     ordered : whether `split` takes the rows in the given order instead of drawing them.
     """
@@ -44,6 +88,7 @@ class CodeTable:
         labels: np.ndarray | None = None,
         full_grid: bool = False,
         circle: Circle | None = None,
+        tested: np.ndarray | None = None,
         reconstruction: np.ndarray | None = None,
         ordered: bool = False,
     ):
@@ -68,6 +113,7 @@ class CodeTable:
                 raise DislabError(f"labels are {list(self.labels.shape)} for {len(self.mean)} rows")
         self.full_grid = full_grid
         self.circle = circle
+        self.tested = None if tested is None else np.asarray(tested, bool)
         self.reconstruction = None if reconstruction is None else np.asarray(reconstruction, np.float32)
         self.ordered = ordered
         self._sorted: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -134,17 +180,24 @@ def _plain(array):
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
-def _codes(what: str, array) -> np.ndarray:
+def _codes(what: str, array) -> np.ndarray | CodesOnDemand:
+    if isinstance(array, CodesOnDemand):
+        return array
     array = _plain(array)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiub":
         raise DislabError(f"{what} must be an array of numbers [N, D], not {array.dtype} {list(array.shape)}")
     array = np.ascontiguousarray(array, dtype=np.float32)
+    check_finite(what, array, np.arange(len(array)))
+    return array
+
+
+def check_finite(what: str, array: np.ndarray, rows: np.ndarray) -> None:
+    """Refuse numbers [B, D], which are those of the rows [B], if one is NaN or infinite."""
     if not np.isfinite(array).all():
         row, dimension = np.argwhere(~np.isfinite(array))[0]
         raise DislabError(
-            f"{what} must be finite: dimension {dimension} is {array[row, dimension]} in row {row}"
+            f"{what} must be finite: dimension {dimension} is {array[row, dimension]} in row {rows[row]}"
         )
-    return array
 
 
 def _factors(array) -> np.ndarray:

@@ -66,7 +66,7 @@ def negative_log_likelihood(decoded: Tensor, images: Tensor, likelihood: str) ->
         nll = F.binary_cross_entropy_with_logits(decoded, images, reduction="none")
     else:
         nll = -normal_log_density(images, *_pixel_normal(decoded))
-    return nll.flatten(1).sum(1)
+    return nll.sum((1, 2, 3))  # (flatten would copy images whose channels are last in memory)
 
 
 def mean_image(decoded: Tensor, likelihood: str) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from dislab.codes import CodeTable
+from dislab.codes import CodeTable, EncoderFailed
 from dislab.errors import DislabError, RunFailed
 from dislab.factors import Circle, FactorSpace, parse_groupings
 from dislab.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used
@@ -110,12 +110,18 @@ def evaluate(
             raise DislabError(
                 "give an encoder with dataset=NAME, or codes=[N, D] with factors=[N, K]: not both"
             )
-        table = _encode_dataset(encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by)
+        of_codes = {"logvar": logvar, "factor_names": factor_names, "circle": circle, "shuffle": not shuffle}
+        _refuse(of_codes, "is for codes=[N, D], and an encoder is given")
+        # Named metrics may need some rows only; together, all metrics need all.
+        of_dataset = (source, data_dir, device, max_rows, seed, blocks, group_by)
+        table = _encode_dataset(encoder, dataset, *of_dataset, on_demand=metrics is not None)
     else:
         if codes is None or factors is None:
             raise DislabError(
                 "evaluate needs codes=[N, D] with factors=[N, K], or an encoder with dataset=NAME"
             )
+        of_encoder = {"dataset": dataset, "data_dir": data_dir, "device": device, "max_rows": max_rows}
+        _refuse(of_encoder | {"source": source != "auto"}, "is for an encoder, and codes=[N, D] are given")
         table = CodeTable(
             codes,
             factors,
@@ -135,8 +141,15 @@ def evaluate(
     return scores
 
 
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Say which argument of the other way of calling `evaluate` was given."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise DislabError(f"{name} {why}: leave it out")
+
+
 def _encode_dataset(
-    encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by
+    encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by, *, on_demand: bool
 ) -> CodeTable:
     from dislab.datasets.own import dataset_from_text
     from dislab.encoding import choose_rows, encode
@@ -144,7 +157,8 @@ def _encode_dataset(
     if isinstance(dataset, str):
         dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=device or "cpu")
     rows = choose_rows(dataset, max_rows, seed)
-    return encode(encoder, dataset, rows, blocks=blocks, group_by=parse_groupings(group_by, dataset.group_by))
+    groupings = parse_groupings(group_by, dataset.group_by)
+    return encode(encoder, dataset, rows, blocks=blocks, group_by=groupings, on_demand=on_demand)
 
 
 def score(
@@ -177,6 +191,8 @@ def score(
             progress(entry.name)
             try:
                 returned[function] = _call(entry, table, seed, changes.get(function.__name__, {}) | settings)
+            except EncoderFailed:  # rows that are encoded when a metric asks for them: no fault of the metric
+                raise
             except Exception as error:
                 returned[function] = error
         result = returned[function]
@@ -239,8 +255,15 @@ def _has(table: CodeTable, need: str) -> bool:
     if need == "groups":
         if table.labels is None:
             return False
-        counts = [np.unique(column, return_counts=True)[1] for column in table.labels.T]
-        return all(len(count) >= 2 and count.min() >= 4 for count in counts)
+        parts, least = [slice(None)], 4  # a readout is trained on half the rows of every group
+        if table.tested is not None:
+            parts, least = [table.tested, ~table.tested], 2
+        for labels in table.labels.T:
+            groups, index = np.unique(labels, return_inverse=True)
+            counts = [np.bincount(index[part], minlength=len(groups)) for part in parts]
+            if len(groups) < 2 or np.min(counts) < least:
+                return False
+        return True
     found = {
         "grid": table.full_grid or None,
         "variances": table.logvar,

@@ -1,26 +1,93 @@
-"""Pictures of what a model learned: reconstructions, latent traversals and the content/style swap grid."""
+"""Pictures of what a model learned: reconstructions and latent traversals; of a model with content and style
+also the ML-VAE paper's figures 4 to 6: swapping, interpolation, generation and accumulated evidence."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dislab.batches import unit_images
 from dislab.codes import CodeTable
 from dislab.datasets.base import Dataset
+from dislab.evidence import draw_groups, join_by_one
 from dislab.training import write_atomically
 
 NUM_COLUMNS = 9
-MOST_CLASSES = 10  # rows of the swap grid
 TRAVERSAL = (-2.0, 2.0)  # in standard deviations of the prior, as in Higgins et al. 2017
-TILE_INCHES = 0.75
+TILE_INCHES = 0.6
+GAP = 2  # pixels between tiles
+TEST_IMAGE, RECONSTRUCTION = "limegreen", "royalblue"  # the colours of the paper's boxes
+COLOURS = "green: images, blue: reconstructed"
+MOST_CLASSES = 8  # of the swap grid
+JOINED = 10  # images of a group, at most
+NUM_IDENTITIES = 5  # groups in the pictures of generation
+NUM_EVIDENCE = 3  # groups in the picture of accumulated evidence
+NOT_GROUPED = "no grouping: every code from one image"
+
+
+@dataclass
+class Panel:
+    """A grid of images.
+
+    Attributes
+    ----------
+    tiles : float [rows, columns, C, H, W] in [0, 1]; NaN is left white.
+    title : a line above it.
+    names : a text beside each row.
+    boxes : colour -> the tiles [row, column] that have a box of that colour.
+    """
+
+    tiles: Tensor
+    title: str = ""
+    names: list[str] = field(default_factory=list)
+    boxes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+
+
+class Scene:
+    """A trained model with the scored rows of its dataset, for pictures.
+
+    Parameters
+    ----------
+    model : with `mean_image(codes)`.
+    table, rows : the code table and the dataset rows that it was made from.
+    """
+
+    def __init__(self, model, dataset: Dataset, table: CodeTable, rows: np.ndarray):
+        self.model, self.dataset, self.table, self.rows = model, dataset, table, rows
+        self.device = next(iter(model.state_dict().values())).device
+        self.name = f"{dataset.name} ({dataset.source})"
+
+    def images(self, positions: np.ndarray) -> Tensor:
+        """The images [..., C, H, W] in [0, 1] at positions of the table."""
+        images = unit_images(self.dataset.images(self.rows[positions.flatten()])).cpu()
+        return images.unflatten(0, positions.shape)
+
+    def decode(self, codes: np.ndarray) -> Tensor:
+        """E[x|z] [..., C, H, W] in [0, 1], of codes [..., D]."""
+        flat = torch.from_numpy(np.asarray(codes, np.float32)).flatten(0, -2).to(self.device)
+        with torch.inference_mode():
+            return self.model.mean_image(flat).cpu().unflatten(0, codes.shape[:-1])
+
+    def codes(self, groups: np.ndarray, grouping: int, joined: bool) -> np.ndarray:
+        """Codes [groups, k, D] of the images at positions [groups, k]: each its own, or with the content of
+        this grouping from all images of its group."""
+        if not joined:
+            return self.table.mean[groups]
+        by_one = join_by_one(*groups.shape, grouping, self.table.labels.shape[1], self.device)
+        with torch.inference_mode():
+            images = self.images(groups).flatten(0, 1).to(self.device)
+            mean, _ = self.model.encode_groups(images, by_one)
+        return mean.cpu().numpy().reshape(*groups.shape, -1)
 
 
 def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: np.ndarray) -> list[Path]:
-    """Write reconstructions.png, traversals.png and, for a model with content and style, swap.png
-    (swap_1.png, swap_2.png, … where there are several groupings).
+    """Write reconstructions.png and traversals.png, and for a model with content and style swap.png,
+    interpolation.png, generation.png and evidence.png (swap_1.png, swap_2.png, … where there are several
+    groupings).
 
     Parameters
     ----------
@@ -34,40 +101,33 @@ def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: n
     """
     if not hasattr(model, "mean_image"):
         return []
-    device = next(iter(model.state_dict().values())).device
-    chosen = np.random.default_rng(0).choice(len(table), NUM_COLUMNS, replace=len(table) < NUM_COLUMNS)
-    figures = {
-        "reconstructions.png": reconstructions(model, dataset, table, rows, chosen, device),
-        "traversals.png": traversals(model, dataset, table, device),
-    }
-    contents = (
-        [name for name in table.blocks if name.startswith("content")] if "style" in table.blocks else []
-    )
-    for grouping, block in enumerate(contents):
-        name = block.replace("content", "swap") + ".png"
-        figures[name] = swap_grid(model, dataset, table, rows, chosen, device, block, grouping)
+    scene = Scene(model, dataset, table, rows)
+    figures = {"reconstructions": reconstructions(scene), "traversals": traversals(scene)}
+    if hasattr(model, "encode_groups"):
+        contents = [name for name in table.blocks if name != "style"]
+        for grouping, block in enumerate(contents):
+            for picture in (swap, interpolation, generation, evidence):
+                figures[picture.__name__ + block.removeprefix("content")] = picture(scene, block, grouping)
     for name, figure in figures.items():
-        save_figure(figure, path / name)
-    return [path / name for name in figures]
+        save_figure(figure, path / f"{name}.png")
+    return [path / f"{name}.png" for name in figures]
 
 
-def reconstructions(model, dataset: Dataset, table: CodeTable, rows, chosen, device):
+def reconstructions(scene: Scene):
     """A figure: images above their reconstructions from the posterior mean."""
-    decoded = _decode(model, table.mean[chosen], device)
-    originals = _originals(dataset, rows[chosen])
-    return _figure(
-        torch.stack([originals, decoded]),
-        f"{dataset.name} ({dataset.source}): reconstructions",
-        ["image", "reconstruction"],
-    )
+    few = len(scene.table) < NUM_COLUMNS
+    chosen = np.random.default_rng(0).choice(len(scene.table), NUM_COLUMNS, replace=few)
+    tiles = torch.stack([scene.images(chosen), scene.decode(scene.table.mean[chosen])])
+    return draw([Panel(tiles, names=["image", "reconstruction"])], f"{scene.name}: reconstructions")
 
 
-def traversals(model, dataset: Dataset, table: CodeTable, device):
+def traversals(scene: Scene):
     """A figure: one row per code dimension, moved from -2 to 2 while the others stay at one image's code.
 
     Within each block the dimensions come in the order of the information that they carry (mean KL to the
     prior).
     """
+    table = scene.table
     start = table.mean[np.random.default_rng(1).integers(len(table))]
     values = np.linspace(*TRAVERSAL, NUM_COLUMNS)
     mean = table.mean.astype(np.float64)
@@ -75,72 +135,156 @@ def traversals(model, dataset: Dataset, table: CodeTable, device):
     logvar = np.zeros_like(mean) if table.logvar is None else table.logvar.astype(np.float64)
     kl = 0.5 * (mean**2 + np.exp(logvar) - logvar - 1).mean(0)
     blocks = table.blocks or {"code": slice(0, table.mean.shape[1])}
-    tiles, names = [], []
+    order, names = [], []
     for name, block in blocks.items():
         dimensions = np.arange(block.start, block.stop)
         for dimension in dimensions[np.argsort(-kl[dimensions], kind="stable")]:
-            codes = np.tile(start, (NUM_COLUMNS, 1))
-            codes[:, dimension] = values
-            tiles.append(_decode(model, codes, device))
+            order.append(dimension)
             names.append(f"{name} {dimension - block.start}\n{kl[dimension]:.1f} nats")
-    title = f"{dataset.name} ({dataset.source}): each code dimension from -2 to 2, with its mean KL"
-    return _figure(torch.stack(tiles), title, names)
+    codes = np.tile(start, (len(order), NUM_COLUMNS, 1))
+    codes[np.arange(len(order)), :, order] = values
+    title = f"{scene.name}: each code dimension from -2 to 2, with its mean KL"
+    return draw([Panel(scene.decode(codes), names=names)], title)
 
 
-def swap_grid(model, dataset: Dataset, table: CodeTable, rows, chosen, device, block: str, grouping: int):
-    """A figure: the content of each row's image with the style of each column's (Bouchacourt et al. 2017,
-    figure 4), and with its other content codes where there are several groupings.
+def swap(scene: Scene, block: str, grouping: int):
+    """A figure: the content of each column's image with the style of each row's (Bouchacourt et al. 2017,
+    figure 4), without grouping and with it.
 
-    The first column shows the images that give the content, one of each class; the first row those that give
-    the style. Every code comes from a single image (no grouping).
+    The first row and column are test images, the second row and column their reconstructions. The images of
+    the columns are one of each class; with several groupings, style is all but this content.
     """
-    content = table.blocks[block]
-    labels = table.labels[:, grouping]
+    classes = scene.table.labels[:, grouping]
     rng = np.random.default_rng(2)
-    givers = [rng.choice(np.flatnonzero(labels == label)) for label in np.unique(labels)[:MOST_CLASSES]]
-    tiles = [
-        torch.cat([torch.ones_like(_originals(dataset, rows[chosen[:1]])), _originals(dataset, rows[chosen])])
+    # Of every class two halves of a group: the columns' images and, others, the rows'.
+    groups = draw_groups(rng, classes, MOST_CLASSES, 2 * JOINED)
+    half = groups.shape[1] // 2
+    givers = [groups[:, :half], groups[:, half : 2 * half]]
+    panels = []
+    for joined in (False, True):
+        contents, styles = (scene.codes(group, grouping, joined)[:, 0] for group in givers)
+        number = len(contents)
+        codes = np.tile(styles[:, None], (1, number, 1))
+        dims = scene.table.blocks[block]
+        codes[:, :, dims] = contents[:, dims]
+        tiles = scene.images(givers[0][:, 0]).new_full(
+            (number + 2, number + 2, *scene.dataset.image_shape), np.nan
+        )
+        tiles[0, 2:], tiles[1, 2:] = scene.images(givers[0][:, 0]), scene.decode(contents)
+        tiles[2:, 0], tiles[2:, 1] = scene.images(givers[1][:, 0]), scene.decode(styles)
+        tiles[2:, 2:] = scene.decode(codes)
+        boxes = {
+            colour: [(line, place) for place in range(2, number + 2)]
+            + [(place, line) for place in range(2, number + 2)]
+            for line, colour in enumerate((TEST_IMAGE, RECONSTRUCTION))
+        }
+        panels.append(Panel(tiles, _strategy(joined, half), boxes=boxes))
+    title = f"{scene.name}: {block} of each column's image, style of each row's"
+    return draw(panels, f"{title} ({COLOURS})")
+
+
+def interpolation(scene: Scene, block: str, grouping: int):
+    """A figure: between two test images (Bouchacourt et al. 2017, figure 5), the content from left to right
+    and the style from top to bottom, without grouping and with it."""
+    groups = draw_groups(np.random.default_rng(3), scene.table.labels[:, grouping], 2, JOINED)
+    dims = scene.table.blocks[block]
+    way = np.linspace(0, 1, NUM_COLUMNS, dtype=np.float32)[:, None]
+    panels = []
+    for joined in (False, True):
+        first, last = scene.codes(groups, grouping, joined)[[0, -1], 0]
+        line = first + way * (last - first)
+        codes = np.tile(line[:, None], (1, NUM_COLUMNS, 1))
+        codes[:, :, dims] = line[:, dims]
+        decoded = scene.decode(codes)
+        edge = torch.full_like(decoded[:, :1], np.nan)
+        tiles = torch.cat([edge, decoded, edge], dim=1)
+        tiles[0, 0], tiles[-1, -1] = scene.images(groups[[0, -1], 0])
+        boxes = {
+            TEST_IMAGE: [(0, 0), (NUM_COLUMNS - 1, NUM_COLUMNS + 1)],
+            RECONSTRUCTION: [(0, 1), (NUM_COLUMNS - 1, NUM_COLUMNS)],
+        }
+        panels.append(Panel(tiles, _strategy(joined, groups.shape[1]), boxes=boxes))
+    title = f"{scene.name}: {block} from left to right, style from top to bottom"
+    return draw(panels, f"{title} ({COLOURS})")
+
+
+def generation(scene: Scene, block: str, grouping: int):
+    """A figure: the content of test images with styles drawn from the prior (Bouchacourt et al. 2017, figure
+    6a), a group in each row; the content from its first image, and from all of it."""
+    groups = draw_groups(np.random.default_rng(4), scene.table.labels[:, grouping], NUM_IDENTITIES, JOINED)
+    style = scene.table.blocks["style"]
+    number = NUM_COLUMNS - 1
+    draws = np.random.default_rng(5).normal(size=(len(groups), number, style.stop - style.start))
+    panels = []
+    for joined in (False, True):
+        codes = np.repeat(scene.codes(groups, grouping, joined)[:, :1], number, axis=1)
+        codes[:, :, style] = draws
+        shown = scene.images(groups[:, : 5 if joined else 1])
+        edge = torch.full_like(shown[:, :1], np.nan)
+        tiles = torch.cat([shown, edge, scene.decode(codes)], dim=1)
+        boxes = {TEST_IMAGE: [tuple(place) for place in np.ndindex(shown.shape[:2])]}
+        panels.append(Panel(tiles, _strategy(joined, groups.shape[1]), boxes=boxes))
+    return draw(panels, f"{scene.name}: {block} of the images on the left, styles drawn from the prior")
+
+
+def evidence(scene: Scene, block: str, grouping: int):
+    """A figure: images of a group, their reconstructions with their own content, and with the content of the
+    whole group (Bouchacourt et al. 2017, figure 6b), for some groups."""
+    groups = draw_groups(np.random.default_rng(6), scene.table.labels[:, grouping], NUM_EVIDENCE, JOINED)
+    rows = [scene.images(groups)] + [
+        scene.decode(scene.codes(groups, grouping, joined)) for joined in (False, True)
     ]
-    for giver in givers:
-        codes = table.mean[chosen].copy()
-        codes[:, content] = table.mean[giver, content]
-        tiles.append(torch.cat([_originals(dataset, rows[[giver]]), _decode(model, codes, device)]))
-    title = f"{dataset.name} ({dataset.source}): {block} of the first column, all else of the first row"
-    return _figure(torch.stack(tiles), title, [""] * len(tiles))
+    tiles = torch.stack(rows, dim=1).flatten(0, 1)
+    names = ["image", f"own {block}", f"{block} of {groups.shape[1]}"] * len(groups)
+    boxes = {
+        colour: [(row, column) for row in range(line, len(tiles), 3) for column in range(tiles.shape[1])]
+        for line, colour in enumerate((TEST_IMAGE, RECONSTRUCTION))
+    }
+    title = f"{scene.name}: images of a group, reconstructed by their own content and by that of the group"
+    return draw([Panel(tiles, names=names, boxes=boxes)], title)
 
 
-def _decode(model, codes: np.ndarray, device) -> Tensor:
-    with torch.inference_mode():
-        return model.mean_image(torch.from_numpy(np.asarray(codes, np.float32)).to(device)).cpu()
+def _strategy(joined: bool, number: int) -> str:
+    if not joined:
+        return NOT_GROUPED
+    return f"grouped by the true class: the content from {number} images"
 
 
-def _originals(dataset: Dataset, rows) -> Tensor:
-    return dataset.images(rows).cpu().float() / 255
-
-
-def _figure(tiles: Tensor, title: str, names: list[str]):
-    """Tiles [rows, columns, C, H, W] in [0, 1], with a name beside each row."""
+def draw(panels: list[Panel], title: str):
+    """A figure of panels beside one another, below a title."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
-    num_rows, num_columns, channels, height, width = tiles.shape
-    gap = 2
-    sheet = torch.ones(channels, num_rows * (height + gap), num_columns * (width + gap))
-    for row in range(num_rows):
-        for column in range(num_columns):
-            top, left = row * (height + gap), column * (width + gap)
-            sheet[:, top : top + height, left : left + width] = tiles[row, column]
-    margin = 1.1 if any(names) else 0.1
-    figure = Figure(figsize=(num_columns * TILE_INCHES + margin, num_rows * TILE_INCHES + 0.35), dpi=130)
-    total_width, total_height = figure.get_size_inches()
-    axes = figure.add_axes(
-        (margin / total_width, 0, 1 - margin / total_width, num_rows * TILE_INCHES / total_height)
-    )
-    picture = sheet[0] if channels == 1 else sheet.permute(1, 2, 0)
-    axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    for row, name in enumerate(names):
-        axes.text(-4, row * (height + gap) + height / 2, name, ha="right", va="center", fontsize=7)
-    figure.text(0.02, 1 - 0.2 / total_height, title, fontsize=8, va="center")
+    margin, top, between = 1.1 if any(panel.names for panel in panels) else 0.1, 0.3, 0.3
+    above = 0.25 if any(panel.title for panel in panels) else 0.0
+    widths = [panel.tiles.shape[1] * TILE_INCHES for panel in panels]
+    tall = max(panel.tiles.shape[0] for panel in panels) * TILE_INCHES
+    size = (margin + sum(widths) + between * (len(panels) - 1) + 0.05, tall + top + above)
+    figure = Figure(figsize=size, dpi=130)
+    left = margin
+    for panel, width in zip(panels, widths, strict=True):
+        num_rows, num_columns, channels, height, row_width = panel.tiles.shape
+        deep = num_rows * TILE_INCHES
+        axes = figure.add_axes((left / size[0], (tall - deep) / size[1], width / size[0], deep / size[1]))
+        sheet = torch.ones(channels, num_rows * (height + GAP), num_columns * (row_width + GAP))
+        for row, column in np.ndindex(num_rows, num_columns):
+            y, x = row * (height + GAP), column * (row_width + GAP)
+            sheet[:, y : y + height, x : x + row_width] = panel.tiles[row, column].nan_to_num(1.0)
+        picture = sheet[0] if channels == 1 else sheet.permute(1, 2, 0)
+        axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        for colour, places in panel.boxes.items():
+            for row, column in places:
+                corner = column * (row_width + GAP) - 1, row * (height + GAP) - 1
+                box = Rectangle(
+                    corner, row_width + 1, height + 1, fill=False, edgecolor=colour, linewidth=1.5
+                )
+                axes.add_patch(box)
+        for row, name in enumerate(panel.names):
+            axes.text(-4, row * (height + GAP) + height / 2, name, ha="right", va="center", fontsize=7)
+        figure.text(left / size[0], (tall + 0.5 * above) / size[1], panel.title, fontsize=8, va="center")
+        left += width + between
+    figure.text(0.1 / size[0], (tall + above + 0.5 * top) / size[1], title, fontsize=8, va="center")
     return figure
 
 

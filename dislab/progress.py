@@ -8,6 +8,12 @@ import time
 SECONDS_BETWEEN_LINES = 10
 
 
+def clock(seconds: float) -> str:
+    """A duration as hours, minutes and seconds: 0:08:10."""
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
 def say(message: str, quiet: bool = False) -> None:
     """One line for the user, beside any output that a program reads."""
     if not quiet:
@@ -34,17 +40,24 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        class Remaining(TimeRemainingColumn):
+            """The time left by the bar's speed, or counted down from what the caller says."""
+
+            def render(self, task):
+                end = task.fields["end"]
+                return super().render(task) if end is None else clock(end - time.monotonic())
+
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             TextColumn("ETA"),
-            TimeRemainingColumn(compact=True),
+            Remaining(compact=True),
             console=Console(stderr=True),
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task(title, total=total, completed=start, note="")
+        self._task = self._bar.add_task(title, total=total, completed=start, note="", end=None)
 
     def __enter__(self) -> Bar:
         if self._bar:
@@ -55,13 +68,18 @@ class Bar:
         if self._bar:
             self._bar.stop()
 
-    def update(self, done: int, note: str = "") -> None:
-        """Show that `done` units are done, with a short note beside (loss terms, images/s)."""
+    def update(self, done: int, note: str = "", left: float | None = None) -> None:
+        """Show that `done` units are done, with a short note beside (loss terms, images/s).
+
+        `left` is the seconds to go where the caller knows better than the mean of the units done.
+        """
         if self._bar:
-            self._bar.update(self._task, completed=done, note=note)
+            end = None if left is None else time.monotonic() + left
+            self._bar.update(self._task, completed=done, note=note, end=end)
         elif not self.quiet:
             now = time.monotonic()
             if now - self._spoke >= SECONDS_BETWEEN_LINES or done == self.total:
                 self._spoke = now
-                left = (now - self._began) / max(1, done - self.start) * (self.total - done)
+                if left is None:
+                    left = (now - self._began) / max(1, done - self.start) * (self.total - done)
                 say(f"{self.title} {done}/{self.total}  {note}  ETA {int(left // 60)}:{int(left % 60):02d}")

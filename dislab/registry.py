@@ -110,6 +110,10 @@ class Registry:
         self._load()
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
+    def has_entries(self) -> bool:
+        """Whether anything is registered yet, by a plug-in or an import."""
+        return bool(self._entries)
+
     def _load(self) -> None:
         if self._loaded:
             return
@@ -141,6 +145,7 @@ def _home(make: Callable) -> str:
 MODELS = Registry("model", "dislab.models")
 DATASETS = Registry("dataset", "dislab.datasets")
 METRICS = Registry("metric", "dislab.metrics")
+plugin_files: list[Path] = []  # that were loaded, for worker processes, which load them too
 
 
 def register_model(name: str, *, title: str | None = None, reference: str = "") -> Callable:
@@ -231,3 +236,5 @@ def load_plugin(path: str | Path) -> None:
         line = getattr(error, "lineno", None) or line_within(error, spec.origin)
         place = f"{path}, line {line}" if line else f"{path}"
         raise DislabError(f"plug-in {place} does not import: {type(error).__name__}: {error}") from error
+    if path.resolve() not in plugin_files:
+        plugin_files.append(path.resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ class StudyFigure:
 
     Attributes
     ----------
-    draw : function from finished runs to a table of what is shown and a matplotlib figure; the table is
-        empty where there is nothing to show.
+    draw : function from finished runs to a table of what is shown and a matplotlib figure, or files of
+        pictures by the name that each gets; the table is empty where there is nothing to show.
     needs : metrics of which it needs at least one; none where any will do.
     """
 
@@ -112,9 +113,10 @@ def _colours(names: Iterable[str]) -> dict[str, tuple]:
 def accuracy_over_k(found: Sequence[Run]):
     """How well the class is read from k joined images: accuracy, and conditional entropy in bits, over k.
 
-    A line per model and block of its code: content, style (its value at k = 1, where nothing is joined), or
-    the whole code of a model without blocks; mean and standard deviation over seeds. Dashed: a code that
-    knows nothing, of accuracy 1 / C and entropy H(y) = log2 C.
+    A line per model and block of its code: content, style (its value at k = 1, where nothing is joined) by
+    its posterior mean and by a draw, or the whole code of a model without blocks; mean and standard deviation
+    over seeds. Dashed: a code that knows nothing, of accuracy 1 / C and entropy H(y) = log2 C. Bouchacourt et
+    al. 2017, figure 7.
 
     Returns
     -------
@@ -140,8 +142,10 @@ def accuracy_over_k(found: Sequence[Run]):
             for k in sorted({k for curve in curves for k in curve}):
                 add(block, k, [curve[k] for curve in curves if k in curve])
             scores = [run.scores for run in runs_of_row]
-            if "style" in blocks:
-                add("style", 1, [s[f"style_{quantity}"] for s in scores if f"style_{quantity}" in s])
+            for kind, ending in (("style", ""), ("style, a draw", "_sampled")):
+                name = f"style_{quantity}{ending}"
+                if "style" in blocks:
+                    add(kind, 1, [s[name] for s in scores if name in s])
             name = f"content_{quantity}_{uninformed}"
             add("uninformed", 1, [s[name] for s in scores if name in s])
     table = pd.DataFrame(lines)
@@ -154,7 +158,12 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
 
     settings = names_of_settings(table[SETTING].itertuples(index=False, name=None))
     colours = _colours(row_names.values())
-    styles = {"content": ("o", "-"), "whole code": ("s", "-."), "style": ("", ":")}
+    styles = {
+        "content": ("o", "-"),
+        "whole code": ("s", "-."),
+        "style": ("", ":"),
+        "style, a draw": ("", (0, (6, 3))),
+    }
     axis_names = {"accuracy": "accuracy", "entropy": "conditional entropy, bits"}
     figure = Figure(figsize=(11, 3.6 * len(settings)), layout="constrained")
     panels = figure.subplots(len(settings), 2, squeeze=False)
@@ -167,7 +176,7 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
                 if block == "uninformed":
                     continue
                 k, mean, std = (line[name].to_numpy(float) for name in ("k", "mean", "std"))
-                if block == "style":
+                if block.startswith("style"):
                     k, mean, std = (
                         np.array(ticks, float),
                         *(np.repeat(value, len(ticks)) for value in (mean, std)),
@@ -196,6 +205,211 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
     legend.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label="chance, H(y)"))
     figure.legend(handles=legend, loc="outside right upper", fontsize=8)
     return figure
+
+
+@register_figure("evidence_over_k")
+def evidence_over_k(found: Sequence[Run]):
+    """What joining k images of a group does, over k: the mean variance of the content posterior, and the
+    log-likelihood of an image and its reconstruction term, nats per image; mean and standard deviation over
+    seeds. Of models with content and style (`dislab.evidence`).
+
+    Returns
+    -------
+    A pandas DataFrame with the key of a leaderboard's row and the columns grouping, k, quantity, mean, std,
+    n. And a matplotlib figure.
+    """
+    rows = rows_of(run for run in found if (run.path / "evidence.csv").is_file())
+    lines = []
+    for key, runs_of_row in rows.items():
+        place = dict(zip(leaderboard.KEY, key, strict=True))
+        joined = pd.concat([pd.read_csv(run.path / "evidence.csv") for run in runs_of_row])
+        for (grouping, k), same in joined.groupby(["grouping", "k"]):
+            where = place | {"grouping": grouping, "k": k}
+            lines += [where | {"quantity": name} | _spread(same[name]) for name in EVIDENCE]
+    table = pd.DataFrame(lines)
+    return table, None if table.empty else _plot_evidence(table, names_of_rows(rows))
+
+
+EVIDENCE = {  # the columns of evidence.csv that are shown, and the names of their axes
+    "content_variance": "variance of q(content | group)",
+    "log_likelihood": "ln p(images), nats per image",
+    "reconstruction": "E ln p(image | codes), nats",
+}
+
+
+def _plot_evidence(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
+    from matplotlib.figure import Figure
+
+    settings = names_of_settings(table[SETTING].itertuples(index=False, name=None))
+    colours = _colours(row_names.values())
+    figure = Figure(figsize=(12, 3.4 * len(settings) + 0.5), layout="constrained")
+    panels = figure.subplots(len(settings), len(EVIDENCE), squeeze=False)
+    ticks = sorted(set(table["k"]))
+    for (setting, title), line_of_panels in zip(settings.items(), panels, strict=True):
+        here = table[(table[SETTING] == list(setting)).all(axis=1)]
+        for (quantity, axis_name), axes in zip(EVIDENCE.items(), line_of_panels, strict=True):
+            shown = here[here["quantity"] == quantity]
+            for (*key, grouping), line in shown.groupby([*leaderboard.KEY, "grouping"], sort=False):
+                name = row_names[tuple(key)]
+                k, mean, std = (line[column].to_numpy(float) for column in ("k", "mean", "std"))
+                dashes = "-" if grouping == 1 else (0, (4, grouping))
+                axes.plot(
+                    k, mean, marker="o", markersize=4, linestyle=dashes, color=colours[name], label=name
+                )
+                if np.isfinite(std).any():
+                    axes.fill_between(k, mean - std, mean + std, color=colours[name], alpha=0.15, linewidth=0)
+            axes.set(xscale="log", xlabel="images joined, k", ylabel=axis_name, title=title)
+            axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+            if quantity == "content_variance":
+                axes.set_yscale("log")
+    handles = {
+        label: handle
+        for axes in panels.flatten()
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=3, fontsize=8)
+    return figure
+
+
+@register_figure("cost")
+def cost(found: Sequence[Run]):
+    """What a model costs: seconds of training, and milliseconds per image at test time, both as measured by
+    the runs, so that they compare only between runs of one machine that did nothing else.
+
+    Returns
+    -------
+    A pandas DataFrame with the key of a leaderboard's row and the columns quantity, mean, std, n. And a
+    matplotlib figure.
+    """
+    rows = rows_of(run for run in found if run.config["protocol"]["steps"])
+    lines = []
+    for key, runs_of_row in rows.items():
+        place = dict(zip(leaderboard.KEY, key, strict=True))
+        records = [run.record for run in runs_of_row]
+        values = {
+            "train_seconds": [record["timings"]["train_seconds"] for record in records],
+            "encode_milliseconds_per_image": [
+                1e3 * record["timings"]["encode_seconds"] / record["scored_rows"] for record in records
+            ],
+        }
+        lines += [place | {"quantity": name} | _spread(seconds) for name, seconds in values.items()]
+    table = pd.DataFrame(lines)
+    return table, None if table.empty else _plot_cost(table, names_of_rows(rows))
+
+
+def _plot_cost(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
+    from matplotlib.figure import Figure
+
+    settings = names_of_settings(table[SETTING].itertuples(index=False, name=None))
+    axis_names = {
+        "train_seconds": "training, seconds",
+        "encode_milliseconds_per_image": "test time, milliseconds per image",
+    }
+    lines = table.drop_duplicates(leaderboard.KEY)[leaderboard.KEY].itertuples(index=False, name=None)
+    names = {
+        key: row_names[key] + (f"\n{settings[key[: len(SETTING)]]}" if len(settings) > 1 else "")
+        for key in lines
+    }
+    figure = Figure(figsize=(11, 0.9 + 0.4 * len(names)), layout="constrained")
+    for axes, (quantity, axis_name) in zip(
+        figure.subplots(1, 2, sharey=True), axis_names.items(), strict=True
+    ):
+        shown = table[table["quantity"] == quantity]
+        places = range(len(names) - 1, -1, -1)
+        axes.barh(places, shown["mean"], xerr=shown["std"].fillna(0), color="tab:blue", height=0.6)
+        axes.set_yticks(places, names.values(), fontsize=8)
+        axes.set(xlabel=axis_name, xscale="log")
+        axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+@register_figure("style_leak", needs=["style_accuracy"])
+def style_leak(found: Sequence[Run]):
+    """How well the class is read from the style, by its posterior mean and by a draw of it, beside the
+    content and against the information in the style (mean KL to the prior, nats per image).
+
+    Returns
+    -------
+    A pandas DataFrame with the key of a leaderboard's row and the columns quantity, mean, std, n. And a
+    matplotlib figure.
+    """
+    rows = rows_of(run for run in found if "style_accuracy" in run.scores and "kl_style" in run.history)
+    lines = []
+    for key, runs_of_row in rows.items():
+        place = dict(zip(leaderboard.KEY, key, strict=True))
+        values = {
+            name: [run.scores[name] for run in runs_of_row if name in run.scores]
+            for name in ("style_accuracy", "style_accuracy_sampled", "content_accuracy")
+        }
+        # Of the last tenth of the training, whose single batches differ.
+        values["kl_style"] = [
+            run.history["kl_style"].tail(max(1, len(run.history) // 10)).mean() for run in runs_of_row
+        ]
+        lines += [place | {"quantity": name} | _spread(those) for name, those in values.items() if those]
+    table = pd.DataFrame(lines)
+    return table, None if table.empty else _plot_leak(table, names_of_rows(rows))
+
+
+LEAK = {  # quantity -> its name, marker and colour
+    "content_accuracy": ("content, mean", "s", "tab:grey"),
+    "style_accuracy": ("style, mean", "o", "tab:orange"),
+    "style_accuracy_sampled": ("style, a draw", "D", "tab:blue"),
+}
+
+
+def _plot_leak(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
+    from matplotlib.figure import Figure
+
+    settings = names_of_settings(table[SETTING].itertuples(index=False, name=None))
+    of_rows = table.set_index(leaderboard.KEY)
+    order = {
+        key: row_names[key] + (f"\n{settings[key[: len(SETTING)]]}" if len(settings) > 1 else "")
+        for key in of_rows[of_rows["quantity"] == "style_accuracy"].sort_values("mean").index
+    }
+    figure = Figure(figsize=(13, 1.2 + 0.34 * len(order)), layout="constrained")
+    dots, scatter = figure.subplots(1, 2, width_ratios=[1, 1])
+    information = of_rows[of_rows["quantity"] == "kl_style"]["mean"]
+    for quantity, (label, marker, colour) in LEAK.items():
+        shown = of_rows[of_rows["quantity"] == quantity]
+        places = [list(order).index(key) for key in shown.index]
+        look = {"fmt": marker, "color": colour, "markersize": 5, "elinewidth": 1, "label": label}
+        dots.errorbar(shown["mean"], places, xerr=shown["std"].fillna(0), **look)
+        if quantity != "content_accuracy":
+            nats = information.loc[shown.index]
+            scatter.errorbar(nats, shown["mean"], yerr=shown["std"].fillna(0), **look)
+    dots.set_yticks(range(len(order)), order.values(), fontsize=8)
+    dots.set(xlabel="accuracy of the class, from one image", xlim=(-0.02, 1.02))
+    dots.legend(fontsize=8)
+    scatter.set(xlabel="KL of the style, nats per image", ylabel="accuracy of the class", ylim=(-0.02, 1.02))
+    for axes in (dots, scatter):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+@register_figure("pictures")
+def pictures(found: Sequence[Run]):
+    """The pictures of a run of every leaderboard row, that of its first seed, in one folder.
+
+    Returns
+    -------
+    A pandas DataFrame with the key of a leaderboard's row and the columns seed, picture. And the pictures:
+    file name -> Path.
+    """
+    rows = rows_of(found)
+    names = names_of_rows(rows)
+    settings = names_of_settings(key[: len(SETTING)] for key in rows)
+    lines, files = [], {}
+    for key, runs_of_row in rows.items():
+        run = min(runs_of_row, key=lambda run: run.config["seed"])
+        beginning = f"{settings[key[: len(SETTING)]]} {names[key]}"
+        for path in sorted(run.path.glob("*.png")):
+            name = re.sub(r"[^\w.=]+", "-", f"{beginning} {path.name}")
+            place = dict(zip(leaderboard.KEY, key, strict=True))
+            lines.append(place | {"seed": run.config["seed"], "picture": name})
+            files[name] = path
+    return pd.DataFrame(lines), files
 
 
 @register_figure("scores_by_model")

@@ -36,7 +36,8 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
 
     A draw takes k images of one class; its feature is the mean of the product of their Normals. One
     classifier is trained on draws of K = 10 images (fewer where half a class has fewer) and tested on draws
-    of k <= K images of other rows, with equal numbers per class. For k > 1 the true class says which images
+    of k <= K images of other rows, with equal numbers per class: the rows that the dataset marks as `tested`,
+    or else a random half of each class. For k > 1 the true class says which images
     belong together. A table without a block "content" is read as a whole.
 
     Parameters
@@ -96,14 +97,26 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
     Returns
     -------
     style_accuracy, style_entropy : accuracy in [0, 1] and cross-entropy in bits, on rows kept aside.
+    style_accuracy_sampled, style_entropy_sampled : the same of one draw of q(s|x), which is what a decoder
+        sees, where the table has variances. The mean may say more: in a dimension whose posterior is all but
+        the prior it is too small for any use, but standardised it is as good as any other.
     style_accuracy_chance, style_entropy_of_class : a code that knows nothing: 1 / C and log2 C.
     style_accuracy_per_grouping, style_entropy_per_grouping : where there are several.
     """
     curves = class_curves(table, "style", rng, num_draws, max_images=1)
+    drawn = None
+    if table.logvar is not None:
+        sample = copy.copy(table)
+        noise = rng.standard_normal(table.mean.shape, dtype=np.float32)
+        # (No posterior is that wide, but numbers that are must not become infinite.)
+        sample.mean = table.mean + np.exp(0.5 * np.minimum(table.logvar, 80)) * noise
+        drawn = class_curves(sample, "style", rng, num_draws, max_images=1)
     scores = {}
     for column, name in enumerate(("style_accuracy", "style_entropy"), start=1):
         values = [curve[0][column] for curve in curves]
         scores[name] = np.mean(values)
+        if drawn is not None:
+            scores[name + "_sampled"] = np.mean([curve[0][column] for curve in drawn])
         if len(curves) > 1:
             scores[name + "_per_grouping"] = values
     return scores | _uninformed(table, "style")
@@ -139,14 +152,20 @@ def class_curve(table: CodeTable, dims: slice, labels, rng, num_draws: int, max_
     precision_log = None if table.logvar is None else -table.logvar[:, dims]
     fit, kept_aside, test = [], [], []  # rows of each class, all disjoint
     _, counts = np.unique(labels, return_counts=True)
-    most = min(max_images, counts.min() // 2)
+    most = max_images
     for rows in np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1]):
         rows = rng.permutation(rows)
         half = len(rows) // 2
-        tenth = max(half // 10, 1, min(most, half // 3))  # enough for a draw of K images, if it can be
-        kept_aside.append(rows[:tenth])
-        fit.append(rows[tenth:half])
+        if table.tested is not None:
+            rows = rows[np.argsort(table.tested[rows], kind="stable")]
+            half = np.count_nonzero(~table.tested[rows])
+        most = min(most, half, len(rows) - half)
+        fit.append(rows[:half])
         test.append(rows[half:])
+    for number, rows in enumerate(fit):
+        tenth = max(len(rows) // 10, 1, min(most, len(rows) // 3))  # enough for a draw of K, if it can be
+        kept_aside.append(rows[:tenth])
+        fit[number] = rows[tenth:]
     num_draws = int(np.clip(MOST_DRAWS // len(counts), 20, num_draws))
     num_aside = max(num_draws // 4, 20)
     num_test = max(num_draws, MOST_DRAWS // len(counts))  # cheap, and most of the scores' noise is from here

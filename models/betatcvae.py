@@ -51,7 +51,9 @@ class BetaTCVAE(VAE):
         mean, logvar = self.encode(batch.images)
         codes = sample_normal(mean, logvar, batch.noise)
         reconstruction = negative_log_likelihood(self.decode(codes), batch.images, self.likelihood).mean()
-        log_weights = log_importance_weights(len(codes), batch.dataset_size, self.estimator).to(codes)
+        log_weights = log_importance_weights(
+            len(codes), batch.dataset_size, self.estimator, device=codes.device
+        )
         mutual_information, total_correlation = decompose_kl(codes, mean, logvar, log_weights)
         # E KL(q(z|x) || p(z)) is known in closed form and is the sum of the three terms: taking the
         # dimension-wise KL as what remains keeps their sum exact whatever the minibatch estimates.
@@ -90,7 +92,7 @@ def decompose_kl(codes: Tensor, mean: Tensor, logvar: Tensor, log_weights: Tenso
     return (log_conditional - log_joint).mean(), (log_joint - log_marginals).mean()
 
 
-def log_importance_weights(batch_size: int, dataset_size: int, estimator: str) -> Tensor:
+def log_importance_weights(batch_size: int, dataset_size: int, estimator: str, device=None) -> Tensor:
     """ln of the weights [B, B] of image j in the estimate of q(z_i), Chen et al. 2018, appendix C.
 
     Weighted sampling gives every image 1 / (N B) (eq. S5). Stratified sampling gives the image itself 1 / N,
@@ -98,10 +100,11 @@ def log_importance_weights(batch_size: int, dataset_size: int, estimator: str) -
     where M = B - 1; these sum to 1 (eq. S7).
     """
     if estimator == "weighted" or batch_size < 2:
-        return torch.full((batch_size, batch_size), -math.log(dataset_size * batch_size))
+        weight = -math.log(dataset_size * batch_size)
+        return torch.full((batch_size, batch_size), weight, device=device)
     others = batch_size - 1
-    weights = torch.full((batch_size, batch_size), 1 / others)
-    rows = torch.arange(batch_size)
-    weights[rows, rows] = 1 / dataset_size
-    weights[rows, (rows + 1) % batch_size] = max(dataset_size - others, 1) / (dataset_size * others)
-    return weights.log()
+    itself = torch.eye(batch_size, dtype=torch.bool, device=device)
+    weights = torch.full((batch_size, batch_size), 1 / others, device=device)
+    weights = weights.masked_fill(itself, 1 / dataset_size)
+    rest = max(dataset_size - others, 1) / (dataset_size * others)
+    return weights.masked_fill(itself.roll(1, dims=1), rest).log()

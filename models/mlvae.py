@@ -7,6 +7,7 @@
 
 The objective is the mean of ELBO(G) over the groups of the minibatch (eq. 5). With several groupings at once
 (by shape and by hue) an image has a content code for each, shared with another group of images.
+docs/mlvae.md walks through it with the paper's figures.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class MLVAE(VAE):
         on Shapes3D, grouped by object hue, three carry it in some runs and two no better than chance.
     group_size : images per group in a training batch; the last group of a batch takes what is left. Groups
         that have fewer images are not trained on.
+    beta_content, beta_style : weights of the KL of the content and of the style; eq. 4 has 1 for both. Where
+        a group of the data is larger than group_size, its ELBO has the KL of its content less often than the
+        batches have it: beta_content = group_size / (its size) makes up for that.
     groupings : number of groupings, each with a content code of its own; a run sets it by its groupings.
     posterior : what joins the evidence of the members: the "product" of their Normals (eq. 6), or "mixture",
         the alternative that section 3 names; the KL of a mixture has no closed form and is that of its draw.
@@ -58,6 +62,8 @@ class MLVAE(VAE):
         content: int = 8,
         style: int = 2,
         group_size: int = 8,
+        beta_content: float = 1.0,
+        beta_style: float = 1.0,
         groupings: int = 1,
         posterior: Literal["product", "mixture"] = "product",
         content_draw: Literal["group", "image"] = "group",
@@ -68,6 +74,7 @@ class MLVAE(VAE):
         super().__init__(image_shape, latents=latents, network=network, likelihood=likelihood)
         self.content, self.style, self.groupings = content, style, groupings
         self.group_size = group_size
+        self.beta_content, self.beta_style = beta_content, beta_style
         self.posterior, self.content_draw = posterior, content_draw
 
     @property
@@ -76,6 +83,20 @@ class MLVAE(VAE):
         names = ["content"] if self.groupings == 1 else [f"content_{g + 1}" for g in range(self.groupings)]
         blocks = {name: slice(g * self.content, (g + 1) * self.content) for g, name in enumerate(names)}
         return blocks | {"style": slice(self.groupings * self.content, self.latents)}
+
+    def encode_groups(self, images: Tensor, groupings: tuple[Groups, ...]) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [B, D] like `encode`, with the content of each image's group in place of its
+        own: the evidence of the group's images accumulated. Of a mixture, its mean and variance.
+
+        Nothing but this method joins images at test time: who groups them says by what.
+        """
+        mean, logvar = self.encode(images)
+        grouped_mean, grouped_logvar = mean.clone(), logvar.clone()
+        for groups, block in zip(groupings, list(self.blocks.values())[:-1], strict=True):
+            join = product_of_normals if self.posterior == "product" else moments_of_mixture
+            group = join(mean[:, block], logvar[:, block], groups.index, groups.number)
+            grouped_mean[:, block], grouped_logvar[:, block] = (values[groups.index] for values in group)
+        return grouped_mean, grouped_logvar
 
     def content_of(
         self, groups: Groups, mean: Tensor, logvar: Tensor, noise: Tensor
@@ -98,8 +119,9 @@ class MLVAE(VAE):
             densities = normal_log_density(content[:, None], mean, logvar).sum(2)
             mixture = torch.where(member, densities, -torch.inf).logsumexp(1) - member.sum(1).log()
             prior = normal_log_density(content, torch.zeros_like(content), torch.zeros_like(content)).sum(1)
-            sums = mean.new_zeros(groups.number).index_add(0, group, mixture - prior)
-            kl = sums / torch.bincount(group, minlength=groups.number)
+            nothing = mean.new_zeros(groups.number)
+            sums = nothing.index_add(0, group, mixture - prior)
+            kl = sums / nothing.index_add(0, group, torch.ones_like(prior))
         return (content[groups.index] if self.content_draw == "group" else content), kl
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
@@ -109,22 +131,43 @@ class MLVAE(VAE):
         groupings).
         """
         mean, logvar = self.encode(batch.images)
-        *contents, style = self.blocks.values()
-        codes, kl_content = [], []
-        for groups, block in zip(batch.groupings, contents, strict=True):
-            content, kl = self.content_of(groups, mean[:, block], logvar[:, block], batch.noise[:, block])
-            codes.append(content)
-            kl_content.append(kl)
-        codes.append(sample_normal(mean[:, style], logvar[:, style], batch.noise[:, style]))
-        decoded = self.decode(torch.cat(codes, dim=1))
+        *blocks, style = self.blocks.values()
+        contents = [
+            self.content_of(groups, mean[:, block], logvar[:, block], batch.noise[:, block])
+            for groups, block in zip(batch.groupings, blocks, strict=True)
+        ]
+        return self.group_elbo(
+            batch.images, contents, mean[:, style], logvar[:, style], batch.noise[:, style]
+        )
 
-        reconstruction = negative_log_likelihood(decoded, batch.images, self.likelihood)
-        kl_style = kl_to_standard_normal(mean[:, style], logvar[:, style]).sum(1)
-        kl_content = torch.stack(kl_content).sum(0)  # all groupings have equally many groups
-        loss = (reconstruction.sum() + kl_style.sum() + kl_content.sum()) / len(kl_content)
+    def group_elbo(
+        self,
+        images: Tensor,
+        contents: list[tuple[Tensor, Tensor]],
+        style_mean: Tensor,
+        style_logvar: Tensor,
+        style_noise: Tensor,
+    ) -> dict[str, Tensor]:
+        """The loss and its terms, of what `content_of` gives for each grouping, and the style [B, style]."""
+        style = sample_normal(style_mean, style_logvar, style_noise)
+        decoded = self.decode(torch.cat([*(content for content, _ in contents), style], dim=1))
+        reconstruction = negative_log_likelihood(decoded, images, self.likelihood)
+        kl_style = kl_to_standard_normal(style_mean, style_logvar).sum(1)
+        kl_content = torch.stack([kl for _, kl in contents]).sum(0)  # all have equally many groups
+        weighted = self.beta_style * kl_style.sum() + self.beta_content * kl_content.sum()
         return {
-            "loss": loss,
+            "loss": (reconstruction.sum() + weighted) / len(kl_content),
             "reconstruction": reconstruction.mean(),
             "kl_style": kl_style.mean(),
             "kl_content": kl_content.mean(),
         }
+
+
+def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance [num_groups, D] of the equal mixture of each group's Normals; arguments as for
+    `product_of_normals`."""
+    nothing = mean.new_zeros(num_groups, mean.shape[1])
+    size = nothing.index_add(0, group, torch.ones_like(mean))
+    centre = nothing.index_add(0, group, mean) / size
+    variance = nothing.index_add(0, group, logvar.exp() + (mean - centre[group]).square()) / size
+    return centre, variance.log()

@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import dislab
-from dislab import bench, leaderboard, study_figures
+from dislab import bench, leaderboard, study_figures, workers
 from dislab.cli import main
 from dislab.datasets import files
 from dislab.registry import DATASETS, METRICS, MODELS
 
+USUAL_JOBS = workers.usual_jobs
 # Its names are in no other plug-in of the tests: a name is registered once in a process.
 PLUGIN = '''
+import os
+import signal
 import numpy as np
 import torch
 import dislab
@@ -39,6 +43,12 @@ class Diverges(VAE):
     """A model whose loss turns NaN."""
     def loss(self, batch, step):
         return {"loss": super().loss(batch, step)["loss"] * torch.nan}
+
+@dislab.register_model("is_killed")
+class IsKilled(VAE):
+    """A model whose process the kernel kills."""
+    def loss(self, batch, step):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 @dislab.register_metric("always_fails", slow=True)
 def always_fails(table, rng):
@@ -99,6 +109,8 @@ def plugin(tmp_path_factory):
             patch.setattr(registry, "_entries", {entry.name: entry for entry in registry})
         (path.parent / "data").mkdir()  # with no official file in it
         patch.setenv("DISLAB_DATA", str(path.parent / "data"))
+        patch.setattr("dislab.registry.plugin_files", [])
+        patch.setattr(workers, "usual_jobs", lambda device: 1)  # in this process, unless a test says --jobs
         dislab.load_plugin(path)
         yield path
 
@@ -115,6 +127,16 @@ def whole(tmp_path_factory):
         assert main(["bench", "whole.toml"]) == 0
         stream.close()
     return folder / "results" / "whole", (folder / "err.txt").read_text()
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """One thread for torch, here and in workers."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -318,6 +340,7 @@ def test_a_wrong_study_is_one_line_and_nothing_is_trained(text, says, small, cap
         (["smal.toml"], "unknown study 'smal.toml': did you mean 'small.toml'"),
         ([], "name a study"),
         (["small.toml", "--seeds", "x"], "--seeds is 'x'"),
+        (["small.toml", "--jobs", "0"], "Invalid value for '--jobs'"),
         (["small.toml", "--device", "tpu9"], "device 'tpu9' cannot be used"),
         (["small.toml", "--out", "small.toml"], "cannot write to the output folder"),
         (["small.toml", "--data-dir", "nowhere"], "'nowhere' does not exist"),
@@ -340,7 +363,7 @@ def test_a_study_killed_in_the_middle_ends_the_same(small, plugin, capsys):
         "import sys, dislab.training as training; training.SECONDS_BETWEEN_CHECKPOINTS = 0;"
         "from dislab.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = ["bench", "small.toml", "--out", "broken_off", "--plugin", str(plugin)]
+    arguments = ["bench", "small.toml", "--out", "broken_off", "--plugin", str(plugin), "--jobs", "1"]
     command = [sys.executable, "-c", start, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(2400):
@@ -363,12 +386,91 @@ def test_a_study_killed_in_the_middle_ends_the_same(small, plugin, capsys):
     assert all(one.equals(other) for one, other in zip(first, second, strict=True))
 
 
+def test_several_runs_at_a_time_give_the_scores_of_one_at_a_time(small, one_thread, capsys):
+    assert main(["bench", "small.toml", "--out", "one", "--seeds", "0,1"]) == 0
+    assert main(["bench", "small.toml", "--out", "several"]) == 0
+    capsys.readouterr()
+    assert main(["bench", "small.toml", "--out", "several", "--seeds", "0,1", "--jobs", "2"]) == 0
+    err = capsys.readouterr().err
+    assert "4 runs, 2 of them finished before" in err and "2 runs to do, 2 at a time, 1 thread(s) each" in err
+    assert re.search(r"run 3 of 4 done, about 0:\d\d:\d\d left: (beta)?vae on bars, network=mlp, seed 1", err)
+    assert re.search(r"run 4 of 4 done: (beta)?vae on bars, network=mlp, seed 1", err)
+    assert len(runs_of("several")) == 4 and len(runs_of("several", seed=1)) == 2
+    for run in runs_of("several"):
+        [other] = runs_of("one", model=run.config["model"], seed=run.config["seed"])
+        assert dict(run.scores) == dict(other.scores) and np.array_equal(run.codes.mean, other.codes.mean)
+        assert run.record["environment"]["threads"] == other.record["environment"]["threads"] == 1
+
+
+def test_a_worker_that_fails_or_is_killed_leaves_the_others(small, one_thread, capsys):
+    study = SMALL.replace('["vae", "betavae"]', '["is_killed", "diverges", "vae"]')
+    Path("small.toml").write_text(study)
+    assert main(["bench", "small.toml", "--jobs", "2"]) == 1
+    err = capsys.readouterr().err
+    end = err.splitlines()[-3:]
+    assert "is_killed on bars, network=mlp, seed 0: its process ended by the signal SIGKILL (mostly" in end[0]
+    assert "diverges on bars, network=mlp, seed 0: training failed: the loss term 'loss' is nan" in end[1]
+    assert end[2].startswith("dislab: 2 failed") and "Traceback" not in err
+    assert [run.config["model"] for run in runs_of("results")] == ["vae"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_thread, tmp_path):
+    """The parent of two workers is stopped by Ctrl-C or kill -9 while both train."""
+    Path("small.toml").write_text(SMALL.replace("steps = 30", "steps = 600"))
+    eager = "import dislab.training as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
+    Path("eager.py").write_text(eager)
+    command = [sys.executable, "-m", "dislab", "bench", "small.toml", "--out", "broken_off", "--jobs", "2"]
+    command += ["--plugin", str(plugin), "--plugin", "eager.py"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(6000):
+        training = list(Path("broken_off").rglob("checkpoint.safetensors"))
+        if len(training) == 2 or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(how)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert len(children) == 2
+    for _ in range(600):
+        left = [child for child in children if Path(f"/proc/{child}/exe").exists()]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left, "no worker trains on"
+    assert not list(Path("broken_off").rglob("run.json"))
+    assert len(list(Path("broken_off").rglob("checkpoint.safetensors"))) == 2
+    for folder in ("broken_off", "straight"):
+        assert main(["bench", "small.toml", "--out", folder]) == 0
+    for run in runs_of("broken_off"):
+        [other] = runs_of("straight", model=run.config["model"])
+        assert dict(run.scores) == dict(other.scores) and run.history.equals(other.history)
+
+
+def test_how_many_runs_go_at_a_time(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert workers.given_threads() is None and USUAL_JOBS("cpu") == 8 and USUAL_JOBS("cuda:0") == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,1")
+    assert workers.given_threads() == 4 and USUAL_JOBS("cpu") == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert workers.given_threads() is None
+    assert workers.room_for_runs() >= 1
+
+
+def test_what_only_this_program_knows_is_not_for_workers(small, monkeypatch):
+    monkeypatch.setattr(MODELS["vae"].make, "__module__", "__main__")
+    with pytest.raises(dislab.DislabError, match="model 'vae' is registered in the running program"):
+        bench.run_study("small.toml", jobs=2)
+
+
 def test_the_time_left_is_that_of_the_runs_most_alike():
     vae, mlvae, oracle = (True, "vae", "bars"), (True, "mlvae", "bars"), (False, "oracle", "bars")
-    assert bench.seconds_left([vae, vae], [(vae, 10.0), (vae, 20.0), (oracle, 1.0)]) == 30.0
-    assert bench.seconds_left([mlvae], [(vae, 10.0), (oracle, 1.0)]) == 10.0
-    assert bench.seconds_left([(True, "vae", "more")], [(vae, 10.0), (mlvae, 30.0)]) == 10.0
-    assert bench.seconds_left([oracle], [(vae, 10.0), (mlvae, 30.0)]) == 20.0
+    assert bench.expected_seconds(vae, [(vae, 10.0), (vae, 20.0), (oracle, 1.0)]) == 15.0
+    assert bench.expected_seconds(mlvae, [(vae, 10.0), (oracle, 1.0)]) == 10.0
+    assert bench.expected_seconds((True, "vae", "more"), [(vae, 10.0), (mlvae, 30.0)]) == 10.0
+    assert bench.expected_seconds(oracle, [(vae, 10.0), (mlvae, 30.0)]) == 20.0
+    assert bench.seconds_of_several([10.0, 4.0, 3.0, -1.0, 5.0], 2) == 12.0
 
 
 def test_the_shipped_studies_are_right(capsys):
@@ -379,7 +481,7 @@ def test_the_shipped_studies_are_right(capsys):
         for planned in study.planned:
             assert planned.dataset in files.OFFICIAL
             if planned.dataset in {entry.name for entry in DATASETS}:
-                bench._look_up_names(planned)
+                bench._look_up_names(planned, "cpu")
     models = {planned.model for planned in studies["quick"].planned}
     assert models >= {"vae", "betavae", "betatcvae", "mlvae", "pca", "untrained", "oracle"}
     assert main(["bench", "--list"]) == 0

@@ -18,9 +18,9 @@ import torch
 from scipy.stats import t
 
 import dislab
-from dislab import leaderboard
+from dislab import declarations, leaderboard
 from dislab.cli import main, parse_seeds
-from dislab.registry import METRICS, MODELS
+from dislab.registry import DATASETS, METRICS, MODELS, Registry
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -94,7 +94,8 @@ def test_run_writes_everything(tiny, capsys):
     folders = sorted(Path("results").rglob("seed*"))
     assert [folder.name for folder in folders] == ["seed0", "seed1", "seed2"]
     expected = {"run.json", "model.safetensors", "codes.safetensors", "history.csv"}
-    expected |= {"reconstructions.png", "traversals.png", "swap.png"}
+    expected |= {"reconstructions.png", "traversals.png", "evidence.csv"}
+    expected |= {"swap.png", "interpolation.png", "generation.png", "evidence.png"}
     for folder in folders:
         assert {path.name for path in folder.iterdir()} == expected
         assert (folder / "swap.png").read_bytes()[:4] == b"\x89PNG"
@@ -295,6 +296,23 @@ def test_evaluate_a_file_of_arrays(tmp_path, capsys):
         assert re.search(rf"{name} +{value:.4f}", out)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"dataset": "shapes3d"}, "dataset is for an encoder"),
+        ({"max_rows": 10}, "max_rows is for an encoder"),
+        ({"source": "rendered"}, "source is for an encoder"),
+        ({"encoder": print, "shuffle": False}, "shuffle is for codes"),
+        ({"encoder": print, "circle": dislab.Circle("factor_0", 4)}, "circle is for codes"),
+        ({"encoder": print, "logvar": np.zeros((8, 2))}, "logvar is for codes"),
+    ],
+)
+def test_evaluate_refuses_what_it_would_not_use(given, says):
+    arrays = {"codes": np.zeros((8, 2)), "factors": np.arange(8)}
+    with pytest.raises(dislab.DislabError, match=says):
+        dislab.evaluate(**(given | ({"dataset": "shapes3d"} if "encoder" in given else arrays)))
+
+
 def test_installed_plugin_joins_through_an_entry_point(tmp_path):
     """An installed package that names an entry point of the group dislab.metrics."""
     (tmp_path / "extra_metric.py").write_text(readme_code("@dislab.register_metric"))
@@ -342,6 +360,7 @@ BAD = [
     (["rnu"], "No such command"),
     (["evaluate", "nowhere"], "neither a folder of runs nor a .npz file"),
     (["evaluate", "."], "no finished run"),
+    (["evaluate", ".", "--seed", "3"], "--seed is for a .npz file"),
     (["evaluate", "text.npz"], "cannot be read as .npz"),
     (["evaluate", "empty.npz"], "needs the arrays codes"),
     (["leaderboard", "nowhere"], "does not exist"),
@@ -476,12 +495,62 @@ def test_an_interrupted_run_resumes_to_the_same_result(how, tiny, tmp_path):
     assert not list(Path("broken_off").rglob("*.part")) or how == signal.SIGKILL
 
 
-def test_help_reads_without_torch():
-    """Help and bad options are answered without importing torch."""
-    code = (
-        "import sys; from dislab.cli import main; main(['run', '--help']); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+HEAVY = ("torch", "sklearn", "pandas", "scipy", "matplotlib")
+
+
+def test_help_imports_nothing_heavy():
+    for command in ("run", "evaluate", "leaderboard", "bench", "list", "data"):
+        code = f"import sys; from dislab.cli import main; main(['{command}', '--help']); "
+        code += f"sys.exit(any(name in sys.modules for name in {HEAVY}))"
+        assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize("registry", [MODELS, DATASETS, METRICS], ids=lambda registry: registry.kind)
+def test_a_list_reads_in_the_source_what_importing_gives(registry, capsys, monkeypatch):
+    arguments = ["list", f"{registry.kind}s"]
+    code = f"import sys; from dislab.cli import main; main({arguments}); "
+    code += f"sys.exit(any(name in sys.modules for name in {HEAVY}))"
+    read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    built_in = [entry for entry in registry if entry.make.__module__.startswith("dislab.")]
+    monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in built_in})
+    assert main(arguments) == 0
+    assert read == capsys.readouterr().out
+    found = {entry.name: given for entry, given in declarations.read_from_source(registry)}
+    assert found == {entry.name: given for entry, given in declarations.imported(registry)}
+
+
+UNUSUAL = [
+    """TITLE = "One"
+@register_metric("one", title=TITLE + " more")""",
+    """TITLE = "One"
+TITLE = "Another"
+@register_metric("one", title=TITLE)""",
+    """from dislab.registry import register_metric as register
+@register("one")""",
+    """for name in ("one", "two"):
+    register_metric(name)(print)
+@other""",
+    """@register_metric("one", direction="left")""",
+    """@register_metric("one")
+@other""",
+]
+
+
+@pytest.mark.parametrize("head", UNUSUAL)
+def test_what_is_not_literal_is_left_to_importing(head, tmp_path, monkeypatch):
+    (tmp_path / "unusual").mkdir()
+    text = f"from dislab.registry import register_metric\n\n{head}\ndef one(table, rng):\n    return 1\n"
+    (tmp_path / "unusual" / "one.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    declarations._source.cache_clear()
+    with pytest.raises(declarations.NotLiteral):
+        declarations.read_from_source(Registry("metric", "unusual"))
+
+
+def test_a_dataset_of_two_names_is_listed_once(capsys):
+    assert main(["list", "datasets"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if line.startswith("mpi3d:")] == ["mpi3d: another name of mpi3d_toy"]
 
 
 def test_seeds():

@@ -451,6 +451,8 @@ def test_list_says_what_is_there(data, dislab_data):
     assert "not present" in row("shapes3d")
     assert "embedded drawing" in row("shapes3d")
     assert "nothing: fetch it" in row("mnist")
+    drawn = {name: row(name).endswith("yes") for name in files.OFFICIAL if name.startswith("mpi3d")}
+    assert drawn == {"mpi3d_toy": True, "mpi3d_realistic": False, "mpi3d_real": False}
     assert "268 MB" in row("shapes3d")
     assert "Apache-2.0" in row("shapes3d")
     assert "shapes3d: https://github.com/google-deepmind/3d-shapes\n" in dislab_data("list").out

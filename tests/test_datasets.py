@@ -280,6 +280,28 @@ def test_unfinished_files_of_killed_processes_are_removed_after_a_day(cache):
     assert sorted(path.name for path in cache.iterdir()) == ["new.part", "numbers.npy"]
 
 
+def test_drawn_images_of_other_versions_are_removed_after_an_hour(cache):
+    cache.mkdir()
+    for name, age in (
+        ("a-rendered-1", 4000),
+        ("a-rendered-2", 60),
+        ("b-rendered-1", 4000),
+        ("a-official-1", 4000),
+    ):
+        (cache / f"{name}.npy").write_text("images")
+        os.utime(cache / f"{name}.npy", (time.time() - age, time.time() - age))
+    base.cached_array("a-rendered-3", (2, 2), lambda array: array.fill(3))
+    left = sorted(path.stem for path in cache.iterdir())
+    assert left == ["a-official-1", "a-rendered-2", "a-rendered-3", "b-rendered-1"]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_clear_line(device):
+    with pytest.raises(DislabError, match=f"device '{device}' cannot be used here") as error:
+        dislab.load_dataset("shapes3d", device=device)
+    assert "\n" not in str(error.value)
+
+
 def test_npz_member_is_streamed(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     np.savez(tmp_path / "a.npz", imgs=array)

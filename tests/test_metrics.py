@@ -6,14 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import dislab
+from dislab.batches import Groups, unit_images
 from dislab.benchmarks.reference import Goldens, noise_row
 from dislab.codes import CodeTable
+from dislab.encoding import encode
 from dislab.evaluation import score
 from dislab.metrics.betavae_score import accuracies
 from dislab.metrics.content_style import best_temperature, cross_entropy, draw_images, product_of_normals
 from dislab.metrics.factorvae_score import active_dimensions, count_votes
+from dislab.registry import MODELS
+from dislab.runs import _read_codes, _write_codes
 
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 needs_goldens = pytest.mark.skipif(not GOLDENS.found, reason="no folder of goldens beside $DISLAB_DATA")
@@ -431,3 +436,164 @@ def test_groups_by_name():
         codes=codes, factors=factors, metrics=["content_accuracy"], factor_names=["a", "b"], group_by="b"
     )
     assert abs(unknown["content_accuracy"] - 0.2) < 0.06
+
+
+def make_tested_table(tested_mean, untested_mean, **more):
+    """Four classes of 60 rows whose codes are to train a readout, and of 40 that are to test it, mixed."""
+    labels = np.tile(np.arange(4), 100)
+    tested = np.arange(400) >= 240
+    mean = np.where(tested[:, None], tested_mean(labels), untested_mean(labels))
+    order = np.random.default_rng(0).permutation(400)
+    return class_table(mean[order], labels[order], tested=tested[order], **more)
+
+
+def test_readouts_are_trained_on_the_untested_rows_and_tested_on_the_tested():
+    rng = np.random.default_rng(0)
+
+    def known(labels):
+        return np.eye(4)[labels] + 0.01 * rng.standard_normal((400, 4))
+
+    def next_class(labels):
+        return known((labels + 1) % 4)
+
+    def noise(labels):
+        return rng.standard_normal((400, 4))
+
+    names = ["content_accuracy", "style_accuracy"]
+    for tested, untested, low, high in (
+        (known, known, 1, 1),
+        (next_class, known, 0, 0),  # a single row on the wrong side would be read right
+        (known, next_class, 0, 0),
+        (noise, known, 0.15, 0.35),
+        (known, noise, 0.0, 0.6),  # whatever was learned of noise; what it says of four points is chance
+    ):
+        scores = score(make_tested_table(tested, untested), names, num_draws=80)
+        for name in names:
+            assert low <= scores[name] <= high, (name, scores)
+
+
+def test_all_tested_rows_count_alike():
+    # Of three tested rows per class one looks like the next class: a third of the draws of one image.
+    labels = np.tile(np.arange(4), 23)
+    tested = np.arange(92) >= 80
+    looks = np.where(np.arange(92) >= 88, (labels + 1) % 4, labels)
+    scores = score(
+        class_table(np.eye(4)[looks], labels, tested=tested), ["content_accuracy", "style_accuracy"]
+    )
+    assert scores["content_accuracy"] == pytest.approx(2 / 3, abs=1e-3)
+    assert scores["style_accuracy"] == pytest.approx(2 / 3, abs=1e-3)
+    assert [k for k, _ in scores.details["content_accuracy_curve"]] == [1, 2, 3], "no more than are tested"
+
+
+@pytest.mark.parametrize("few", ["tested", "untested"])
+def test_two_rows_of_every_class_must_be_tested_and_two_untested(few):
+    labels = np.arange(40) % 4
+    tested = np.arange(40) < 8
+    mean = np.eye(4)[labels]
+    assert score(class_table(mean, labels, tested=tested), ["style_accuracy"])["style_accuracy"] == 1
+    tested[0] = False  # one of class 0 is left
+    scores = score(class_table(mean, labels, tested=tested == (few == "tested")), ["style_accuracy"])
+    assert "style_accuracy" in scores.left_out
+
+
+def test_what_a_draw_of_the_style_knows_of_the_class():
+    rng = np.random.default_rng(0)
+    labels = np.arange(2000) % 4
+    mean = np.eye(4)[labels] - 0.25 + 0.1 * rng.standard_normal((2000, 4))
+    names = ["content_accuracy", "style_accuracy", "style_entropy"]
+    # Means at a millionth of the prior's scale with its variance: nothing that a decoder could see.
+    hidden = score(
+        class_table(1e-6 * mean, labels, logvar=np.zeros((2000, 4))), ["style_accuracy"], num_draws=200
+    )
+    assert hidden["style_accuracy"] > 0.95
+    assert abs(hidden["style_accuracy_sampled"] - 0.25) < 0.04
+    sure = score(class_table(mean, labels, logvar=np.full((2000, 4), -20.0)), names, num_draws=200)
+    assert sure["style_accuracy"] > 0.95
+    for name in ("style_accuracy", "style_entropy"):
+        assert sure[f"{name}_sampled"] == pytest.approx(sure[name], abs=0.02)
+    assert "content_accuracy_sampled" not in sure
+    plain = score(class_table(mean, labels), names, num_draws=200)
+    assert "style_accuracy" in plain
+    assert not any(name.endswith("_sampled") for name in plain)
+
+
+def test_a_draw_of_the_style_has_the_posterior_as_its_noise():
+    # Two classes at ±0.6 whose posteriors have a standard deviation of 1: the accuracy of such a draw.
+    labels = np.arange(8000) % 2
+    mean = 1.2 * (labels - 0.5)[:, None]
+    scores = score(class_table(mean, labels, logvar=np.zeros_like(mean)), ["style_accuracy", "style_entropy"])
+    bits, accuracy = true_entropy(1.2, 1.0)
+    assert scores["style_accuracy"] == 1
+    assert scores["style_accuracy_sampled"] == pytest.approx(accuracy, abs=0.03)
+    assert scores["style_entropy_sampled"] == pytest.approx(bits, abs=0.04)
+
+
+def test_nothing_is_joined_at_k_of_one():
+    # Each of two code dimensions says one bit of the class: a mean of k has its standard deviation over √k.
+    rng = np.random.default_rng(0)
+    labels = np.arange(8000) % 4
+    bits = np.column_stack([labels % 2, labels // 2])
+    mean = 0.8 * (bits - 0.5) + rng.standard_normal((8000, 2))
+    scores = score(class_table(mean, labels), ["content_accuracy", "style_accuracy"])
+
+    def best(k):  # Bayes: both bits by their sign
+        return (0.5 + 0.5 * erf(0.4 * k**0.5 / 2**0.5)) ** 2
+
+    assert best(10) - best(1) > 0.35
+    for name in ("content_accuracy", "style_accuracy"):
+        assert scores[name] == pytest.approx(best(1), abs=0.04)
+    assert scores["content_accuracy_k10"] == pytest.approx(best(10), abs=0.05)
+    assert scores.details["content_accuracy_curve"][0] == [1, scores["content_accuracy"]]
+
+
+@pytest.mark.parametrize("name", ["mlvae", "mlvae_svi"])
+def test_an_image_is_encoded_alone_at_test_time(name, tiny_dataset):
+    """Whatever other images stand beside it, in whatever order, and whatever the classes are."""
+    torch.manual_seed(0)
+    model = MODELS[name].make(tiny_dataset.image_shape, content=3, style=2, network="mlp").eval()
+
+    def codes(rows, group_by="shape"):
+        return encode(model.encode, tiny_dataset, np.asarray(rows), group_by=[[group_by]])
+
+    rng = np.random.default_rng(0)
+    everything = codes(np.arange(60))
+    order = rng.permutation(60)
+    selections = [order, order[:7], [59], np.repeat([4, 31], 5), np.arange(15)]  # the last: all of one class
+    for rows in selections:
+        for group_by in ("shape", "position"):
+            found = codes(rows, group_by)
+            np.testing.assert_allclose(found.mean, everything.mean[rows], atol=2e-3)
+            np.testing.assert_allclose(found.logvar, everything.logvar[rows], atol=2e-3)
+    # What grouping would do is far more than that.
+    groups = Groups(torch.from_numpy(everything.labels[:, 0]), torch.arange(0, 60, 15))
+    with torch.inference_mode():
+        joined, _ = model.encode_groups(unit_images(tiny_dataset.images(np.arange(60))), (groups,))
+    assert np.abs(joined.numpy() - everything.mean)[:, :3].max() > 0.05
+
+
+@pytest.mark.skipif("DISLAB_DATA" not in os.environ, reason="DISLAB_DATA is not set: no real MNIST files")
+def test_readouts_of_mnist_are_tested_on_the_official_test_images():
+    dataset = dislab.load_dataset("mnist")
+    rows = dataset.evaluation_rows()
+    np.testing.assert_array_equal(rows, np.arange(50_000, 70_000))
+    np.testing.assert_array_equal(dataset.is_test(rows), rows >= 60_000)
+    few = np.array([69_999, 50_000, 60_000, 59_999])
+    table = encode(lambda images: images.flatten(1)[:, :2], dataset, few)
+    assert table.tested.tolist() == [True, False, True, False]
+    other = dataset.with_held_out(np.arange(100), "the first 100")
+    assert other.is_test(rows) is None
+    assert encode(lambda images: images.flatten(1)[:, :2], other, few).tested is None
+    assert dataset.is_test(rows) is not None, "the dataset itself is as it was"
+
+
+def test_the_code_table_on_disk_keeps_which_rows_are_tested(tmp_path):
+    labels = np.arange(12) % 3
+    for tested in (np.arange(12) % 2 == 0, None):
+        table = class_table(np.eye(3)[labels], labels, tested=tested)
+        _write_codes(tmp_path / "codes.safetensors", table, np.arange(12))
+        found = _read_codes(tmp_path / "codes.safetensors").tested
+        if tested is None:
+            assert found is None
+        else:
+            assert found.dtype == bool
+            np.testing.assert_array_equal(found, tested)

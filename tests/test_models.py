@@ -31,6 +31,7 @@ from dislab.errors import DislabError
 from dislab.models.betatcvae import BetaTCVAE, decompose_kl, log_importance_weights
 from dislab.models.betavae import BetaVAE
 from dislab.models.mlvae import MLVAE
+from dislab.models.mlvae_svi import MLVAESVI
 from dislab.models.vae import VAE
 from dislab.networks import choose_network
 
@@ -530,6 +531,214 @@ def test_blocks_name_the_content_and_style_dimensions():
     assert torch.equal(style, codes[:, model.blocks["style"]])
     assert content.shape == (2, 3)
     assert style.shape == (2, 2)
+
+
+def test_mlvae_betas_weigh_the_two_divergences_and_nothing_else():
+    batch = make_batch(UNEVEN, latents=5)
+    plain = make_model(MLVAE, content=3, style=2)
+    terms = plain.loss(batch, STEP)
+    style, content = 10 * terms["kl_style"], 4 * terms["kl_content"]
+    for weights, extra in (
+        ({"beta_style": 5.0}, 4 * style),
+        ({"beta_content": 0.25}, -0.75 * content),
+        ({"beta_style": 0.0, "beta_content": 3.0}, 2 * content - style),
+    ):
+        model = make_model(MLVAE, content=3, style=2, **weights)
+        found = model.loss(batch, STEP)
+        assert_same_loss(found["loss"], terms["loss"] + extra / 4, model, plain)
+        for name in ("reconstruction", "kl_style", "kl_content"):
+            torch.testing.assert_close(found[name], terms[name], rtol=0, atol=0)
+
+
+SCATTERED = (  # a group of three, of one, of four and of two, mixed; and other groups of the same images
+    Groups(torch.tensor([2, 0, 2, 1, 3, 0, 2, 3, 0, 2]), torch.tensor([1, 3, 0, 4])),
+    Groups(torch.tensor([0, 0, 1, 2, 1, 1, 0, 1, 1, 1]), torch.tensor([0, 2, 3])),
+)
+
+
+@pytest.mark.parametrize("posterior", ["product", "mixture"])
+@pytest.mark.parametrize("groupings", [1, 2])
+def test_encode_groups_joins_the_content_of_the_members(groupings, posterior):
+    """The product's and the mixture's moments by sums over a grid, one group and dimension at a time."""
+    model = make_model(MLVAE, content=2, style=1, groupings=groupings, posterior=posterior)
+    latents = 2 * groupings + 1
+    mean, logvar = random_normals(10, latents)
+    untouched = mean.clone(), logvar.clone()
+    fix_posterior(model, mean, logvar)
+    found = model.encode_groups(torch.zeros(10, *IMAGE_SHAPE), SCATTERED[:groupings])
+    torch.testing.assert_close((mean, logvar), untouched, rtol=0, atol=0)
+    for part, own in zip(found, (mean, logvar), strict=True):
+        assert part.shape == (10, latents)
+        torch.testing.assert_close(part[:, -1], own[:, -1], rtol=0, atol=0)  # the style
+
+    grid = torch.linspace(-60, 60, 60_001, dtype=torch.float64)
+    for number, groups in enumerate(SCATTERED[:groupings]):
+        for g, d in itertools.product(range(groups.number), range(2 * number, 2 * number + 2)):
+            members = [i for i in range(10) if groups.index[i] == g]
+            densities = [
+                Normal(mean[i, d], torch.exp(logvar[i, d] / 2)).log_prob(grid).exp() for i in members
+            ]
+            joined = torch.stack(densities)
+            density = joined.prod(0) if posterior == "product" else joined.mean(0)
+            density /= density.sum()
+            expected = (density * grid).sum()
+            variance = (density * (grid - expected) ** 2).sum()
+            for i in members:
+                torch.testing.assert_close(found[0][i, d], expected, rtol=1e-7, atol=1e-8)
+                torch.testing.assert_close(found[1][i, d].exp(), variance, rtol=1e-6, atol=0)
+            if len(members) == 1:
+                torch.testing.assert_close(found[0][members, d], mean[members, d])
+                torch.testing.assert_close(found[1][members, d], logvar[members, d])
+
+
+# Multi-level VAE without an encoder
+
+
+def make_svi(**hyperparameters) -> MLVAESVI:
+    return make_model(MLVAESVI, **{"content": 2, "style": 1, "inference_steps": 3} | hyperparameters)
+
+
+def test_svi_trains_the_decoder_alone():
+    model = make_svi()
+    assert not any("encoder" in name for name, _ in model.named_parameters())
+    assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {"decoder"}
+    batch = make_batch(UNEVEN, latents=3)
+    terms = model.loss(batch, STEP)
+    assert all(torch.isfinite(term) for term in terms.values())
+    total = 10 * (terms["reconstruction"] + terms["kl_style"]) + 4 * terms["kl_content"]
+    torch.testing.assert_close(terms["loss"], total / 4)
+    assert terms["kl_style"] > 0 and terms["kl_content"] > 0
+    for gradient in gradients(terms["loss"], model):
+        assert gradient.abs().max() > 1e-6
+    assert all(parameter.grad is None for parameter in model.parameters())
+    terms["loss"].backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_svi_takes_its_decoder_step_at_the_parameters_that_it_inferred():
+    """The decoder's gradient is that of the ELBO at fixed variational parameters, one group at a time."""
+    model = make_svi()
+    batch = make_batch(UNEVEN, latents=3)
+    groups = batch.groupings[0]
+    noise = torch.stack([batch.noise.roll(shift, 0) for shift in (1, 2, 3)])
+    [(content_mean, content_logvar)], (style_mean, style_logvar) = model.infer(
+        batch.images, batch.groupings, noise
+    )
+    prior = Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    elbo = -kl_divergence(Normal(content_mean, torch.exp(content_logvar / 2)), prior).sum()
+    elbo = elbo - kl_divergence(Normal(style_mean, torch.exp(style_logvar / 2)), prior).sum()
+    for i in range(10):
+        g = groups.index[i]
+        content = content_mean[g] + torch.exp(content_logvar[g] / 2) * batch.noise[groups.first[g], :2]
+        style = style_mean[i] + torch.exp(style_logvar[i] / 2) * batch.noise[i, 2:]
+        decoded = model.decode(torch.cat([content, style])[None])[0]
+        elbo = elbo + slow_log_likelihood(decoded, batch.images[i], model.likelihood)
+    assert_same_loss(model.loss(batch, STEP)["loss"], -elbo / 4, model)
+
+
+def test_svi_codes_are_the_same_in_inference_mode_and_leave_the_decoder_alone():
+    model = make_svi()
+    batch = make_batch(UNEVEN, latents=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    codes = model.encode(batch.images)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encode(batch.images.clone()), codes, rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode(batch.images), codes, rtol=0, atol=0)
+    assert all(part.shape == (10, 3) and not part.requires_grad for part in codes)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_svi_codes_of_an_image_do_not_depend_on_the_others():
+    model = make_svi(inference_steps=10)
+    images = make_batch(UNEVEN, latents=3).images
+    together = model.encode(images)
+    assert together[0].std(0).min() > 0.05, "images differ"
+    order = [7, 3, 0]
+    for part, other in zip(together, model.encode(images[order]), strict=True):
+        torch.testing.assert_close(part[order], other, rtol=0, atol=1e-3)
+
+
+def test_svi_more_inference_lowers_the_loss():
+    """Of a decoder trained on squares whose row (of a group) and column (of an image) vary."""
+    images = torch.zeros(12, *IMAGE_SHAPE, dtype=torch.float64)
+    for i in range(12):
+        images[i, 0, 2 * (i // 3) : 2 * (i // 3) + 2, 2 * (i % 3) : 2 * (i % 3) + 3] = 1
+    groups = (make_groups([3] * 4),)
+    model = make_svi(inference_rate=0.1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.div_(2)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(60):
+        optimiser.zero_grad()
+        noise = torch.randn(12, 3, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        model.loss(Batch(images, noise, 12, groups), STEP)["loss"].backward()
+        optimiser.step()
+
+    def loss(inference_steps: int) -> float:
+        model.inference_steps = inference_steps
+        mean, logvar = model.encode_groups(images, groups)
+        draws = []
+        for seed in range(20):
+            noise = torch.randn(12, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            content = mean[groups[0].first, :2], logvar[groups[0].first, :2]
+            style = mean[:, 2:], logvar[:, 2:]
+            draws.append(model._elbo_of(images, groups, [content, style], noise)["loss"].item())
+        return np.mean(draws)
+
+    losses = [loss(steps) for steps in (1, 10, 60)]
+    assert losses[0] > losses[1] + 1 and losses[1] > losses[2] + 1
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_svi_of_a_linear_decoder_finds_the_posterior_of_factor_analysis(grouped):
+    """x = A (c, s) + noise: the mean of the exact posterior, and 1 / its precision's diagonal, which is the
+    variance of the best factorised Normal."""
+    generator = torch.Generator().manual_seed(0)
+    loadings = 0.3 * torch.randn(64, 3, generator=generator, dtype=torch.float64)
+    x = torch.randn(5, 3, generator=generator, dtype=torch.float64) @ loadings.T
+    x = x + 0.8 * torch.randn(5, 64, generator=generator, dtype=torch.float64)
+    sizes = [3, 2] if grouped else [1] * 5
+    groups = make_groups(sizes)
+    pixel_variance = 0.8**2
+    # The unknowns are the contents of all groups (two each), then the styles of all images.
+    number = 2 * len(sizes) + 5
+    design = torch.zeros(5, 64, number, dtype=torch.float64)
+    for i in range(5):
+        g = int(groups.index[i])
+        design[i, :, 2 * g : 2 * g + 2] = loadings[:, :2]
+        design[i, :, 2 * len(sizes) + i] = loadings[:, 2]
+    design = design.reshape(-1, number)
+    precision = torch.eye(number, dtype=torch.float64) + design.T @ design / pixel_variance
+    posterior = torch.linalg.solve(precision, design.T @ x.flatten() / pixel_variance)
+    variance = 1 / precision.diagonal()
+    assert posterior.abs().max() > 0.5
+    assert (precision - precision.diagonal().diag()).abs().max() > 0.5, "not the product of single posteriors"
+
+    place = 2 * groups.index[:, None] + torch.arange(2)
+    style = 2 * len(sizes) + torch.arange(5)[:, None]
+    place = torch.cat([place, style], dim=1)
+    expected_mean, expected_logvar = posterior[place], variance[place].log()
+
+    model = make_svi(likelihood="gaussian", inference_rate=0.1)
+    model.decode = linear_gaussian_vae(loadings, math.sqrt(pixel_variance)).decode
+    images = x.view(5, *IMAGE_SHAPE)
+    # Draws of ±1 whose products over 16 steps cancel, as the gradient's noise then does: Hadamard's matrix,
+    # a column for each of the unknowns of a group.
+    columns = [(1, 2, 3 + image) for image in range(5)]
+    signs = [[[(-1) ** (step & c).bit_count() for c in own] for own in columns] for step in range(16)]
+    noise = torch.tensor(signs, dtype=torch.float64).repeat(25, 1, 1)
+    [(mean, logvar)], (style_mean, style_logvar) = model.infer(images, (groups,), noise)
+    found = torch.cat([mean[groups.index], style_mean], dim=1)
+    torch.testing.assert_close(found, expected_mean, rtol=0, atol=0.03)
+    found = torch.cat([logvar[groups.index], style_logvar], dim=1)
+    torch.testing.assert_close(found, expected_logvar, rtol=0, atol=0.06)
+
+    model.inference_steps, model.inference_rate = 400, 0.03
+    mean, _ = model.encode_groups(images, (groups,)) if grouped else model.encode(images)
+    torch.testing.assert_close(mean, expected_mean, rtol=0, atol=0.06)
 
 
 # beta-TCVAE

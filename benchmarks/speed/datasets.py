@@ -17,11 +17,11 @@ import torch
 
 import dislab
 from dislab.batches import Batches
+from dislab.devices import choose_device
 from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.progress import say
 from dislab.registry import DATASETS
-from dislab.runs import choose_device
 
 BATCH = 64
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dislab.datasets.files import cache_folder, data_folder, find_file
+from dislab.devices import choose_device
 from dislab.errors import DislabError, RunFailed
 from dislab.factors import FactorSpace
 from dislab.registry import DATASETS
@@ -42,6 +43,8 @@ class Dataset:
     group_by : names of the factors whose combined value is a group, where the user does not choose.
     held_out : rows kept from training and scored instead of all rows; None trains on and scores all rows.
     file : the official file that was read, if any.
+    test : those of the held-out rows that a readout of the codes is tested on, where the dataset itself parts
+        them from rows for its training (MNIST's test images); None leaves that to the metric.
 
     Attributes
     ----------
@@ -59,6 +62,7 @@ class Dataset:
         group_by: Sequence[str],
         held_out: np.ndarray | None = None,
         file: Path | None = None,
+        test: np.ndarray | None = None,
     ):
         self.name, self.source, self.space, self.image_shape = name, source, space, image_shape
         self.group_by = list(group_by)
@@ -66,6 +70,7 @@ class Dataset:
         self.split = ""
         self._draw = draw
         self._held_out = held_out
+        self._test = test
 
     def __len__(self) -> int:
         return len(self.space)
@@ -80,7 +85,7 @@ class Dataset:
     def with_held_out(self, rows: np.ndarray, split: str) -> Dataset:
         """The same images with other rows held out, int64, sorted, each once; `split` says which."""
         other = copy.copy(self)
-        other._held_out, other.split = rows, split
+        other._held_out, other._test, other.split = rows, None, split
         return other
 
     def train_rows(self) -> np.ndarray:
@@ -93,6 +98,10 @@ class Dataset:
     def evaluation_rows(self) -> np.ndarray:
         """Rows int64 that are encoded and scored: the held-out ones, or all."""
         return np.arange(len(self)) if self._held_out is None else self._held_out
+
+    def is_test(self, rows: np.ndarray) -> np.ndarray | None:
+        """Whether each row is one that readouts are tested on, bool; None where the dataset does not say."""
+        return None if self._test is None else np.isin(rows, self._test)
 
 
 def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str = "cpu") -> Dataset:
@@ -108,12 +117,13 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
 
     Raises
     ------
-    DislabError : the name or the source is unknown, or the official file is missing or not what it should be.
+    DislabError : the name or the source is unknown, the device cannot be used, or the official file is
+        missing or not what it should be.
     """
     entry = DATASETS[name]
     if source not in SOURCES:
         raise DislabError(f"unknown source '{source}': choose {', '.join(SOURCES)}")
-    return entry.make(source=source, data_dir=data_dir, device=torch.device(device))
+    return entry.make(source=source, data_dir=data_dir, device=choose_device(device))
 
 
 def official_file(name: str, file_names: Sequence[str], source: str, data_dir=None) -> Path | None:
@@ -175,6 +185,7 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
         array.flush()
         del array
         Path(temporary).replace(path)
+        _remove_outdated(path)
     except OSError as error:
         raise RunFailed(f"cannot write the cache file '{path}': {error.strerror or error}") from error
     finally:
@@ -188,6 +199,16 @@ def _remove_abandoned(folder: Path) -> None:
         with suppress(OSError):  # another process deleted it
             if time.time() - path.stat().st_mtime > 86_400:
                 path.unlink()
+
+
+def _remove_outdated(path: Path) -> None:
+    """Delete the images of a dataset that other versions of its renderer drew (NAME-rendered-DIGEST.npy), but
+    not those of the last hour: that version may be in use, too."""
+    name, is_drawn, _ = path.name.rpartition("-rendered-")
+    for other in path.parent.glob(f"{name}-rendered-*.npy") if is_drawn else ():
+        with suppress(OSError):
+            if other != path and time.time() - other.stat().st_mtime > 3600:
+                other.unlink()
 
 
 def source_digest(module) -> str:

@@ -150,7 +150,8 @@ def _mpi3d(variant: str, md5: str, exact_size: bool = False) -> OfficialDataset:
         earlier_host=True,  # the Google bucket of 2019 to 2025; the files moved, their hashes were not given
     )
     page = "https://github.com/rr-learning/disentanglement_dataset"
-    return OfficialDataset(f"mpi3d_{variant}", (file,), page, "CC-BY-4.0", "mpi3d")
+    renderer = "mpi3d" if variant == "toy" else ""
+    return OfficialDataset(f"mpi3d_{variant}", (file,), page, "CC-BY-4.0", renderer)
 
 
 OFFICIAL = {
@@ -256,6 +257,9 @@ OFFICIAL = {
 }
 
 
+ALIASES = {"mpi3d": "mpi3d_toy"}  # other names that users may write
+
+
 def official(name: str) -> OfficialDataset:
     """The published dataset of that name.
 
@@ -263,9 +267,9 @@ def official(name: str) -> OfficialDataset:
     ------
     DislabError : a name without official files.
     """
-    if name == "mpi3d":
-        say("mpi3d means mpi3d_toy")
-        name = "mpi3d_toy"
+    if name in ALIASES:
+        say(f"{name} means {ALIASES[name]}")
+        name = ALIASES[name]
     if name not in OFFICIAL:
         raise unknown_name("official dataset", name, OFFICIAL)
     return OFFICIAL[name]

@@ -16,13 +16,14 @@ from dislab.factors import FactorSpace
 from dislab.registry import register_dataset
 
 NUM_TRAINING_FILE = 60_000
-NUM_TRAIN = 50_000  # the paper's split: 50,000 to train the model, the other 20,000 are scored
+NUM_TRAIN = 50_000  # to train the model; as in the ML-VAE paper the next 10,000 validate, and the last test
 NUM_TEST_FILE = 10_000
 
 
 @register_dataset("mnist", title="MNIST", reference="LeCun et al. 1998, Proc. IEEE 86(11)")
 def mnist(source: str, data_dir, device: torch.device) -> Dataset:
-    """Handwritten digits, 28 x 28, one channel. Rows 0-49,999 train the model, the others are scored."""
+    """Handwritten digits, 28 x 28, one channel. Rows 0-49,999 train the model, the others are scored: a
+    readout of the codes is trained on rows 50,000-59,999 and tested on the official test images."""
     if source == "rendered":
         raise DislabError("mnist has no rendered images: use --source official with the four idx files")
     paths, arrays = [], []
@@ -45,7 +46,8 @@ def mnist(source: str, data_dir, device: torch.device) -> Dataset:
 
     space = FactorSpace(("digit",), (10,), digits[:, None])
     held_out = np.arange(NUM_TRAIN, len(space))
-    return Dataset("mnist", "official", space, (1, 28, 28), draw, ["digit"], held_out=held_out, file=paths[0])
+    test = np.arange(NUM_TRAINING_FILE, len(space))
+    return Dataset("mnist", "official", space, (1, 28, 28), draw, ["digit"], held_out, paths[0], test)
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:

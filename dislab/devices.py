@@ -1,0 +1,27 @@
+"""The device that images, models and codes are computed on."""
+
+from __future__ import annotations
+
+import torch
+
+from dislab.errors import DislabError
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """The named device, or CUDA where there is a GPU, else the CPU.
+
+    Raises
+    ------
+    DislabError : torch does not know the device, or it is not in this machine.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise DislabError(
+            f"device '{name}' cannot be used here (use cpu, or cuda with a GPU): {cause}"
+        ) from None
+    return device

@@ -1,0 +1,125 @@
+"""What joining the images of a group does: to the posterior of their content, and to their likelihood.
+
+Bouchacourt et al. 2017, section 4, call it accumulating evidence: the more images of a group are encoded, the
+surer is the content of it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dislab.batches import Groups, unit_images
+from dislab.datasets.base import Dataset
+from dislab.distributions import negative_log_likelihood, normal_log_density, sample_normal
+
+IMAGES = (1, 2, 3, 5, 10)  # images of a group that are joined
+MOST_GROUPS = 10
+DRAWS = 5  # of the content, and for each of these of all else: an image is decoded DRAWS² times
+
+
+def evidence(
+    model, dataset: Dataset, rows: np.ndarray, labels: np.ndarray, seed: int, device
+) -> pd.DataFrame:
+    """The content posterior and the likelihood of the same images, joined by k, for every k.
+
+    Parameters
+    ----------
+    model : with `encode_groups`, see `dislab.models.mlvae.MLVAE`.
+    rows : int64 [N], dataset rows.
+    labels : int64 [N, G], the class of each row by each grouping. The images of a class are joined: at test
+        time, too, the labels say which belong together.
+    seed : decides which images are joined, and the draws.
+
+    Returns
+    -------
+    A pandas DataFrame with a row for each grouping and k, all means over the same groups of ten images (where
+    k does not divide ten, without those that are left over):
+
+    - grouping : 1, 2, …
+    - k : images joined; 1 is no grouping.
+    - groups, images : so many groups of so many images in all.
+    - content_variance : mean variance of q(c_G|x_G) over its dimensions.
+    - reconstruction : E ln p(x_i|c_G, s_i), nats per image.
+    - elbo : ELBO(G) (eq. 4) in nats per image, of a mixture with the Normal of its moments.
+    - log_likelihood : ln p(x_G) in nats per image, the importance-weighted bound (Burda et al. 2016) with
+        DRAWS contents, and DRAWS styles of every image for each of them.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    lines = []
+    contents = list(model.blocks.values())[:-1]
+    for grouping, (block, classes) in enumerate(zip(contents, labels.T, strict=True)):
+        members = draw_groups(rng, classes, MOST_GROUPS, max(IMAGES))
+        for k in (k for k in IMAGES if k <= members.shape[1]):
+            joined = members[:, : members.shape[1] // k * k].reshape(-1, k)
+            with torch.inference_mode():
+                images = unit_images(dataset.images(rows[joined.flatten()]).to(device))
+                groupings = join_by_one(*joined.shape, grouping, len(contents), device)
+                means = _measure(model, images, groupings, block, groupings[grouping], generator)
+            counts = {"groups": len(joined), "images": joined.size}
+            lines.append({"grouping": grouping + 1, "k": k} | counts | means)
+    return pd.DataFrame(lines)
+
+
+def draw_groups(rng: np.random.Generator, classes: np.ndarray, most: int, size: int) -> np.ndarray:
+    """Positions int64 [groups, k] of different images: k of one class in every row, of another in each row.
+
+    Parameters
+    ----------
+    classes : int64 [N].
+    most : groups at most; if there are more classes, some are drawn.
+    size : k at most; the smallest class drawn may have fewer images.
+    """
+    chosen = np.unique(classes)
+    if len(chosen) > most:
+        chosen = np.sort(rng.choice(chosen, most, replace=False))
+    members = [rng.permutation(np.flatnonzero(classes == value)) for value in chosen]
+    size = min(size, *map(len, members))
+    return np.stack([positions[:size] for positions in members])
+
+
+def join_by_one(groups: int, size: int, grouping: int, number: int, device) -> tuple[Groups, ...]:
+    """The groups of [groups x size] images, in this order, by one of `number` groupings; by all others every
+    image is alone."""
+    images = torch.arange(groups * size, device=device)
+    groupings = [Groups(images, images)] * number
+    groupings[grouping] = Groups(images // size, images[::size])
+    return tuple(groupings)
+
+
+def _measure(model, images: Tensor, groupings, block: slice, groups: Groups, generator) -> dict[str, float]:
+    mean, logvar = model.encode_groups(images, groupings)
+    shared = torch.zeros(mean.shape[1], dtype=torch.bool, device=mean.device)
+    shared[block] = True
+    nothing = mean.new_zeros(groups.number)
+    reconstruction = mean.new_zeros(())
+    weights, elbo = [], mean.new_zeros(())
+    for _ in range(DRAWS):
+        content_noise = torch.randn(mean.shape, generator=generator, device=mean.device)[groups.first]
+        image_weights = []
+        for _ in range(DRAWS):
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+            noise[:, shared] = content_noise[groups.index][:, shared]
+            codes = sample_normal(mean, logvar, noise)
+            likelihood = -negative_log_likelihood(model.decode(codes), images, model.likelihood)
+            prior = normal_log_density(codes, torch.zeros_like(codes), torch.zeros_like(codes))
+            ratio = prior - normal_log_density(codes, mean, logvar)
+            image_weights.append(likelihood + ratio[:, ~shared].sum(1))
+            reconstruction += likelihood.mean() / DRAWS**2
+        ratio_content = ratio[groups.first][:, shared].sum(1)  # the same in all draws of the styles
+        of_images = torch.stack(image_weights)
+        elbo += (of_images.mean(0).sum() + ratio_content.sum()) / (DRAWS * len(images))
+        mean_weights = of_images.logsumexp(0) - math.log(DRAWS)
+        weights.append(nothing.index_add(0, groups.index, mean_weights) + ratio_content)
+    log_likelihood = (torch.stack(weights).logsumexp(0) - math.log(DRAWS)).sum() / len(images)
+    return {
+        "content_variance": float(logvar[groups.first][:, shared].exp().mean()),
+        "reconstruction": float(reconstruction),
+        "elbo": float(elbo),
+        "log_likelihood": float(log_likelihood),
+    }

@@ -1,0 +1,128 @@
+"""The ML-VAE without its encoder: content and style of every group and image are found by gradient steps.
+
+This is the non-amortised alternative that the ML-VAE paper weighs (section 3): stochastic variational
+inference, where a minibatch's own variational parameters are optimised first and the decoder then takes one
+step (Hoffman et al. 2013, algorithm 1). At test time nothing is known of an image before its own steps.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dislab.batches import Batch, Groups
+from dislab.distributions import kl_to_standard_normal, sample_normal
+from dislab.models.mlvae import MLVAE
+from dislab.registry import register_model
+
+
+@register_model(
+    "mlvae_svi",
+    title="Multi-level VAE without an encoder (stochastic variational inference)",
+    reference="Bouchacourt et al. 2017, section 3; Hoffman et al. 2013, arXiv:1206.7051",
+)
+class MLVAESVI(MLVAE):
+    """Multi-level VAE with free variational parameters: a Normal per group and a Normal per image.
+
+    Parameters
+    ----------
+    inference_steps : gradient steps (Adam) on the variational parameters of a batch, from the prior on, in
+        training and at test time.
+    inference_rate : their learning rate.
+    content, style, group_size, groupings, network, likelihood : see `MLVAE`.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        content: int = 8,
+        style: int = 2,
+        group_size: int = 8,
+        groupings: int = 1,
+        inference_steps: int = 10,
+        inference_rate: float = 0.3,
+        network: Literal["auto", "conv", "mlp"] = "auto",
+        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+    ):
+        super().__init__(
+            image_shape,
+            content=content,
+            style=style,
+            group_size=group_size,
+            groupings=groupings,
+            network=network,
+            likelihood=likelihood,
+        )
+        del self.encoder
+        self.inference_steps, self.inference_rate = inference_steps, inference_rate
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [B, D] of every image as a group of its own."""
+        alone = torch.arange(len(images), device=images.device)
+        return self.encode_groups(images, (Groups(alone, alone),) * self.groupings)
+
+    def encode_groups(self, images: Tensor, groupings: tuple[Groups, ...]) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [B, D], the content that of each image's group."""
+        generator = torch.Generator(images.device).manual_seed(0)
+        # All images get the same noise, so that the codes of one do not depend on its place in the batch.
+        shape = (self.inference_steps, 1, self.latents)
+        noise = torch.randn(shape, generator=generator, device=images.device).expand(-1, len(images), -1)
+        contents, style = self.infer(images, groupings, noise)
+        expanded = [
+            (mean[groups.index], logvar[groups.index])
+            for groups, (mean, logvar) in zip(groupings, contents, strict=True)
+        ]
+        means, logvars = zip(*expanded, style, strict=True)
+        return torch.cat(means, dim=1), torch.cat(logvars, dim=1)
+
+    def infer(
+        self, images: Tensor, groupings: tuple[Groups, ...], noise: Tensor
+    ) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+        """The variational parameters of a batch, of which the decoder's gradient does not pass.
+
+        Parameters
+        ----------
+        images : [B, C, H, W].
+        noise : [inference_steps, B, D], standard Normal.
+
+        Returns
+        -------
+        For each grouping mean and log-variance [number, content] of its groups; and mean and log-variance
+        [B, style] of the images.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            # (What inference mode made cannot take part in a gradient; its copy can.)
+            images, noise = images.clone(), noise.clone()
+            groupings = tuple(Groups(groups.index.clone(), groups.first.clone()) for groups in groupings)
+            sizes = [(groups.number, self.content) for groups in groupings] + [(len(images), self.style)]
+            normals = [  # those of the prior: mean 0, log-variance 0
+                tuple(images.new_zeros(size).requires_grad_() for _ in range(2)) for size in sizes
+            ]
+            free = [parameter for normal in normals for parameter in normal]
+            optimiser = torch.optim.Adam(free, lr=self.inference_rate)
+            for step_noise in noise:
+                loss = self._elbo_of(images, groupings, normals, step_noise)["loss"]
+                for parameter, gradient in zip(free, torch.autograd.grad(loss, free), strict=True):
+                    parameter.grad = gradient
+                optimiser.step()
+            *contents, style = [tuple(part.detach() for part in normal) for normal in normals]
+        return contents, style
+
+    def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
+        """The negative average group ELBO and its terms, see `MLVAE.loss`."""
+        # A draw for every inference step without more random numbers: the images' draws, passed on.
+        noise = torch.stack([batch.noise.roll(shift, 0) for shift in range(1, self.inference_steps + 1)])
+        contents, style = self.infer(batch.images, batch.groupings, noise)
+        return self._elbo_of(batch.images, batch.groupings, [*contents, style], batch.noise)
+
+    def _elbo_of(self, images, groupings, normals, noise) -> dict[str, Tensor]:
+        *contents, (style_mean, style_logvar) = normals
+        *blocks, style = self.blocks.values()
+        drawn = []
+        for groups, block, (mean, logvar) in zip(groupings, blocks, contents, strict=True):
+            content = sample_normal(mean, logvar, noise[groups.first, block])
+            drawn.append((content[groups.index], kl_to_standard_normal(mean, logvar).sum(1)))
+        return self.group_elbo(images, drawn, style_mean, style_logvar, noise[:, style])

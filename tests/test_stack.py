@@ -1,0 +1,449 @@
+"""A stack of models trained at once gives what its members give alone; steps as a CUDA graph do, too."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import IMAGE_SHAPE, make_tiny_dataset
+from test_training import at_step, make_training
+from torch import nn
+
+import dislab
+from dislab import bench, runs, training
+from dislab.batches import Batches, draw_together
+from dislab.errors import RunFailed
+from dislab.models.betatcvae import BetaTCVAE
+from dislab.models.betavae import BetaVAE
+from dislab.models.mlvae import MLVAE
+from dislab.models.vae import VAE
+from dislab.protocols import Protocol
+from dislab.registry import register_dataset, register_model
+from dislab.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
+from dislab.training import Member, train, train_stack
+
+CPU = torch.device("cpu")
+STEPS = 60
+PROTOCOL = Protocol("test", steps=STEPS, learning_rate=1e-3, batch_size=10, rows=None)
+
+
+def make_members(folder, kind: type = MLVAE, seeds=(0, 1, 2)) -> list[Member]:
+    return [Member(*make_training(kind, seed), folder / f"seed{seed}") for seed in seeds]
+
+
+def begun(members: list[Member]) -> list[Member]:
+    """The members with their optimisers, before the first step."""
+    for member in members:
+        member.resume(PROTOCOL.learning_rate)
+    return members
+
+
+def assert_close_histories(member: Member, other: Member) -> None:
+    assert member.history.terms == other.history.terms
+    np.testing.assert_allclose(member.history.rows, other.history.rows, rtol=2e-3, atol=2e-3)
+
+
+def assert_equal_members(member: Member, other: Member) -> None:
+    """Equal bit for bit, in all that decides how they go on."""
+    assert member.history.rows == other.history.rows
+    theirs = other.model.state_dict()
+    for name, value in member.model.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    assert torch.equal(member.batches.generator.get_state(), other.batches.generator.get_state())
+
+
+@pytest.mark.parametrize("group_by", [[["shape"]], [["shape"], ["size", "position"]]])
+def test_members_draw_their_own_batches(tiny_dataset, group_by):
+    def make(seed: int) -> Batches:
+        model = MLVAE(IMAGE_SHAPE, content=2, style=1, group_size=4, groupings=len(group_by), network="mlp")
+        return Batches(tiny_dataset, model, 12, group_by, seed, CPU)
+
+    members, alone = ([make(seed) for seed in (3, 4)] for _ in range(2))
+    for _ in range(3):
+        together = draw_together(members)
+        for index, batches in enumerate(alone):
+            batch = batches.draw()
+            assert torch.equal(together.images[index], batch.images)
+            assert torch.equal(together.noise[index], batch.noise)
+            for groups, own in zip(together.groupings, batch.groupings, strict=True):
+                for tensor, same in zip(groups, own, strict=True):
+                    assert torch.equal(tensor if tensor.ndim == 1 else tensor[index], same)
+    assert together.dataset_size == batch.dataset_size
+
+
+@pytest.mark.parametrize("kind", [VAE, BetaVAE, BetaTCVAE, MLVAE])
+def test_first_steps_are_those_of_the_members_alone(tmp_path, kind):
+    members, alone = (begun(make_members(tmp_path, kind)) for _ in range(2))
+    stack, single = StackedSteps(members, 1e-3), [SingleSteps(member) for member in alone]
+    for _ in range(5):
+        together, one_by_one = stack.step(), [steps.step() for steps in single]
+        for name, values in together.items():
+            expected = torch.stack([terms[name] for terms in one_by_one])
+            torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-3)
+    for member, other in zip(members, alone, strict=True):
+        for mine, theirs in zip(member.model.parameters(), other.model.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=2e-4)
+            mine, theirs = member.optimiser.state[mine], other.optimiser.state[theirs]
+            assert mine["step"] == theirs["step"] == 5
+            torch.testing.assert_close(mine["exp_avg"], theirs["exp_avg"], rtol=1e-2, atol=1e-2)
+
+
+def test_several_groupings_and_the_convolutional_network(tiny_dataset, tmp_path):
+    def make(seed: int) -> Member:
+        torch.manual_seed(seed)
+        model = MLVAE(IMAGE_SHAPE, content=2, style=1, group_size=4, groupings=2, network="conv")
+        batches = Batches(tiny_dataset, model, 12, [["shape"], ["size"]], seed, CPU)
+        return Member(model.to(memory_format=torch.channels_last), batches, tmp_path / "none")
+
+    members, alone = (begun([make(seed) for seed in (0, 1)]) for _ in range(2))
+    together = StackedSteps(members, 1e-3).step()["loss"]
+    expected = torch.stack([SingleSteps(member).step()["loss"] for member in alone])
+    torch.testing.assert_close(together, expected)
+
+
+def test_members_may_differ_in_the_weights_of_the_loss(tmp_path):
+    def make() -> list[Member]:
+        members = make_members(tmp_path, BetaVAE, (0, 1, 2))
+        for member, beta in zip(members, (1.0, 4.0, 16.0), strict=True):
+            member.model.beta = beta
+        return begun(members)
+
+    members, alone = make(), make()
+    stack, single = StackedSteps(members, 1e-3), [SingleSteps(member) for member in alone]
+    for _ in range(3):
+        loss = stack.step()["loss"]
+        expected = torch.stack([steps.step()["loss"] for steps in single])
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-3)
+    assert [member.model.beta for member in members] == [1.0, 4.0, 16.0]
+
+
+def test_members_that_differ_in_more_cannot_be_stacked(tmp_path):
+    members = begun(make_members(tmp_path, BetaVAE))
+    members[1].model.warmup_steps = 10
+    with pytest.raises(CannotStack, match="they differ in warmup_steps: 0, 10, 0"):
+        StackedSteps(members, 1e-3)
+
+
+def test_a_stack_is_trained_like_its_members(tmp_path):
+    members = make_members(tmp_path)
+    train_stack(members, PROTOCOL)
+    for seed, member in enumerate(members):
+        alone = Member(*make_training(seed=seed), tmp_path / "alone" / str(seed))
+        alone.checkpoint.parent.mkdir(exist_ok=True)
+        train_stack([alone], PROTOCOL)
+        assert_close_histories(member, alone)
+        assert torch.equal(member.batches.generator.get_state(), alone.batches.generator.get_state())
+        assert member.done == STEPS and not member.model.training
+        assert member.history.seconds > 0
+
+
+@pytest.fixture(scope="module")
+def whole_stack(tmp_path_factory) -> list[Member]:
+    members = make_members(tmp_path_factory.mktemp("whole"))
+    train_stack(members, PROTOCOL)
+    return members
+
+
+@pytest.mark.parametrize("step", [0, 31, 49])
+def test_an_interrupted_stack_goes_on_to_the_same_result(tmp_path, whole_stack, step):
+    members = make_members(tmp_path)
+    # (Without gradients the loss is only tried, to see whether it can be mapped.)
+    pressed = []
+
+    def press(terms) -> None:
+        if torch.is_grad_enabled() and not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    at_step(members[0].model, step, press)
+    with pytest.raises(KeyboardInterrupt):
+        train_stack(members, PROTOCOL)
+    assert [member.done for member in members] == [step + 1] * 3
+    resumed = [Member(*make_training(seed=9), member.checkpoint) for member in members]
+    train_stack(resumed, PROTOCOL)
+    for member, other in zip(resumed, whole_stack, strict=True):
+        assert_equal_members(member, other)
+
+
+def test_a_member_goes_on_alone(tmp_path, whole_stack):
+    members = make_members(tmp_path)
+    train_stack(members, Protocol("test", 25, 1e-3, 10, None))
+    model, batches = make_training(seed=9)
+    alone = Member(model, batches, members[1].checkpoint)
+    alone.history = train(model, batches, PROTOCOL, members[1].checkpoint)
+    assert_close_histories(alone, whole_stack[1])
+
+
+def test_members_that_are_behind_catch_up(tmp_path, whole_stack, monkeypatch):
+    first = make_members(tmp_path)[:2]
+    train_stack(first, Protocol("test", 25, 1e-3, 10, None))
+    (third,) = make_members(tmp_path, seeds=(2,))
+    train_stack([third], Protocol("test", 50, 1e-3, 10, None))
+    seen = []
+    steps_of = training.steps_of
+
+    def noted(members, *others):
+        seen.append((len(members), members[0].done))
+        return steps_of(members, *others)
+
+    monkeypatch.setattr(training, "steps_of", noted)
+    members = make_members(tmp_path)
+    train_stack(members, PROTOCOL)
+    assert seen == [(2, 25), (3, 50)]
+    for member, other in zip(members, whole_stack, strict=True):
+        assert_close_histories(member, other)
+
+
+def test_a_member_whose_loss_is_not_finite_does_not_stop_the_others(tmp_path, whole_stack):
+    members = make_members(tmp_path)
+    with torch.no_grad():
+        members[1].model.encoder[-1].bias[0] = math.nan
+    train_stack(members, PROTOCOL)
+    assert "is nan, noticed at step 25" in str(members[1].failure)
+    assert not members[1].checkpoint.exists()
+    for index in (0, 2):
+        assert members[index].failure is None
+        assert_close_histories(members[index], whole_stack[index])
+
+
+class Branching(VAE):
+    """A loss that python decides upon: it cannot be mapped over a stack, nor captured."""
+
+    def loss(self, batch, step):
+        terms = super().loss(batch, step)
+        return terms if terms["kl"].item() >= 0 else {}
+
+
+def test_models_that_cannot_be_stacked_are_trained_one_after_the_other(tmp_path, capsys):
+    members = make_members(tmp_path, Branching)
+    train_stack(members, PROTOCOL, quiet=False)
+    assert "the models are trained one after the other, not at once: " in capsys.readouterr().err
+    model, batches = make_training(VAE, seed=1)
+    history = train(model, batches, PROTOCOL, tmp_path / "alone")
+    assert members[1].history.rows == history.rows
+
+
+def test_the_loss_curve_is_that_of_a_plain_loop(tmp_path):
+    """The same in plain torch: contiguous images, a DataLoader over them, and torch's default Adam."""
+    dataset = make_tiny_dataset()
+    model, batches = make_training(VAE)
+    rows, noise = [], []
+    twin = make_training(VAE)[1]
+    for _ in range(STEPS):
+        rows.append(twin.rows()[0])
+        noise.append(torch.randn(10, 4, generator=twin.generator))
+
+    plain_encoder = nn.Sequential(nn.Flatten(), nn.Linear(256, 500), nn.Tanh(), nn.Linear(500, 8))
+    plain_decoder = nn.Sequential(nn.Linear(4, 500), nn.Tanh(), nn.Linear(500, 256))
+    plain_encoder.load_state_dict(model.encoder.state_dict())
+    plain_decoder.load_state_dict(model.decoder.state_dict())
+    optimiser = torch.optim.Adam([*plain_encoder.parameters(), *plain_decoder.parameters()], lr=1e-3)
+    images = torch.utils.data.TensorDataset(dataset.images(range(60)).float() / 255)
+    loader = torch.utils.data.DataLoader(images, batch_sampler=[chosen.tolist() for chosen in rows])
+    curve = []
+    for (batch,), draw in zip(loader, noise, strict=True):
+        mean, logvar = plain_encoder(batch).chunk(2, dim=1)
+        decoded = plain_decoder(mean + torch.exp(logvar / 2) * draw)
+        likelihood = -F.binary_cross_entropy_with_logits(decoded, batch.flatten(1), reduction="sum")
+        kl = 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum()
+        loss = (kl - likelihood) / len(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        curve.append(loss.item())
+
+    history = train(model, batches, PROTOCOL, tmp_path / "checkpoint")
+    for done, loss, *_ in history.rows:
+        assert loss == pytest.approx(curve[int(done) - 1], rel=1e-3)
+
+
+# Runs of several seeds
+
+
+TRAINING = {"protocol": "quick", "steps": 30, "batch_size": 8, "metrics": ["mig"]}
+SETTING = TRAINING | {"network": "mlp"}
+
+
+@pytest.fixture
+def stacked(monkeypatch):
+    """Runs of several seeds are stacked, as on a GPU."""
+    monkeypatch.setattr(runs, "most_at_once", lambda place: 2)
+
+
+def variants(seeds: list[int]) -> list[dict]:
+    return [{"seed": seed, "network": "mlp"} for seed in seeds]
+
+
+def files_of(run: dislab.Run) -> set[str]:
+    return {path.name for path in run.path.iterdir()}
+
+
+def test_seeds_are_stacked_into_ordinary_runs(tmp_path, tiny_dataset, stacked):
+    alone = dislab.run("vae", tiny_dataset, seed=2, out=tmp_path / "alone", **SETTING)
+    found = runs.run_several(variants([2, 0, 5]), "vae", tiny_dataset, out=tmp_path / "stack", **TRAINING)
+    assert [run.config["seed"] for run in found] == [2, 0, 5]
+    assert [run.record["timings"]["trained_at_once"] for run in found] == [2, 2, 1]
+    assert found[0].config == alone.config
+    assert all(files_of(run) == files_of(alone) for run in found)
+    assert found[0].path.relative_to(tmp_path / "stack") == alone.path.relative_to(tmp_path / "alone")
+    np.testing.assert_allclose(found[0].codes.mean, alone.codes.mean, atol=0.02)
+    np.testing.assert_allclose(found[0].history, alone.history, rtol=1e-3)
+    assert not np.allclose(found[1].codes.mean, alone.codes.mean, atol=0.02)
+
+
+def test_finished_seeds_are_not_trained_again(tmp_path, tiny_dataset, stacked, monkeypatch):
+    (before,) = runs.run_several(variants([1]), "vae", tiny_dataset, out=tmp_path, **TRAINING)
+    trained = []
+    train_members = training.train_stack
+
+    def noted(members, *others):
+        trained.append(len(members))
+        train_members(members, *others)
+
+    monkeypatch.setattr(runs, "train_stack", noted)
+    found = runs.run_several(variants([0, 1, 2]), "vae", tiny_dataset, out=tmp_path, **TRAINING)
+    assert trained == [2]
+    assert [run.config["seed"] for run in found] == [0, 1, 2]
+    assert found[1].record == before.record
+
+
+def test_a_seed_that_fails_does_not_stop_the_others(tmp_path, tiny_dataset, stacked):
+    @register_model("fails_with_seed_1")
+    class FailsWithSeed1(VAE):
+        def __init__(self, image_shape):
+            super().__init__(image_shape, network="mlp", latents=3)
+            if torch.initial_seed() == 1:
+                nn.init.constant_(self.encoder[-1].bias, math.inf)
+
+    seeds = [{"seed": seed} for seed in range(3)]
+    found = runs.run_several(seeds, "fails_with_seed_1", tiny_dataset, out=tmp_path, **TRAINING)
+    first, failed, last = found
+    assert isinstance(failed, RunFailed) and "noticed at step 25" in str(failed)
+    assert first.scores and last.scores
+    with pytest.raises(RunFailed, match="noticed at step 25"):
+        dislab.run("fails_with_seed_1", tiny_dataset, seed=1, out=tmp_path, **TRAINING)
+
+
+def test_a_sweep_of_a_weight_is_stacked(tmp_path, tiny_dataset, monkeypatch):
+    monkeypatch.setattr(runs, "most_at_once", lambda place: 16)
+    sweep = [{"seed": 0, "beta": beta, "network": "mlp"} for beta in (1.0, 8.0)]
+    found = runs.run_several(sweep, "betavae", tiny_dataset, out=tmp_path / "stack", **TRAINING)
+    assert [run.record["timings"]["trained_at_once"] for run in found] == [2, 2]
+    for run, beta in zip(found, (1.0, 8.0), strict=True):
+        alone = dislab.run("betavae", tiny_dataset, beta=beta, out=tmp_path / "alone", **SETTING)
+        assert run.config == alone.config
+        np.testing.assert_allclose(run.codes.mean, alone.codes.mean, atol=0.02)
+    assert not np.allclose(found[0].codes.mean, found[1].codes.mean, atol=0.02)
+
+
+STUDY = """
+steps = 30
+batch_size = 8
+metrics = ["mig"]
+[[runs]]
+model = "betavae"
+dataset = "small_bars"
+seeds = [0, 1]
+set = { latents = 4, beta = [1, 8], network = "mlp" }
+[[runs]]
+model = "betavae"
+dataset = "small_bars"
+set = { latents = 5, beta = [1, 8], network = "mlp" }
+[[runs]]
+model = "vae"
+dataset = "small_bars"
+set = { latents = 5, network = "mlp" }
+"""
+
+
+def test_a_study_stacks_seeds_and_weights(tmp_path, monkeypatch):
+    @register_dataset("small_bars")
+    def small_bars(source, data_dir, device):
+        return make_tiny_dataset()
+
+    monkeypatch.setattr(runs, "most_at_once", lambda place: 16)
+    (tmp_path / "sweep.toml").write_text(STUDY)
+    outcome = bench.run_study(tmp_path / "sweep.toml", out=tmp_path / "out")
+    assert not outcome.failures
+    at_once = [run.record["timings"]["trained_at_once"] for run in outcome.runs]
+    assert at_once == [4, 4, 4, 4, 2, 2, 1]
+
+
+# On a GPU
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def make_members_on_gpu(folder, kind: type, seeds) -> list[Member]:
+    images = make_tiny_dataset().images(range(60)).cuda()
+    members = []
+    for seed in seeds:
+        dataset = make_tiny_dataset()
+        dataset._draw = lambda rows: images[rows]
+        model = make_training(kind, seed)[0].cuda()
+        batches = Batches(dataset, model, PROTOCOL.batch_size, [["shape"]], seed, torch.device("cuda"))
+        members.append(Member(model, batches, folder / f"seed{seed}"))
+    return members
+
+
+@needs_gpu
+@pytest.mark.parametrize("kind", [VAE, BetaVAE, BetaTCVAE, MLVAE])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_a_cuda_graph_takes_the_same_steps(tmp_path, kind, seeds):
+    members, plain = (begun(make_members_on_gpu(tmp_path, kind, seeds)) for _ in range(2))
+    steps, eager = (
+        StackedSteps(them, 1e-3) if len(seeds) > 1 else SingleSteps(them[0]) for them in (members, plain)
+    )
+    captured = CapturedSteps(steps, quiet=False)
+    for _ in range(20):
+        terms, expected = captured.step(), eager.step()
+        for name in terms:
+            torch.testing.assert_close(terms[name], expected[name], rtol=1e-5, atol=1e-4)
+    assert captured.graph is not None and captured.batch is None
+    for member, other in zip(members, plain, strict=True):
+        mine, theirs = (one.batches.generator.get_state() for one in (member, other))
+        assert torch.equal(mine, theirs)
+
+
+@needs_gpu
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_interrupted_on_a_gpu(tmp_path, seeds):
+    (tmp_path / "whole").mkdir()
+    whole = make_members_on_gpu(tmp_path / "whole", MLVAE, seeds)
+    train_stack(whole, PROTOCOL)
+    members = make_members_on_gpu(tmp_path, MLVAE, seeds)
+    train_stack(members, Protocol("test", 25, 1e-3, 10, None))
+    members = make_members_on_gpu(tmp_path, MLVAE, seeds)
+    train_stack(members, PROTOCOL)
+    for member, other in zip(members, whole, strict=True):
+        np.testing.assert_allclose(member.history.rows, other.history.rows, rtol=1e-4)
+        assert torch.equal(member.batches.generator.get_state(), other.batches.generator.get_state())
+
+
+@needs_gpu
+def test_images_on_the_host_are_drawn_outside_of_the_graph(tmp_path):
+    def make() -> Member:
+        model = make_training(VAE)[0].cuda()
+        dataset = make_tiny_dataset()
+        draw = dataset._draw
+        dataset._draw = lambda rows: draw(rows.cpu())
+        batches = Batches(dataset, model, 10, [["shape"]], 0, torch.device("cuda"))
+        return begun([Member(model, batches, tmp_path / "none")])[0]
+
+    captured, eager = CapturedSteps(SingleSteps(make()), quiet=False), SingleSteps(make())
+    for _ in range(10):
+        torch.testing.assert_close(captured.step()["loss"], eager.step()["loss"], rtol=1e-5, atol=1e-4)
+    assert captured.graph is not None and captured.batch is not None
+
+
+@needs_gpu
+def test_a_loss_that_cannot_be_captured_is_trained_all_the_same(tmp_path, capsys):
+    (member,), (other,) = (make_members_on_gpu(tmp_path, kind, (0,)) for kind in (Branching, VAE))
+    train_stack([member], PROTOCOL, quiet=False)
+    assert "not as a CUDA graph" in capsys.readouterr().err
+    other.checkpoint = tmp_path / "other"
+    train_stack([other], PROTOCOL)
+    np.testing.assert_allclose(member.history.rows, other.history.rows, rtol=1e-4)
