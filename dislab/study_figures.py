@@ -56,19 +56,19 @@ def rows_of(found: Iterable[Run]) -> dict[tuple[str, ...], list[Run]]:
 
 
 def names_of_rows(rows: Mapping[tuple[str, ...], list[Run]]) -> dict[tuple[str, ...], str]:
-    """How a figure calls each row: its model, with the hyper-parameters that vary among that model's rows."""
-    values: dict[str, dict[str, set]] = {}
-    for runs_of_row in rows.values():
-        config = runs_of_row[0].config
-        for name, value in config["hyperparameters"].items():
-            values.setdefault(config["model"], {}).setdefault(name, set()).add(json.dumps(value))
+    """How a figure calls each row: its model, with the hyper-parameters that vary among that model's rows,
+    but for values that more than half of these rows have."""
+    values: dict[str, dict[str, list]] = {}
+    for key, runs_of_row in {key[len(SETTING) :]: of_row for key, of_row in rows.items()}.items():
+        for name, value in runs_of_row[0].config["hyperparameters"].items():
+            values.setdefault(key[0], {}).setdefault(name, []).append(value)
     names = {}
     for key, runs_of_row in rows.items():
         config = runs_of_row[0].config
         varied = [
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in config["hyperparameters"].items()
-            if len(values[config["model"]][name]) > 1
+            if 2 * values[config["model"]][name].count(value) <= len(values[config["model"]][name])
         ]
         names[key] = " ".join([config["model"], *varied])
     return names
@@ -383,6 +383,7 @@ def _plot_leak(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
     dots.set(xlabel="accuracy of the class, from one image", xlim=(-0.02, 1.02))
     dots.legend(fontsize=8)
     scatter.set(xlabel="KL of the style, nats per image", ylabel="accuracy of the class", ylim=(-0.02, 1.02))
+    scatter.set_xscale("log")
     for axes in (dots, scatter):
         axes.grid(alpha=0.3)
     return figure
