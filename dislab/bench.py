@@ -532,15 +532,19 @@ def _run_missing(
         return _run_here(planned, finished, common, quiet)
     for one in missing:
         _check_for_workers(one)
-    return _run_in_workers(
-        missing,
+    # A run that is planned twice, for other scores, is one folder: no two processes work in it at a time.
+    first = {one.identity: one for one in reversed(missing)}
+    again = [one for one in missing if first[one.identity] is not one]
+    failures = _run_in_workers(
+        list(reversed(first.values())),
         _durations(planned, finished),
         common,
         at_a_time,
         workers.given_threads() or max(1, workers.cores() // jobs),
-        len(planned),
+        len(planned) - len(again),
         quiet,
     )
+    return failures + (_run_here(again, _finished(common["out"]), common, quiet) if again else [])
 
 
 def _lacks(planned: Planned, run: Run | None) -> bool:
@@ -557,9 +561,9 @@ def _lacks(planned: Planned, run: Run | None) -> bool:
 
 def _check_for_workers(planned: Planned) -> None:
     for registry, name in ((MODELS, planned.model), (DATASETS, planned.dataset)):
-        if not is_folder_text(name) and registry[name].make.__module__ == "__main__":
+        if not is_folder_text(name) and not registry.is_found_anew(name):
             raise DislabError(
-                f"the {registry.kind} '{name}' is registered in the running program, which other processes "
+                f"the {registry.kind} '{name}' is registered by the running program, which other processes "
                 "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
             )
 
@@ -598,8 +602,7 @@ def _run_here(
                 failures.append(f"{planned}: {workers.in_one_line(outcome)}")
                 say(f"failed: {failures[-1]}", quiet)
             elif planned.identity not in finished:
-                # (The models of a stack share the seconds of its training.)
-                durations.append((planned.kind, _seconds(outcome) / len(stack)))
+                durations.append((planned.kind, _seconds(outcome)))
                 finished[planned.identity] = outcome
     return failures
 

@@ -158,8 +158,8 @@ def swap(scene: Scene, block: str, grouping: int):
     rng = np.random.default_rng(2)
     # Of every class two halves of a group: the columns' images and, others, the rows'.
     groups = draw_groups(rng, classes, MOST_CLASSES, 2 * JOINED)
-    half = groups.shape[1] // 2
-    givers = [groups[:, :half], groups[:, half : 2 * half]]
+    half = max(1, groups.shape[1] // 2)
+    givers = [groups[:, :half], groups[:, -half:]]  # (of a class with one image, the same)
     panels = []
     for joined in (False, True):
         contents, styles = (scene.codes(group, grouping, joined)[:, 0] for group in givers)

@@ -93,6 +93,14 @@ class Registry:
             raise unknown_name(self.kind, name, self._entries)
         return self._entries[name]
 
+    def is_found_anew(self, name: str) -> bool:
+        """Whether another process finds an entry, too: a built-in one, an installed package's or a plug-in
+        file's, but not one that the running program registers otherwise."""
+        module = self[name].make.__module__
+        points = importlib.metadata.entry_points(group=self.package)
+        packages = {"dislab", *(point.module.partition(".")[0] for point in points)}
+        return module.partition(".")[0] in packages or module.startswith(PLUGIN_MODULE)
+
     def choose(self, names: Iterable[str]) -> list[Entry]:
         """The named entries; a name that only a function has (dci) stands for all entries that it makes."""
         chosen = {}
@@ -130,6 +138,9 @@ class Registry:
                     f"the installed plug-in '{point.value}' does not import: {error}"
                 ) from error
         self._loaded = True
+
+
+PLUGIN_MODULE = "dislab_plugin_"  # begins the name of the module that a plug-in file becomes
 
 
 def _home(make: Callable) -> str:
@@ -221,7 +232,7 @@ def load_plugin(path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise DislabError(f"plug-in file '{path}' does not exist")
-    name = f"dislab_plugin_{path.stem}"
+    name = f"{PLUGIN_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise DislabError(f"plug-in '{path}' is not a Python file (.py)")

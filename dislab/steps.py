@@ -165,16 +165,24 @@ class CapturedSteps:
             self._capture()
         self.taken += 1
         if self.graph is None:
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                terms = self.steps.step()
-            torch.cuda.current_stream().wait_stream(self.stream)
-            return terms
+            with self._beside():
+                return self.steps.step()
         if self.batch is not None:
             for place, tensor in zip(_tensors(self.batch), _tensors(self.steps.draw()), strict=True):
                 place.copy_(tensor)
         self.graph.replay()
         return self.terms
+
+    @contextmanager
+    def _beside(self):
+        """Work on the stream of the graph, after what the device does already and before what follows."""
+        usual = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(usual)
+        try:
+            with torch.cuda.stream(self.stream):
+                yield
+        finally:
+            usual.wait_stream(self.stream)
 
     def _capture(self) -> None:
         """Make the graph, which takes no step itself; where that cannot be, say so and go on without."""
@@ -189,14 +197,16 @@ class CapturedSteps:
             graph = torch.cuda.CUDAGraph()
             for generator in self.generators:
                 graph.register_generator_state(generator)
+            usual = torch.cuda.current_stream(self.stream.device)
             try:
-                with torch.cuda.graph(graph, stream=self.stream):
+                with torch.cuda.device(self.stream.device), torch.cuda.graph(graph, stream=self.stream):
                     terms = self.steps.differentiate(batch or self.steps.draw())
                     self.steps.update()
                 self.graph, self.batch, self.terms = graph, batch, terms
                 return
-            except RuntimeError as error:
+            except Exception as error:  # a model's own code may raise anything here
                 failure = error
+                torch.cuda.set_stream(usual)  # torch leaves the graph's, where the capture's end fails
                 for member, state in zip(self.members, states, strict=True):  # free of the failed graph
                     member.batches.generator = torch.Generator(self.number.device)
                     member.batches.generator.set_state(state)
@@ -209,7 +219,8 @@ class CapturedSteps:
         mode = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            work()
+            with self._beside():
+                work()
         except Exception as error:
             return error
         finally:
@@ -248,13 +259,23 @@ def _differing_numbers(members: Sequence[Member]) -> list[tuple[nn.Module, str, 
     for same in zip(*(member.model.modules() for member in members), strict=True):
         for name in vars(same[0]).keys() - usual.keys():
             values = [vars(module).get(name) for module in same]
-            plain = all(isinstance(value, (bool, int, float, str)) for value in values)
-            if not plain or all(value == values[0] for value in values):
+            if callable(values[0]) or all(_is_same(value, values[0]) for value in values):
                 continue
             if not all(isinstance(value, float) for value in values):
                 raise CannotStack(f"they differ in {name}: {', '.join(map(str, values))}")
             found.append((same[0], name, torch.tensor(values, device=members[0].batches.device)))
     return found
+
+
+def _is_same(value, other) -> bool:
+    """Whether two attributes are equal, also if they are tensors or hold some."""
+    try:
+        torch.testing.assert_close(value, other, rtol=0, atol=0, equal_nan=True)
+    except AssertionError:
+        return False
+    except (TypeError, ValueError):  # no numbers
+        return value is other or bool(value == other)
+    return True
 
 
 @contextmanager

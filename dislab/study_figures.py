@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +92,30 @@ def names_of_settings(settings: Iterable[tuple[str, ...]]) -> dict[tuple[str, ..
     return names
 
 
+def _key_of(key: tuple[str, ...]) -> dict[str, str]:
+    """The key of a leaderboard's row as columns of a figure's table."""
+    return dict(zip(leaderboard.KEY, key, strict=True))
+
+
+def _labels(keys: Iterable[tuple[str, ...]], row_names: Mapping[tuple[str, ...], str]) -> dict[tuple, str]:
+    """What stands beside each row where all settings are in one panel."""
+    keys = list(dict.fromkeys(keys))
+    settings = names_of_settings(key[: len(SETTING)] for key in keys)
+    several = len(settings) > 1
+    return {key: row_names[key] + (f"\n{settings[key[: len(SETTING)]]}" if several else "") for key in keys}
+
+
+def _line_over_k(axes, k, mean, std, ticks: Sequence[int], **look) -> None:
+    """A line over the number of images that are joined, with a band of one standard deviation."""
+    axes.plot(k, mean, markersize=4, **look)
+    if np.isfinite(std).any():
+        axes.fill_between(k, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+    axes.set(xscale="log", xlabel="images joined, k")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(True, alpha=0.3)
+
+
 def _spread(values: Sequence[float]) -> dict[str, float]:
     """Mean, standard deviation (ddof 1; NaN for one value) and number."""
     values = np.asarray(values, np.float64)
@@ -135,7 +158,7 @@ def accuracy_over_k(found: Sequence[Run]):
 
             def add(block: str, k: int, values: list[float], key=key, quantity=quantity) -> None:
                 if values:
-                    place = dict(zip(leaderboard.KEY, key, strict=True))
+                    place = _key_of(key)
                     lines.append(place | {"quantity": quantity, "block": block, "k": k} | _spread(values))
 
             curves = [dict(run.scores.details.get(f"content_{quantity}_curve", [])) for run in runs_of_row]
@@ -182,15 +205,11 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
                         *(np.repeat(value, len(ticks)) for value in (mean, std)),
                     )
                 colour, (marker, dashes) = colours[row_names[tuple(key)]], styles[block]
-                axes.plot(k, mean, marker=marker, linestyle=dashes, color=colour, markersize=4)
-                if np.isfinite(std).any():
-                    axes.fill_between(k, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+                look = {"marker": marker, "linestyle": dashes, "color": colour}
+                _line_over_k(axes, k, mean, std, ticks, **look)
             for level in set(shown["mean"][shown["block"] == "uninformed"]):
                 axes.axhline(level, color="black", linestyle="--", linewidth=1)
-            axes.set(xscale="log", xlabel="images joined, k", ylabel=axis_name, title=title)
-            axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
-            axes.minorticks_off()
-            axes.grid(alpha=0.3)
+            axes.set(ylabel=axis_name, title=title)
             if quantity == "accuracy":
                 axes.set_ylim(-0.02, 1.02)
             else:
@@ -221,7 +240,7 @@ def evidence_over_k(found: Sequence[Run]):
     rows = rows_of(run for run in found if (run.path / "evidence.csv").is_file())
     lines = []
     for key, runs_of_row in rows.items():
-        place = dict(zip(leaderboard.KEY, key, strict=True))
+        place = _key_of(key)
         joined = pd.concat([pd.read_csv(run.path / "evidence.csv") for run in runs_of_row])
         for (grouping, k), same in joined.groupby(["grouping", "k"]):
             where = place | {"grouping": grouping, "k": k}
@@ -253,15 +272,9 @@ def _plot_evidence(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]
                 name = row_names[tuple(key)]
                 k, mean, std = (line[column].to_numpy(float) for column in ("k", "mean", "std"))
                 dashes = "-" if grouping == 1 else (0, (4, grouping))
-                axes.plot(
-                    k, mean, marker="o", markersize=4, linestyle=dashes, color=colours[name], label=name
-                )
-                if np.isfinite(std).any():
-                    axes.fill_between(k, mean - std, mean + std, color=colours[name], alpha=0.15, linewidth=0)
-            axes.set(xscale="log", xlabel="images joined, k", ylabel=axis_name, title=title)
-            axes.set_xticks(ticks, [f"{k:g}" for k in ticks])
-            axes.minorticks_off()
-            axes.grid(alpha=0.3)
+                look = {"marker": "o", "linestyle": dashes, "color": colours[name], "label": name}
+                _line_over_k(axes, k, mean, std, ticks, **look)
+            axes.set(ylabel=axis_name, title=title)
             if quantity == "content_variance":
                 axes.set_yscale("log")
     handles = {
@@ -286,7 +299,7 @@ def cost(found: Sequence[Run]):
     rows = rows_of(run for run in found if run.config["protocol"]["steps"])
     lines = []
     for key, runs_of_row in rows.items():
-        place = dict(zip(leaderboard.KEY, key, strict=True))
+        place = _key_of(key)
         records = [run.record for run in runs_of_row]
         values = {
             "train_seconds": [record["timings"]["train_seconds"] for record in records],
@@ -302,16 +315,11 @@ def cost(found: Sequence[Run]):
 def _plot_cost(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
     from matplotlib.figure import Figure
 
-    settings = names_of_settings(table[SETTING].itertuples(index=False, name=None))
     axis_names = {
         "train_seconds": "training, seconds",
         "encode_milliseconds_per_image": "test time, milliseconds per image",
     }
-    lines = table.drop_duplicates(leaderboard.KEY)[leaderboard.KEY].itertuples(index=False, name=None)
-    names = {
-        key: row_names[key] + (f"\n{settings[key[: len(SETTING)]]}" if len(settings) > 1 else "")
-        for key in lines
-    }
+    names = _labels(table[leaderboard.KEY].itertuples(index=False, name=None), row_names)
     figure = Figure(figsize=(11, 0.9 + 0.4 * len(names)), layout="constrained")
     for axes, (quantity, axis_name) in zip(
         figure.subplots(1, 2, sharey=True), axis_names.items(), strict=True
@@ -338,7 +346,7 @@ def style_leak(found: Sequence[Run]):
     rows = rows_of(run for run in found if "style_accuracy" in run.scores and "kl_style" in run.history)
     lines = []
     for key, runs_of_row in rows.items():
-        place = dict(zip(leaderboard.KEY, key, strict=True))
+        place = _key_of(key)
         values = {
             name: [run.scores[name] for run in runs_of_row if name in run.scores]
             for name in ("style_accuracy", "style_accuracy_sampled", "content_accuracy")
@@ -362,12 +370,9 @@ LEAK = {  # quantity -> its name, marker and colour
 def _plot_leak(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
     from matplotlib.figure import Figure
 
-    settings = names_of_settings(table[SETTING].itertuples(index=False, name=None))
     of_rows = table.set_index(leaderboard.KEY)
-    order = {
-        key: row_names[key] + (f"\n{settings[key[: len(SETTING)]]}" if len(settings) > 1 else "")
-        for key in of_rows[of_rows["quantity"] == "style_accuracy"].sort_values("mean").index
-    }
+    by_accuracy = of_rows[of_rows["quantity"] == "style_accuracy"].sort_values("mean")
+    order = _labels(by_accuracy.index, row_names)
     figure = Figure(figsize=(13, 1.2 + 0.34 * len(order)), layout="constrained")
     dots, scatter = figure.subplots(1, 2, width_ratios=[1, 1])
     information = of_rows[of_rows["quantity"] == "kl_style"]["mean"]
@@ -407,7 +412,7 @@ def pictures(found: Sequence[Run]):
         beginning = f"{settings[key[: len(SETTING)]]} {names[key]}"
         for path in sorted(run.path.glob("*.png")):
             name = re.sub(r"[^\w.=]+", "-", f"{beginning} {path.name}")
-            place = dict(zip(leaderboard.KEY, key, strict=True))
+            place = _key_of(key)
             lines.append(place | {"seed": run.config["seed"], "picture": name})
             files[name] = path
     return pd.DataFrame(lines), files
@@ -431,7 +436,7 @@ def scores_by_model(found: Sequence[Run]):
         for key, runs_of_row in rows.items():
             values = [run.scores[score] for run in runs_of_row if score in run.scores]
             if values:
-                place = dict(zip(leaderboard.KEY, key, strict=True))
+                place = _key_of(key)
                 lines.append(place | {"score": score} | _spread(values))
     table = pd.DataFrame(lines)
     return table, None if table.empty else _plot_scores(table, names_of_rows(rows))

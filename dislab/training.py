@@ -52,6 +52,7 @@ class Member:
     checkpoint : the file from which the training goes on; the same whether alone or in a stack.
     history, done : what has been so far, and how many steps.
     failure : why the training ended before its last step, or None.
+    at_once : how many models were trained at once, with this one.
     """
 
     model: nn.Module
@@ -60,6 +61,7 @@ class Member:
     history: History = field(default_factory=History)
     done: int = 0
     failure: RunFailed | None = None
+    at_once: int = 1
     optimiser: torch.optim.Adam | None = None
 
     def resume(self, learning_rate: float) -> None:
@@ -134,6 +136,8 @@ def steps_of(
 def _train(steps: SingleSteps | StackedSteps | CapturedSteps, until: int, protocol: Protocol, quiet: bool):
     """The training loop: from where the members are to so many steps done."""
     members, done = steps.members, steps.members[0].done
+    for member in members:
+        member.at_once = len(members)
     first, began = done, time.monotonic()
     saved, before = began, [member.history.seconds for member in members]
     title = "training" if len(members) == 1 else f"training {len(members)} models"
@@ -275,6 +279,11 @@ def load_checkpoint(path: Path, model, optimiser, generator: torch.Generator, hi
             _, index, key = name.split(".")
             state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    # Fused Adam goes through a parameter's memory and that of its moments side by side: channels that come
+    # last in the one must come last in the others.
+    for parameter, moments in optimiser.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
     generator.set_state(tensors["generator"])
     history.terms = json.loads(about["terms"])
     history.rows = tensors["history"].tolist() if "history" in tensors else []

@@ -113,7 +113,8 @@ class MLVAE(VAE):
             content = sample_normal(group_mean[group], group_logvar[group], noise[drawn])
             kl = kl_to_standard_normal(group_mean, group_logvar).sum(1)
         else:
-            # Images come in random order, so that a group's own first image is a member drawn at random.
+            # A group's own first image is a member drawn at random, or nearly so: of a class with few images
+            # the last group_size - 1 come first in no group.
             content = sample_normal(mean[drawn], logvar[drawn], noise[drawn])
             member = group[:, None] == groups.index
             densities = normal_log_density(content[:, None], mean, logvar).sum(2)

@@ -206,7 +206,7 @@ def test_rendered_shapes3d_is_the_grid(monkeypatch):
     # Independently of the dataset's index arithmetic: the factors from the space, the layers drawn afresh.
     factors = torch.from_numpy(np.stack(np.unravel_index(rows, (10, 10, 10, 8, 4, 15)), axis=1))
     layers = torch.from_numpy(renderer.draw_layers())
-    assert torch.equal(images, renderer.compose(layers, factors))
+    assert torch.equal(images, renderer.compose(layers, factors, renderer.palette()))
 
 
 def test_rendered_dsprites_is_the_grid(cache, monkeypatch):

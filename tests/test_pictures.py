@@ -130,6 +130,14 @@ def test_swap_takes_the_content_of_the_column_and_the_style_of_the_row(drawn):
     assert sum(map(len, halves)) == len(set.union(*halves)), "no image gives both content and style"
 
 
+def test_a_class_with_a_single_image_is_swapped_too(drawn):
+    scene = make_scene()
+    alone = np.arange(len(ROWS)) == 0
+    scene.table.labels = np.where(alone[:, None], 99, scene.table.labels)
+    pictures.swap(scene, "content", 0)
+    assert len(drawn) == 2 and not drawn[0].tiles[2:, 2:].isnan().any()
+
+
 def test_with_two_groupings_the_other_content_stays_with_the_style(drawn):
     scene = make_scene(groupings=2)
     pictures.swap(scene, "content_2", 1)

@@ -43,7 +43,7 @@ def test_every_step_of_every_factor_changes_the_image(layers):
     for factor, size in enumerate(FACTOR_SIZES):
         factors = base.repeat(size, 1)
         factors[:, factor] = torch.arange(size)
-        images = shapes3d.compose(torch.from_numpy(layers), factors).numpy().astype(int)
+        images = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette()).numpy().astype(int)
         changed = (np.abs(np.diff(images, axis=0)).max(axis=1) > 8).sum(axis=(1, 2))  # pixels per step
         assert (changed >= 20).all(), (factor, changed)
 
@@ -62,7 +62,7 @@ def test_object_stays_clear_of_the_border(layers):
 @pytest.mark.parametrize("hue", range(10))
 def test_materials_show_their_hue(layers, hue):
     factors = torch.tensor([[hue, (hue + 3) % 10, (hue + 6) % 10, 7, 0, 7]])
-    image = shapes3d.compose(torch.from_numpy(layers), factors)[0].numpy()
+    image = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette())[0].numpy()
     # a floor pixel at the right, a wall pixel at the right, and the middle of the cube's front
     for (row, column), shown in zip(((60, 60), (28, 60), (46, 32)), factors[0, :3].tolist(), strict=True):
         found, saturation, value = colorsys.rgb_to_hsv(*(image[:, row, column] / 255))
@@ -79,7 +79,7 @@ def test_shadow_is_darker_than_the_lit_floor(layers):
 
 def test_compose_equals_integer_arithmetic(layers):
     factors = random_factors(40)
-    images = shapes3d.compose(torch.from_numpy(layers), factors)
+    images = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette())
     assert images.shape == (40, 3, 64, 64)
     assert images.dtype == torch.uint8
     hues = np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(hue / 10, 1, 1)] for hue in range(10)])
@@ -135,7 +135,7 @@ def test_likeness_to_the_official_frames(layers):
         floor, wall, thing = frame[59:62, 2:8], frame[22:34, 2:4], frame[47:51, 31:34]
         hues = [nearest_hue(np.median(part.reshape(-1, 3), axis=0)) for part in (floor, wall, thing)]
         factors = torch.cat([torch.tensor(hues).expand(480, 3), geometry], dim=1)
-        images = shapes3d.compose(torch.from_numpy(layers), factors).to(torch.float32)
+        images = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette()).to(torch.float32)
         error = (images - torch.from_numpy(frame.transpose(2, 0, 1)).float()).square().mean(dim=(1, 2, 3))
         best = int(error.argmin())
         ratios.append(10 * np.log10(255**2 / float(error[best])))

@@ -327,6 +327,25 @@ def test_a_seed_that_fails_does_not_stop_the_others(tmp_path, tiny_dataset, stac
         dislab.run("fails_with_seed_1", tiny_dataset, seed=1, out=tmp_path, **TRAINING)
 
 
+def test_what_is_no_number_and_differs_is_not_stacked(tmp_path):
+    members = begun(make_members(tmp_path, VAE, seeds=(0, 1)))
+    for member, capacity in zip(members, (5.0, 25.0), strict=True):
+        member.model.capacity = (0.0, capacity)
+    with pytest.raises(CannotStack, match="they differ in capacity"):
+        StackedSteps(members, PROTOCOL.learning_rate)
+
+
+def test_models_trained_one_after_the_other_say_so(tmp_path, tiny_dataset, monkeypatch):
+    """The times of runs count what was really done at once."""
+    monkeypatch.setattr(runs, "most_at_once", lambda place: 16)
+    seeds = [{"seed": seed, "network": "mlp", "inference_steps": 2} for seed in (0, 1)]
+    found = runs.run_several(seeds, "mlvae_svi", tiny_dataset, out=tmp_path, **TRAINING)
+    assert [run.record["timings"]["trained_at_once"] for run in found] == [1, 1]
+    seeds = [{"seed": seed, "network": "mlp"} for seed in (0, 1)]
+    found = runs.run_several(seeds, "vae", tiny_dataset, out=tmp_path, precision="bf16", **TRAINING)
+    assert [run.record["timings"]["trained_at_once"] for run in found] == [1, 1]
+
+
 def test_a_sweep_of_a_weight_is_stacked(tmp_path, tiny_dataset, monkeypatch):
     monkeypatch.setattr(runs, "most_at_once", lambda place: 16)
     sweep = [{"seed": 0, "beta": beta, "network": "mlp"} for beta in (1.0, 8.0)]

@@ -193,7 +193,7 @@ def test_pictures_are_those_of_the_first_seed(study, rows):
             assert files[name] == expected[original]
             assert first.config["model"] in name and "blocks" in name
     names = " ".join(files)
-    assert "swap.png" in names and "evidence_2.png" in names and "style=2" in names
+    assert "swap.png" in names and "evidence_2.png" in names and "mlvae-style=1-" in names
 
 
 def test_figures_of_runs_without_what_they_show_are_empty(rows):

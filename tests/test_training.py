@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -436,6 +437,24 @@ def test_interrupted_training_goes_on_to_the_same_result(tmp_path, uninterrupted
     assert_same_parameters(model, whole)
     assert (resumed.terms, resumed.rows) == (history.terms, history.rows)
     assert torch.equal(batches.generator.get_state(), generator_after(STEPS))
+
+
+def test_convolutions_with_their_channels_last_go_on_to_the_same_result(tmp_path):
+    """Adam's moments must lie in memory as the weights do, which a file does not keep."""
+
+    def make() -> tuple[VAE, Batches]:
+        torch.manual_seed(0)
+        model = VAE(IMAGE_SHAPE, network="conv", latents=3).to(memory_format=torch.channels_last)
+        return model, Batches(make_tiny_dataset(), model, 4, [["shape"]], 0, CPU)
+
+    protocol = Protocol("test", steps=6, learning_rate=1e-2, batch_size=4, rows=None)
+    whole, batches = make()
+    train(whole, batches, protocol, tmp_path / "whole")
+    model, batches = make()
+    train(model, batches, replace(protocol, steps=3), tmp_path / "checkpoint")
+    model, batches = make()
+    train(model, batches, protocol, tmp_path / "checkpoint")
+    assert_same_parameters(model, whole)
 
 
 def assert_same_progress(checkpoint: Path, steps: int) -> None:

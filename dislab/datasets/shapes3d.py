@@ -41,12 +41,13 @@ def _rendered(device: torch.device) -> Dataset:
 
     shape = (480, renderer.NUM_LAYERS, 64, 64)
     layers = stored_tensor(cached_array(f"shapes3d-rendered-{source_digest(renderer)}", shape, make), device)
+    colours = renderer.palette(device)
     sizes = torch.tensor(SPACE.sizes, device=device)
     steps = torch.tensor([int(np.prod(SPACE.sizes[k + 1 :])) for k in range(len(SPACE.sizes))], device=device)
 
     def draw(rows: torch.Tensor) -> torch.Tensor:
         factors = rows.to(device)[:, None] // steps % sizes
-        return renderer.compose(layers, factors)
+        return renderer.compose(layers, factors, colours)
 
     return Dataset("shapes3d", "rendered", SPACE, (3, 64, 64), draw, ["object_hue"])
 

@@ -373,18 +373,25 @@ def draw_layers() -> np.ndarray:
     return layers
 
 
-def compose(layers: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+def palette(device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The colours of the hues [10, 3], and of the layers that have no hue [2, 3], float32 on the device."""
+    colours = HUE_COLOURS, [SKY_COLOUR, (255, 255, 255)]
+    return tuple(torch.tensor(some, dtype=torch.float32, device=device) for some in colours)
+
+
+def compose(
+    layers: torch.Tensor, factors: torch.Tensor, colours: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
     """Colour geometries by their hues.
 
     layers: [480, NUM_LAYERS, 64, 64] uint8 from `draw_layers`, on any device. factors: [B, 6] int64 on the
-    same device, in the data set's order. Returns [B, 3, 64, 64] uint8.
+    same device, in the data set's order. colours: those of `palette`. Returns [B, 3, 64, 64] uint8.
 
     Every product and sum is a whole multiple of 1 / UNIT with fewer than 24 bits, and every factor has 8, so
     float32 (and TF32, which keeps 11 bits of a factor) holds them exactly whatever the order of addition: the
     bytes do not depend on the device.
     """
-    hues = torch.tensor(HUE_COLOURS, dtype=torch.float32, device=layers.device)
-    fixed = torch.tensor([SKY_COLOUR, (255, 255, 255)], dtype=torch.float32, device=layers.device)
+    hues, fixed = colours
     colours = torch.cat([hues[factors[:, :3]], fixed.expand(len(factors), 2, 3)], dim=1)  # [B, NUM_LAYERS, 3]
     place = geometry_index(factors[:, 3], factors[:, 4], factors[:, 5])
     light = layers.index_select(0, place).flatten(2).to(torch.float32)  # [B, NUM_LAYERS, 4096]

@@ -1,0 +1,296 @@
+"""How fast dislab is, beside the usual way, in one run and one table.
+
+    python -m dislab.benchmarks.speed [--device cuda] [--data-dir FOLDER] [--out results/speed]
+
+Training steps/s of each model on each dataset, images/s encoded, and seconds per metric; of the networks also
+their FLOP/s as a share of the device's measured peak of the same precision. It writes speed.csv, cost.csv and
+cost.png (the time of a step against the number of steps, the models in a stack, the dataset's size and the
+latents; peak memory of each dataset) and losses.csv and losses.png (whether the fast ways learn the same).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import statistics
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import dislab
+from dislab.batches import Batches
+from dislab.benchmarks.speed import metrics
+from dislab.benchmarks.speed.ways import Competitor, OfDislab, Usual, Work
+from dislab.devices import choose_device
+from dislab.errors import DislabError
+from dislab.pictures import save_figure
+from dislab.progress import say
+from dislab.protocols import usual_precision
+from dislab.registry import METRICS
+
+MODELS = ("vae", "betavae", "betatcvae", "mlvae")
+DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
+ENCODED = {"cpu": 2048, "cuda": 100_000}  # rows per reading
+STEPS = {"cpu": 4, "cuda": 500}  # per reading
+LOSS_STEPS, LOSS_EVERY = 400, 20
+METRIC_ROWS = 30_000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dislab.benchmarks.speed", description="dislab beside the usual way, in one table."
+    )
+    parser.add_argument("--device", help="cpu, cuda, …; by default the GPU where there is one")
+    parser.add_argument("--data-dir", help="where official files lie")
+    parser.add_argument("--models", default=",".join(MODELS), help="names with commas")
+    parser.add_argument(
+        "--datasets", default=",".join(DATASETS), help="names with commas; missing ones are left out"
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="readings per median (7)")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="torch threads of each way"
+    )
+    parser.add_argument(
+        "--out", default="results/speed", help="folder of the tables and plots (results/speed)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        measure_everything(options)
+    except DislabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def measure_everything(options) -> None:
+    device = str(choose_device(options.device))
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    usual = usual_precision(device)
+    ways = {  # column -> (how, precision); the first is what the others are compared with
+        "usual": (Usual, "fp32"),
+        f"dislab {usual}": (OfDislab, usual),
+        "dislab bf16": (OfDislab, "bf16"),
+    }
+    about = describe(device, options.threads)
+    with contextlib.ExitStack() as stack:
+        competitors = {}
+        for name, (kind, precision) in ways.items():
+            made = Competitor(kind, precision, device, options.data_dir, options.threads)
+            competitors[name] = made
+            stack.callback(made.close)
+        peaks = {name: competitor.ask("peak") for name, competitor in competitors.items()}
+        lines = []
+        for dataset, model in itertools.product(options.datasets.split(","), options.models.split(",")):
+            try:
+                lines += of_training(Work(model, dataset), competitors, peaks, device, options)
+            except DislabError as error:
+                say(f"{model} on {dataset}: left out: {error}")
+        table = pd.DataFrame(lines + of_metrics(f"dislab {usual}"))
+        write(table, out / "speed.csv", about)
+        say("how the losses of the ways compare")
+        losses = of_losses(competitors)
+        write(losses, out / "losses.csv", about)
+        save_figure(plot_losses(losses, about), out / "losses.png")
+    say("how the cost grows")
+    cost = of_cost(device, usual, options)
+    write(cost, out / "cost.csv", about)
+    save_figure(plot_cost(cost, about), out / "cost.png")
+    print(
+        "\n".join(
+            [
+                about,
+                "peaks of a matrix product, GFLOP/s: "
+                + ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in peaks.items()),
+            ]
+        )
+    )
+    print(table.to_string(index=False, na_rep=""))
+    print(cost.to_string(index=False, na_rep=""))
+
+
+def describe(device: str, threads: int) -> str:
+    """Device, threads and versions, in one line."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else metrics.processor()
+    return f"{name}, {threads} thread(s), torch {torch.__version__}, dislab {dislab.__version__}"
+
+
+def write(table: pd.DataFrame, path: Path, about: str) -> None:
+    table.assign(machine=about).to_csv(path, index=False)
+
+
+def of_training(work: Work, competitors, peaks, device: str, options) -> list[dict]:
+    """Two lines of the table: training and encoding; medians of readings that the ways take in turn."""
+    kind = device.partition(":")[0]
+    for competitor in competitors.values():
+        competitor.ask("begin", work)
+        competitor.ask("steps", 5)
+        competitor.ask("encoding", 256)
+    training = {name: [] for name in competitors}
+    encoding = {name: [] for name in competitors}
+    for repeat in range(options.repeats):
+        for name, competitor in competitors.items():
+            training[name].append(competitor.ask("steps", STEPS[kind]) / STEPS[kind])
+            if repeat % 2 == 0:
+                encoding[name].append(competitor.ask("encoding", ENCODED[kind]) / ENCODED[kind])
+    step = {name: statistics.median(seconds) for name, seconds in training.items()}
+    image = {name: statistics.median(seconds) for name, seconds in encoding.items()}
+    of_step, of_image = flop(work, options.data_dir)
+    first, plain, *_ = competitors
+    lines = []
+    for what, unit, seconds, work_done in (
+        ("training", "steps/s", step, of_step),
+        ("encoding", "images/s", image, of_image),
+    ):
+        line = {"what": what, "of": work.model, "dataset": work.dataset, "unit": unit}
+        line |= {name: round(1 / value, 1) for name, value in seconds.items()}
+        line |= {
+            f"{name} / usual": round(seconds[first] / value, 2)
+            for name, value in seconds.items()
+            if name != first
+        }
+        line |= {
+            f"{name}, share of peak": round(work_done / value / peaks[name], 3)
+            for name, value in seconds.items()
+        }
+        lines.append(line)
+    in_images = work.batch_size * step[plain] ** -1
+    lines[1]["encoding / training, images"] = round(1 / image[plain] / in_images, 1)
+    lines[1]["encoding / training, FLOP"] = round((of_image / image[plain]) / (of_step / step[plain]), 2)
+    say(", ".join(f"{key} {value}" for key, value in lines[0].items() if "peak" not in key))
+    return lines
+
+
+def flop(work: Work, data_dir) -> tuple[float, float]:
+    """Floating-point operations of a training step, and of encoding one image (those of matrix products and
+    convolutions)."""
+    dataset = work.open("cpu", data_dir)
+    model = work.make_model(dataset.image_shape)
+    batch = Batches(dataset, model, work.batch_size, [dataset.group_by], 0, torch.device("cpu")).draw()
+    with FlopCounterMode(display=False) as counted:
+        model.loss(batch, torch.zeros(()))["loss"].backward()
+    with FlopCounterMode(display=False) as of_encoder, torch.no_grad():
+        model.encode(batch.images)
+    return counted.get_total_flops(), of_encoder.get_total_flops() / work.batch_size
+
+
+def of_metrics(column: str) -> list[dict]:
+    """A line per metric: seconds on METRIC_ROWS codes, one thread, beside encoding images anew."""
+    functions = {}
+    for entry in METRICS.default():
+        functions.setdefault(entry.make, entry.name)
+    from threadpoolctl import threadpool_limits
+
+    with contextlib.redirect_stdout(sys.stderr), threadpool_limits(1):
+        lines = metrics.measure_all(metrics.make_table(METRIC_ROWS), functions, num_points=20)
+    return [
+        {
+            "what": "metric",
+            "of": line["metric"],
+            "dataset": f"{METRIC_ROWS:,} rows",
+            "unit": "seconds",
+            "usual": line["images_anew_seconds"],
+            column: line["seconds"],
+        }
+        for line in lines
+    ]
+
+
+def of_losses(competitors) -> pd.DataFrame:
+    """The mean loss of every LOSS_EVERY steps: a VAE on Shapes3D, from the same initial parameters."""
+    lines = []
+    for name, competitor in competitors.items():
+        competitor.ask("begin", Work("vae", "shapes3d", batch_size=32))
+        for index, loss in enumerate(competitor.ask("losses", LOSS_STEPS, LOSS_EVERY), start=1):
+            lines.append({"way": name, "step": index * LOSS_EVERY, "loss": loss})
+    return pd.DataFrame(lines)
+
+
+def of_cost(device: str, precision: str, options) -> pd.DataFrame:
+    """Milliseconds of a step against what may make it dearer, each in a fresh process; and peak memory."""
+    on_cpu = device == "cpu"
+    base = {"model": "vae", "dataset": "shapes3d", "batch_size": 32}
+    variants = [
+        *(
+            ("steps", n, Work(**base))
+            for n in ([1, 2, 4, 8, 16, 32] if on_cpu else [1, 10, 100, 1000, 10_000])
+        ),
+        *(
+            ("models in a stack", n, Work(**base, members=n))
+            for n in ([1, 2, 4] if on_cpu else [1, 4, 16, 32])
+        ),
+        *(("images of the dataset", n, Work(**base, rows=n)) for n in (1000, 10_000, 100_000)),
+        ("images of the dataset", 480_000, Work(**base)),
+        *(("latents", n, Work(**base, hyperparameters={"latents": n})) for n in (2, 10, 50, 250)),
+    ]
+    lines = []
+    for what, value, work in variants:
+        number = value if what == "steps" else STEPS[device.partition(":")[0]]
+        with contextlib.closing(
+            Competitor(OfDislab, precision, device, options.data_dir, options.threads)
+        ) as one:
+            one.ask("begin", work)
+            one.ask("steps", 5)
+            seconds = statistics.median(one.ask("steps", number) for _ in range(3))
+            line = {
+                "against": what,
+                "value": value,
+                "seconds": seconds,
+                "ms_per_step": 1e3 * seconds / number,
+            }
+            lines.append(line | {"peak_mb": one.ask("memory")})
+    for dataset in options.datasets.split(","):
+        with contextlib.closing(
+            Competitor(OfDislab, precision, device, options.data_dir, options.threads)
+        ) as one:
+            try:
+                one.ask("begin", Work("vae", dataset))
+            except DislabError:
+                continue
+            one.ask("steps", 3)
+            lines.append({"against": "dataset", "value": dataset, "peak_mb": one.ask("memory")})
+    return pd.DataFrame(lines)
+
+
+def plot_losses(losses: pd.DataFrame, about: str):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, line), dashes in zip(losses.groupby("way", sort=False), ("-", "--", ":"), strict=True):
+        axes.plot(line["step"], line["loss"], linestyle=dashes, label=name)
+    axes.set(xlabel="step", ylabel="loss, nats per image", yscale="log", title="A VAE on Shapes3D")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.supxlabel(about, fontsize=7)
+    return figure
+
+
+def plot_cost(cost: pd.DataFrame, about: str):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    names = [name for name in dict.fromkeys(cost["against"]) if name != "dataset"]
+    *panels, memory = figure.subplots(1, len(names) + 1)
+    for name, axes in zip(names, panels, strict=True):
+        line = cost[cost["against"] == name]
+        height = line["seconds"] if name == "steps" else line["ms_per_step"]
+        axes.plot(line["value"].astype(float), height, marker="o")
+        words = "seconds" if name == "steps" else "milliseconds per step"
+        axes.set(xlabel=name, ylabel=words, xscale="log", ylim=(0, None))
+        if name == "steps":
+            axes.set(yscale="log", ylim=(None, None))
+        axes.grid(alpha=0.3)
+    held = cost[cost["against"] == "dataset"]
+    memory.barh(held["value"].astype(str), held["peak_mb"])
+    memory.set(xlabel="peak memory, MB")
+    figure.supxlabel(f"{about}; a VAE on Shapes3D, batches of 32", fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
