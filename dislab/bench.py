@@ -491,7 +491,7 @@ def run_study(
     folder = Path("results") / read.name if out is None else Path(out)
     checked = check_study(read, data_dir, place, quiet)
     runs.writable_folder(folder)
-    _write_copy(checked, path, seeds, folder)
+    _write_copy(checked, str(study), seeds, folder)
 
     number = len(checked.planned)
     finished = _finished(folder)
@@ -732,8 +732,8 @@ def _finished(folder: Path) -> dict[str, Run]:
     return {identity_of(run.config): run for run in runs.find_runs(folder)}
 
 
-def _write_copy(study: Study, path: Path, seeds: Sequence[int] | None, folder: Path) -> None:
-    command = ["dislab", "bench", str(path)]
+def _write_copy(study: Study, given: str, seeds: Sequence[int] | None, folder: Path) -> None:
+    command = ["dislab", "bench", given]
     if seeds:
         command += ["--seeds", ",".join(map(str, seeds))]
     heading = f"# As run by dislab {dislab.__version__}: {shlex.join(command)}\n"

@@ -193,6 +193,7 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
     ticks = sorted(set(table["k"]))
     for (setting, title), pair in zip(settings.items(), panels, strict=True):
         here = table[(table[SETTING] == list(setting)).all(axis=1)]
+        pair[0].set_title(title, loc="left", fontsize=10)
         for (quantity, axis_name), axes in zip(axis_names.items(), pair, strict=True):
             shown = here[here["quantity"] == quantity]
             for (*key, block), line in shown.groupby([*leaderboard.KEY, "block"], sort=False):
@@ -209,7 +210,7 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]):
                 _line_over_k(axes, k, mean, std, ticks, **look)
             for level in set(shown["mean"][shown["block"] == "uninformed"]):
                 axes.axhline(level, color="black", linestyle="--", linewidth=1)
-            axes.set(ylabel=axis_name, title=title)
+            axes.set(ylabel=axis_name)
             if quantity == "accuracy":
                 axes.set_ylim(-0.02, 1.02)
             else:
@@ -266,6 +267,7 @@ def _plot_evidence(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]
     ticks = sorted(set(table["k"]))
     for (setting, title), line_of_panels in zip(settings.items(), panels, strict=True):
         here = table[(table[SETTING] == list(setting)).all(axis=1)]
+        line_of_panels[0].set_title(title, loc="left", fontsize=10)
         for (quantity, axis_name), axes in zip(EVIDENCE.items(), line_of_panels, strict=True):
             shown = here[here["quantity"] == quantity]
             for (*key, grouping), line in shown.groupby([*leaderboard.KEY, "grouping"], sort=False):
@@ -274,7 +276,7 @@ def _plot_evidence(table: pd.DataFrame, row_names: Mapping[tuple[str, ...], str]
                 dashes = "-" if grouping == 1 else (0, (4, grouping))
                 look = {"marker": "o", "linestyle": dashes, "color": colours[name], "label": name}
                 _line_over_k(axes, k, mean, std, ticks, **look)
-            axes.set(ylabel=axis_name, title=title)
+            axes.set(ylabel=axis_name)
             if quantity == "content_variance":
                 axes.set_yscale("log")
     handles = {

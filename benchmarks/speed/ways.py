@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import dislab
 from dislab.batches import Batch, Batches, Groups
+from dislab.benchmarks.speed.metrics import peak_memory
 from dislab.devices import choose_device
 from dislab.encoding import encode
 from dislab.precision import arithmetic, compute_in_bfloat16
@@ -253,8 +252,11 @@ def _serve(connection, kind: type, precision: str, device: str, data_dir, thread
         """MB that the process, or on a GPU its tensors, held at most."""
         if place.type == "cuda":
             return torch.cuda.max_memory_allocated(place) / 1e6
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+        try:  # (Linux's getrusage also counts what the process was started from.)
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+        except (OSError, IndexError):
+            return peak_memory()
 
     tasks = {task.__name__: task for task in (begin, steps, losses, encoding, peak, memory)}
     with arithmetic(place, precision):
