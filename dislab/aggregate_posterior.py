@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
-from scipy.interpolate import CubicSpline
 from scipy.special import entr
 
 from dislab.codes import CodeTable
@@ -138,6 +137,8 @@ def mixture_entropy(mean: np.ndarray, variance: np.ndarray) -> float:
 
 def mixture_log_density(z: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     """ln q at every z, float64 [S], for the mixture 1/N Σ_n Normal(mean_n, variance_n) on a line."""
+    from scipy.interpolate import CubicSpline  # (it takes half a second of every start)
+
     points, density = mixture_density(mean, variance)
     # What is left of rounding in the tails is taken as a floor, where no z that was drawn from q falls.
     return CubicSpline(points, np.log(density.clip(min=1e-16 * density.max())))(z)

@@ -1,5 +1,6 @@
 """The comparison with golden files, on a folder made here: another grid, other cases; and the speed table."""
 
+import dataclasses
 import json
 import os
 from math import tanh
@@ -8,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import dislab
 from dislab.benchmarks import reference
 from dislab.benchmarks.reference import Goldens
+from dislab.benchmarks.speed import __main__ as table
 from dislab.benchmarks.speed import metrics as speed
+from dislab.benchmarks.speed import ways
 
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 SIZES = (3, 2, 4)
@@ -178,3 +182,38 @@ def test_speed_of_metrics_on_a_small_table(tmp_path, capsys):
     assert np.isnan(table.loc["modularity", "images_anew_seconds"])
     assert "scaled" in capsys.readouterr().out
     assert speed.main(["--rows", "0"]) == 2 and "--rows is 0" in capsys.readouterr().err
+
+
+def test_floating_point_operations_are_those_of_the_layers():
+    """A VAE of 500 tanh units on 28 x 28: a product of [B, n] and [n, m] takes 2 B n m of them."""
+    work = ways.Work("vae", "shapes3d", {"network": "mlp", "latents": 10}, batch_size=4)
+    step, image = table.flop(work, None)
+    pixels = 3 * 64 * 64
+    encoder = 2 * (pixels * 500 + 500 * 20)
+    decoder = 2 * (10 * 500 + 500 * pixels)
+    assert image == encoder
+    # Backwards every product is taken twice, but for the first one, whose input needs no gradient.
+    assert step == 4 * (3 * (encoder + decoder) - 2 * pixels * 500)
+
+
+def test_both_ways_begin_with_the_same_model_and_learn():
+    work = ways.Work("mlvae", "shapes3d", {"network": "mlp", "group_size": 4}, batch_size=8)
+    usual = ways.Usual(dataclasses.replace(work, rows=64), "fp32", torch.device("cpu"), None)
+    ours = ways.OfDislab(work, "fp32", torch.device("cpu"), None)
+    for mine, theirs in zip(ours.model.parameters(), usual.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    for way in (usual, ours):
+        losses = [way.step().item() for _ in range(30)]
+        assert losses[-1] < losses[0]
+        way.encode(np.arange(16))
+
+
+def test_the_usual_way_draws_groups_of_one_class():
+    labels = np.repeat([3, 5, 9], 10)
+    batches = iter(ways.Sampler(labels, batch_size=10, size=4))
+    for _ in range(20):
+        drawn = next(batches)
+        assert len(drawn) == 10
+        for begin in (0, 4, 8):
+            group = drawn[begin : begin + 4]
+            assert len(set(labels[group])) == 1 and len(set(group)) == len(group)
