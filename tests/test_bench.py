@@ -420,7 +420,12 @@ def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_t
     Path("eager.py").write_text(eager)
     command = [sys.executable, "-m", "dislab", "bench", "small.toml", "--out", "broken_off", "--jobs", "2"]
     command += ["--plugin", str(plugin), "--plugin", "eager.py"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+    )
     for _ in range(6000):
         training = list(Path("broken_off").rglob("checkpoint.safetensors"))
         if len(training) == 2 or process.poll() is not None:
