@@ -477,7 +477,11 @@ def test_an_interrupted_run_resumes_to_the_same_result(how, tiny, tmp_path):
     )
     slow = ["run", "--model", "mlvae", *FAST, *tiny, "--steps", "200", "--metrics", "mig"]
     command = [sys.executable, "-c", start, *slow]
-    process = subprocess.Popen([*command, "--out", "broken_off"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "--out", "broken_off"],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+    )
     for _ in range(1200):
         if list(Path("broken_off").rglob("checkpoint.safetensors")) or process.poll() is not None:
             break
