@@ -155,9 +155,13 @@ def _entries_in(source: _Source, kind: str) -> list[tuple[Entry, ast.AST]]:
                 given["needs"] = tuple(given["needs"])
             found.append((Entry(make=None, **given), node))
     # A call elsewhere (in a loop, under another name, of a registry itself) is told by running it alone.
-    mentions = [node for node in ast.walk(source.tree) if _names(node, register.__name__)]
-    if len(mentions) != len(found):
-        raise NotLiteral(f"{register.__name__} is called where it is no decorator")
+    # Where the text has the name in its import and its decorators only, there is none.
+    name = register.__name__
+    plain = source.text.count(name.encode()) == len(found) + 1 and f"import {name}\n".encode() in source.text
+    if plain and b".register" not in source.text:
+        return found
+    if sum(_names(node, name) for node in ast.walk(source.tree)) != len(found):
+        raise NotLiteral(f"{name} is called where it is no decorator")
     return found
 
 
