@@ -16,8 +16,8 @@ from torch import Tensor
 from dislab.batches import Groups, unit_images
 from dislab.datasets.base import Dataset
 from dislab.distributions import negative_log_likelihood, normal_log_density, sample_normal
+from dislab.metrics.content_style import IMAGES
 
-IMAGES = (1, 2, 3, 5, 10)  # images of a group that are joined
 MOST_GROUPS = 10
 DRAWS = 5  # of the content, and for each of these of all else: an image is decoded DRAWS² times
 

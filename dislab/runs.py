@@ -392,7 +392,7 @@ def _finish(common: _Common, trained: _Trained) -> Run:
     blocks = getattr(network, "blocks", {})
     try:
         by_row = hasattr(network, "encode_rows")
-        encoder = partial(network.encode_rows, dataset) if by_row else partial(_encode_on, place, network)
+        encoder = partial(network.encode_rows, dataset) if by_row else partial(encode_on, place, network)
         groupings = config["group_by"]
         table = encode(encoder, dataset, rows, blocks=blocks, group_by=groupings, by_row=by_row, quiet=quiet)
         encoded = time.monotonic()
@@ -585,8 +585,9 @@ def _prepare(path: Path) -> None:
         raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
 
 
-def _encode_on(device: torch.device, model: torch.nn.Module, images: torch.Tensor):
-    return model.encode(images.to(device))  # a Dataset object may hold its images elsewhere
+def encode_on(device: torch.device, model: torch.nn.Module, images: torch.Tensor):
+    """Mean and log-variance [B, D] of a model on a device, for images that a dataset may hold elsewhere."""
+    return model.encode(images.to(device))
 
 
 @contextmanager

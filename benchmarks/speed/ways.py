@@ -27,6 +27,7 @@ from dislab.devices import choose_device
 from dislab.encoding import encode
 from dislab.precision import arithmetic, compute_in_bfloat16
 from dislab.registry import MODELS
+from dislab.runs import encode_on
 from dislab.training import Member, keep_freed_memory, steps_of
 
 LEARNING_RATE = 1e-4
@@ -90,7 +91,7 @@ class OfDislab:
         return torch.stack(losses).mean()
 
     def encode(self, rows: np.ndarray) -> None:
-        encode(partial(_encode_on, self.model, self.device), self.dataset, rows)
+        encode(partial(encode_on, self.device, self.model), self.dataset, rows)
 
 
 class Usual:
@@ -169,10 +170,6 @@ class Sampler:
             groups = rng.integers(len(self.members), size=-(-self.batch_size // self.size))
             chosen = [rng.choice(self.members[group], self.size, replace=False) for group in groups]
             yield np.concatenate(chosen)[: self.batch_size].tolist()
-
-
-def _encode_on(model: torch.nn.Module, device: torch.device, images: Tensor):
-    return model.encode(images.to(device))
 
 
 class Competitor:

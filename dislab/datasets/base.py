@@ -216,6 +216,17 @@ def source_digest(module) -> str:
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:12]
 
 
+def factors_on_device(space: FactorSpace, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A function from rows int64 [B] of a full grid to their factor values int64 [B, K], both on the device.
+
+    As `FactorSpace.factors` on the host; what it needs is on the device already, so that nothing waits.
+    """
+    sizes = torch.tensor(space.sizes, device=device)
+    strides = [math.prod(space.sizes[k + 1 :]) for k in range(len(space.sizes))]
+    steps = torch.tensor(strides, device=device)
+    return lambda rows: rows.to(device)[:, None] // steps % sizes
+
+
 def stored_tensor(array: np.ndarray, device: torch.device) -> Tensor:
     """The array as a tensor on the device; on the CPU it shares the array's memory (or its memory map)."""
     with warnings.catch_warnings():  # a read-only map is what is wanted: nothing here writes to images

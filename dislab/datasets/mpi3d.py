@@ -12,6 +12,7 @@ import torch
 from dislab.datasets.base import (
     Dataset,
     cached_array,
+    factors_on_device,
     official_file,
     open_npz_member,
     source_digest,
@@ -187,10 +188,9 @@ def _rendered(device: torch.device) -> Dataset:
     shape = (renderer.NUM_POSES, renderer.POSE_BYTES)
     poses = stored_tensor(cached_array(f"mpi3d_toy-rendered-{source_digest(renderer)}", shape, make), device)
     painter = renderer.Painter(poses)
-    sizes = torch.tensor(SPACE.sizes, device=device)
-    steps = torch.tensor([int(np.prod(SPACE.sizes[k + 1 :])) for k in range(len(SPACE.sizes))], device=device)
+    factors = factors_on_device(SPACE, device)
 
     def draw(rows: torch.Tensor) -> torch.Tensor:
-        return painter.paint(rows.to(device)[:, None] // steps % sizes)
+        return painter.paint(factors(rows))
 
     return Dataset("mpi3d_toy", "rendered", SPACE, (3, SIDE, SIDE), draw, GROUP_BY)

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.datasets.base import Dataset, cached_array, official_file, source_digest, stored_tensor
+from dislab.datasets.base import (
+    Dataset,
+    cached_array,
+    factors_on_device,
+    official_file,
+    source_digest,
+    stored_tensor,
+)
 from dislab.errors import DislabError
 from dislab.factors import FactorSpace
 from dislab.registry import register_dataset
@@ -42,12 +49,10 @@ def _rendered(device: torch.device) -> Dataset:
     shape = (480, renderer.NUM_LAYERS, 64, 64)
     layers = stored_tensor(cached_array(f"shapes3d-rendered-{source_digest(renderer)}", shape, make), device)
     colours = renderer.palette(device)
-    sizes = torch.tensor(SPACE.sizes, device=device)
-    steps = torch.tensor([int(np.prod(SPACE.sizes[k + 1 :])) for k in range(len(SPACE.sizes))], device=device)
+    factors = factors_on_device(SPACE, device)
 
     def draw(rows: torch.Tensor) -> torch.Tensor:
-        factors = rows.to(device)[:, None] // steps % sizes
-        return renderer.compose(layers, factors, colours)
+        return renderer.compose(layers, factors(rows), colours)
 
     return Dataset("shapes3d", "rendered", SPACE, (3, 64, 64), draw, ["object_hue"])
 
