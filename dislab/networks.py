@@ -6,6 +6,7 @@ import math
 
 from torch import nn
 
+from dislab.convolutions import Double, Halve
 from dislab.errors import DislabError
 
 
@@ -27,12 +28,12 @@ def make_encoder(network: str, image_shape: tuple[int, int, int], outputs: int) 
             nn.Flatten(), nn.Linear(math.prod(image_shape), 500), nn.Tanh(), nn.Linear(500, outputs)
         ).apply(initialise)
     return nn.Sequential(
-        *(nn.Conv2d(channels, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(64, 64, 4, 2, 1), nn.ReLU()),
-        nn.Flatten(),
-        *(nn.Linear(64 * (height // 16) * (width // 16), 256), nn.ReLU()),
+        Halve(channels, 32, rectify=False),
+        Halve(32, 32, rectify=True),
+        Halve(32, 64, rectify=True),
+        Halve(64, 64, rectify=True),
+        *(nn.ReLU(inplace=True), nn.Flatten()),
+        *(nn.Linear(64 * (height // 16) * (width // 16), 256), nn.ReLU(inplace=True)),
         nn.Linear(256, outputs),
     ).apply(initialise)
 
@@ -50,13 +51,13 @@ def make_decoder(
         ).apply(initialise)
     rows, columns = height // 16, width // 16
     return nn.Sequential(
-        *(nn.Linear(latents, 256), nn.ReLU()),
-        *(nn.Linear(256, 64 * rows * columns), nn.ReLU()),
+        *(nn.Linear(latents, 256), nn.ReLU(inplace=True)),
+        *(nn.Linear(256, 64 * rows * columns), nn.ReLU(inplace=True)),
         nn.Unflatten(1, (64, rows, columns)),
-        *(nn.ConvTranspose2d(64, 64, 4, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()),
-        nn.ConvTranspose2d(32, channels, 4, 2, 1),
+        Double(64, 64, rectify=False),
+        Double(64, 32, rectify=True),
+        Double(32, 32, rectify=True),
+        Double(32, channels, rectify=True),
     ).apply(initialise)
 
 

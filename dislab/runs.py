@@ -54,7 +54,7 @@ from dislab.protocols import (
 from dislab.registry import METRICS, MODELS, Entry
 from dislab.training import History, Member, fit, train_stack, write_atomically
 
-FORMAT = 3
+FORMAT = 4
 OPTIONAL_ARRAYS = ("logvar", "labels", "tested", "reconstruction")  # of a code table
 
 

@@ -1,8 +1,6 @@
 """What several test files share: a dataset of 60 small images whose pixels follow from three factors."""
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as dislab does, but before torch is imported
+import dislab  # noqa: F401, I001  (before torch: it says how torch's threads wait)
 
 import numpy as np
 import pytest

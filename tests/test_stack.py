@@ -25,6 +25,8 @@ from dislab.registry import register_dataset, register_model
 from dislab.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
 from dislab.training import Member, train, train_stack
 
+# (what torch cannot map over a stack, it would do one by one)
+pytestmark = pytest.mark.filterwarnings("error:There is a performance drop")
 CPU = torch.device("cpu")
 STEPS = 60
 PROTOCOL = Protocol("test", steps=STEPS, learning_rate=1e-3, batch_size=10, rows=None)

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import dislab
 from dislab.batches import Batch, Batches, Groups
 from dislab.benchmarks.speed.metrics import peak_memory
+from dislab.convolutions import Double, Halve
 from dislab.devices import choose_device
 from dislab.encoding import encode
 from dislab.precision import arithmetic, compute_in_bfloat16
@@ -55,7 +58,7 @@ class Work:
     members: int = 1
     rows: int | None = None
 
-    def make_model(self, image_shape, seed: int = 0) -> torch.nn.Module:
+    def make_model(self, image_shape, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         return MODELS[self.model].make(image_shape, **self.hyperparameters)
 
@@ -68,6 +71,8 @@ class Work:
 
 class OfDislab:
     """As `dislab run` trains and encodes."""
+
+    environment: ClassVar = {}
 
     def __init__(self, work: Work, precision: str, device: torch.device, data_dir):
         keep_freed_memory()
@@ -97,12 +102,15 @@ class OfDislab:
 class Usual:
     """A DataLoader, contiguous images, eager float32, torch.optim.Adam."""
 
+    environment: ClassVar = {"GOMP_SPINCOUNT": "300000"}  # GNU's OpenMP by default, which dislab changes
+
     def __init__(self, work: Work, precision: str, device: torch.device, data_dir):
         self.device = device
         dataset = work.open("cpu", data_dir)
         rows = dataset.train_rows()[:: max(1, len(dataset.train_rows()) // POOL)][:POOL]
         self.images = ImagesInMemory(dataset, rows)
         self.model = work.make_model(dataset.image_shape).to(device)
+        self.model.encoder, self.model.decoder = plain(self.model.encoder), plain(self.model.decoder)
         self.latents, self.number = self.model.latents, len(dataset.train_rows())
         size = self.model.group_size if self.model.batch == "groups" else 1
         index = torch.arange(work.batch_size) // size
@@ -137,6 +145,18 @@ class Usual:
             for images in DataLoader(some, batch_size=64, num_workers=self.loader.num_workers):
                 codes.append(self.model.encode(images.to(self.device))[0].cpu())
         torch.cat(codes)
+
+
+def plain(network: nn.Sequential) -> nn.Sequential:
+    """The network as one writes it with torch's own layers; the same parameters."""
+    layers = []
+    for layer in network:
+        if isinstance(layer, (Halve, Double)):
+            if layer.rectify:
+                layers.append(nn.ReLU())
+            layer.__class__ = nn.Conv2d if isinstance(layer, Halve) else nn.ConvTranspose2d
+        layers.append(nn.ReLU() if isinstance(layer, nn.ReLU) else layer)
+    return nn.Sequential(*layers)
 
 
 class ImagesInMemory(Dataset):
@@ -186,7 +206,13 @@ class Competitor:
         self.connection, there = context.Pipe()
         arguments = (there, kind, precision, device, data_dir, threads)
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        self.process.start()
+        before = dict(os.environ)
+        os.environ.update(kind.environment)
+        try:
+            self.process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
         there.close()
 
     def ask(self, what: str, *arguments):

@@ -395,6 +395,6 @@ def compose(
     colours = torch.cat([hues[factors[:, :3]], fixed.expand(len(factors), 2, 3)], dim=1)  # [B, NUM_LAYERS, 3]
     place = geometry_index(factors[:, 3], factors[:, 4], factors[:, 5])
     light = layers.index_select(0, place).flatten(2).to(torch.float32)  # [B, NUM_LAYERS, 4096]
-    pixels = torch.bmm(colours.transpose(1, 2) / UNIT, light)  # UNIT is a power of two: the division is exact
+    pixels = torch.bmm(light.transpose(1, 2), colours / UNIT)  # UNIT is a power of two: the division is exact
     pixels = pixels.add_(0.5).clamp_(max=255.0).to(torch.uint8)  # the cast drops the fraction
-    return pixels.view(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    return pixels.view(-1, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2)
