@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import statistics
 import sys
+from operator import truediv
 from pathlib import Path
 
 import pandas as pd
@@ -124,7 +125,11 @@ def write(table: pd.DataFrame, path: Path, about: str) -> None:
 
 
 def of_training(work: Work, competitors, peaks, device: str, options) -> list[dict]:
-    """Two lines of the table: training and encoding; medians of readings that the ways take in turn."""
+    """Two lines of the table: training and encoding; medians of readings that the ways take in turn.
+
+    A ratio is the median of the ratios of readings that follow on each other: what slows the machine down for
+    seconds slows both.
+    """
     kind = device.partition(":")[0]
     for competitor in competitors.values():
         competitor.ask("begin", work)
@@ -137,20 +142,22 @@ def of_training(work: Work, competitors, peaks, device: str, options) -> list[di
             training[name].append(competitor.ask("steps", STEPS[kind]) / STEPS[kind])
             if repeat % 2 == 0:
                 encoding[name].append(competitor.ask("encoding", ENCODED[kind]) / ENCODED[kind])
-    step = {name: statistics.median(seconds) for name, seconds in training.items()}
-    image = {name: statistics.median(seconds) for name, seconds in encoding.items()}
+    step, image = (
+        {name: statistics.median(seconds) for name, seconds in readings.items()}
+        for readings in (training, encoding)
+    )
     of_step, of_image = flop(work, options.data_dir)
     first, plain, *_ = competitors
     lines = []
-    for what, unit, seconds, work_done in (
-        ("training", "steps/s", step, of_step),
-        ("encoding", "images/s", image, of_image),
+    for what, unit, seconds, readings, work_done in (
+        ("training", "steps/s", step, training, of_step),
+        ("encoding", "images/s", image, encoding, of_image),
     ):
         line = {"what": what, "of": work.model, "dataset": work.dataset, "unit": unit}
         line |= {name: round(1 / value, 1) for name, value in seconds.items()}
         line |= {
-            f"{name} / usual": round(seconds[first] / value, 2)
-            for name, value in seconds.items()
+            f"{name} / usual": round(statistics.median(map(truediv, readings[first], values)), 2)
+            for name, values in readings.items()
             if name != first
         }
         line |= {
