@@ -1,5 +1,6 @@
 """The comparison with golden files, on a folder made here: another grid, other cases; and the speed table."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -17,6 +18,7 @@ from dislab.benchmarks.reference import Goldens
 from dislab.benchmarks.speed import __main__ as table
 from dislab.benchmarks.speed import metrics as speed
 from dislab.benchmarks.speed import ways
+from dislab.networks import make_decoder, make_encoder
 
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 SIZES = (3, 2, 4)
@@ -208,9 +210,20 @@ def test_both_ways_begin_with_the_same_model_and_learn():
         way.encode(np.arange(16))
 
 
+@pytest.mark.parametrize("make", [make_encoder, make_decoder])
+def test_the_usual_networks_are_torch_layers_that_compute_the_same(make):
+    arguments = ("conv", (3, 32, 32), 5) if make is make_encoder else ("conv", (3, 32, 32), 5, 3)
+    ours = make(*arguments)
+    usual = ways.plain(copy.deepcopy(ours))
+    assert {type(layer).__module__.partition(".")[0] for layer in usual} == {"torch"}
+    assert not any(getattr(layer, "inplace", False) for layer in usual)
+    inputs = torch.rand(4, 3, 32, 32) if make is make_encoder else torch.randn(4, 5)
+    torch.testing.assert_close(usual(inputs), ours(inputs))
+
+
 def test_the_usual_way_draws_groups_of_one_class():
     labels = np.repeat([3, 5, 9], 10)
-    batches = iter(ways.Sampler(labels, batch_size=10, size=4))
+    batches = iter(ways.Sampler(labels, batch_size=10, size=4, seed=0))
     for _ in range(20):
         drawn = next(batches)
         assert len(drawn) == 10

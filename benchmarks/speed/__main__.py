@@ -37,7 +37,7 @@ MODELS = ("vae", "betavae", "betatcvae", "mlvae")
 DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
 ENCODED = {"cpu": 2048, "cuda": 100_000}  # rows per reading
 STEPS = {"cpu": 4, "cuda": 500}  # per reading
-LOSS_STEPS, LOSS_EVERY = 400, 20
+LOSS_STEPS, LOSS_EVERY, LOSS_SEEDS = 400, 20, 3
 METRIC_ROWS = 30_000
 
 
@@ -176,7 +176,7 @@ def flop(work: Work, data_dir) -> tuple[float, float]:
     """Floating-point operations of a training step, and of encoding one image (those of matrix products and
     convolutions)."""
     dataset = work.open("cpu", data_dir)
-    model = work.make_model(dataset.image_shape)
+    model = work.make_model(dataset.image_shape, work.seed)
     batch = Batches(dataset, model, work.batch_size, [dataset.group_by], 0, torch.device("cpu")).draw()
     with FlopCounterMode(display=False) as counted:
         model.loss(batch, torch.zeros(()))["loss"].backward()
@@ -208,12 +208,13 @@ def of_metrics(column: str) -> list[dict]:
 
 
 def of_losses(competitors) -> pd.DataFrame:
-    """The mean loss of every LOSS_EVERY steps: a VAE on Shapes3D, from the same initial parameters."""
+    """The mean loss of every LOSS_EVERY steps: VAEs on Shapes3D, from the same initial parameters. (The usual
+    way draws its batches from another random stream.)"""
     lines = []
-    for name, competitor in competitors.items():
-        competitor.ask("begin", Work("vae", "shapes3d", batch_size=32))
+    for seed, (name, competitor) in itertools.product(range(LOSS_SEEDS), competitors.items()):
+        competitor.ask("begin", Work("vae", "shapes3d", batch_size=32, seed=seed))
         for index, loss in enumerate(competitor.ask("losses", LOSS_STEPS, LOSS_EVERY), start=1):
-            lines.append({"way": name, "step": index * LOSS_EVERY, "loss": loss})
+            lines.append({"way": name, "seed": seed, "step": index * LOSS_EVERY, "loss": loss})
     return pd.DataFrame(lines)
 
 
@@ -268,11 +269,16 @@ def plot_losses(losses: pd.DataFrame, about: str):
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for (name, line), dashes in zip(losses.groupby("way", sort=False), ("-", "--", ":"), strict=True):
-        axes.plot(line["step"], line["loss"], linestyle=dashes, label=name)
-    axes.set(xlabel="step", ylabel="loss, nats per image", yscale="log", title="A VAE on Shapes3D")
+    for (name, lines), colour in zip(losses.groupby("way", sort=False), ("C7", "C0", "C1"), strict=True):
+        for _, line in lines.groupby("seed"):
+            axes.plot(line["step"], line["loss"], color=colour, linewidth=0.8, alpha=0.6)
+        mean = lines.groupby("step")["loss"].mean()
+        axes.plot(mean.index, mean, color=colour, linewidth=2.5, label=name)
+    title = f"VAEs on Shapes3D: {losses['seed'].nunique()} seeds of each way, and their mean"
+    axes.set(xlabel="step", ylabel="loss, nats per image", yscale="log", title=title)
+    axes.yaxis.set_minor_formatter("{x:,.0f}")
     axes.legend()
-    axes.grid(alpha=0.3)
+    axes.grid(alpha=0.3, which="both")
     figure.supxlabel(about, fontsize=7)
     return figure
 
@@ -280,22 +286,24 @@ def plot_losses(losses: pd.DataFrame, about: str):
 def plot_cost(cost: pd.DataFrame, about: str):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(14, 3.6), layout="constrained")
     names = [name for name in dict.fromkeys(cost["against"]) if name != "dataset"]
     *panels, memory = figure.subplots(1, len(names) + 1)
     for name, axes in zip(names, panels, strict=True):
         line = cost[cost["against"] == name]
+        values = line["value"].astype(int)
         height = line["seconds"] if name == "steps" else line["ms_per_step"]
-        axes.plot(line["value"].astype(float), height, marker="o")
+        axes.plot(values, height, marker="o")
         words = "seconds" if name == "steps" else "milliseconds per step"
-        axes.set(xlabel=name, ylabel=words, xscale="log", ylim=(0, None))
-        if name == "steps":
-            axes.set(yscale="log", ylim=(None, None))
+        scale = {"yscale": "log"} if name == "steps" else {"ylim": (0, 1.15 * height.max())}
+        axes.set(xlabel=name, ylabel=words, xscale="log", **scale)
+        axes.set_xticks(values, [f"{value // 1000}k" if value >= 1000 else value for value in values])
+        axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
     held = cost[cost["against"] == "dataset"]
     memory.barh(held["value"].astype(str), held["peak_mb"])
     memory.set(xlabel="peak memory, MB")
-    figure.supxlabel(f"{about}; a VAE on Shapes3D, batches of 32", fontsize=7)
+    figure.supxlabel(f"{about}; a VAE on Shapes3D, batches of 32 (memory: 64)", fontsize=7)
     return figure
 
 

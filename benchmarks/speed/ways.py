@@ -49,6 +49,7 @@ class Work:
     batch_size : images per step.
     members : models that are trained at once, as a stack.
     rows : so many of the dataset's images are trained on; None is all.
+    seed : of the initial parameters and the batches; further members have the seeds after it.
     """
 
     model: str
@@ -57,8 +58,9 @@ class Work:
     batch_size: int = 64
     members: int = 1
     rows: int | None = None
+    seed: int = 0
 
-    def make_model(self, image_shape, seed: int = 0) -> nn.Module:
+    def make_model(self, image_shape, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         return MODELS[self.model].make(image_shape, **self.hyperparameters)
 
@@ -79,7 +81,7 @@ class OfDislab:
         self.device, self.precision = device, precision
         self.dataset = work.open(device, data_dir)
         members = []
-        for seed in range(work.members):
+        for seed in range(work.seed, work.seed + work.members):
             model = work.make_model(self.dataset.image_shape, seed)
             model = model.to(device, memory_format=torch.channels_last)
             if precision == "bf16":
@@ -109,7 +111,7 @@ class Usual:
         dataset = work.open("cpu", data_dir)
         rows = dataset.train_rows()[:: max(1, len(dataset.train_rows()) // POOL)][:POOL]
         self.images = ImagesInMemory(dataset, rows)
-        self.model = work.make_model(dataset.image_shape).to(device)
+        self.model = work.make_model(dataset.image_shape, work.seed).to(device)
         self.model.encoder, self.model.decoder = plain(self.model.encoder), plain(self.model.decoder)
         self.latents, self.number = self.model.latents, len(dataset.train_rows())
         size = self.model.group_size if self.model.batch == "groups" else 1
@@ -119,7 +121,7 @@ class Usual:
         workers = 4 if device.type == "cuda" else 0  # on the CPU they would take the cores from the training
         self.loader = DataLoader(
             self.images,
-            batch_sampler=Sampler(labels, work.batch_size, size),
+            batch_sampler=Sampler(labels, work.batch_size, size, work.seed),
             num_workers=workers,
             pin_memory=device.type == "cuda",
         )
@@ -176,13 +178,13 @@ class ImagesInMemory(Dataset):
 class Sampler:
     """Batches of indices without end: random groups, and in each `size` random images."""
 
-    def __init__(self, labels: np.ndarray, batch_size: int, size: int):
-        self.batch_size, self.size = batch_size, size
+    def __init__(self, labels: np.ndarray, batch_size: int, size: int, seed: int):
+        self.batch_size, self.size, self.seed = batch_size, size, seed
         self.members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self.number = len(labels)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(self.seed)
         while True:
             if self.size == 1:
                 yield rng.integers(self.number, size=self.batch_size).tolist()
