@@ -11,10 +11,10 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# Threads that wait for one another spin for a tenth of a millisecond and then sleep. A training step takes
-# 5 % longer where they sleep at once (GNU's OpenMP sees that as spins of 0), and was measured at 20 times the
-# time on two shared cores where they spin on. It works where torch was not imported before, and a setting of
-# the user's own stays.
+# Threads that wait for one another spin for a fraction of a millisecond and then sleep. A training step takes
+# 5 % longer where they sleep at once, which is what PASSIVE alone means to GNU's OpenMP, and was measured at
+# 20 times the time on two shared cores where they spin on. It works where torch was not imported before, and
+# a setting of the user's own stays.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -1,8 +1,9 @@
 """Convolutions that halve the sides of images, or double them, computed in the way that is fast on the CPU.
 
-They are torch's own with a kernel of 4, a stride of 2 and a padding of 1: the same parameters, the same
-function. On the CPU a training step of the convolutional networks loses time in three places that have little
-to do with convolving, and there they go another way:
+They are torch's own with a kernel of 4, a stride of 2 and a padding of 1: the same parameters, values and
+gradients (backward; there is no forward-mode derivative on the CPU). On the CPU a training step of the
+convolutional networks loses time in three places that have little to do with convolving, and there they go
+another way:
 
 - The gradient of a transposed convolution's bias takes torch as long as all else of its backward pass.
 - A transposed convolution to few channels is computed for sixteen; see `_by_quarters`.
@@ -26,7 +27,8 @@ class Halve(nn.Conv2d):
 
     Parameters
     ----------
-    rectify : apply a ReLU to the images first. It may overwrite them.
+    rectify : apply a ReLU to the images first. It may overwrite them, unknown to autograd: they must be the
+        result of another layer, and used by nothing else.
     """
 
     def __init__(self, inputs: int, channels: int, *, rectify: bool):
@@ -102,6 +104,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims: tuple, *arguments) -> tuple[Tensor, int]:
+        # (The CPU trains models one after the other, so this need not be fast.)
         return torch.vmap(_as_torch, in_dims)(*arguments), 0
 
 
@@ -111,6 +114,7 @@ def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     A pixel gets its value from the 2 x 2 inputs around it. Pixels 2q - 1 and 2q of a row or column share
     theirs, inputs q - 1 and q: the former by the kernel's entries 2 and 0, the latter by its entries 3 and 1.
+    q goes from 0 to H; the outermost pixels, -1 and 2H, are cut off.
     """
     inputs, channels = weight.shape[:2]
     quarters = weight.reshape(inputs, channels, 2, 2, 2, 2)  # kernel entry = 2 * tap + which of two pixels
@@ -119,4 +123,5 @@ def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     batch, rows, columns, _ = squares.shape
     squares = squares.reshape(batch, rows, columns, 2, 2 * channels).transpose(2, 3)
     pixels = squares.reshape(batch, 2 * rows, 2 * columns, channels)
-    return pixels[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
+    # (A copy: of a view, autograd would not let what follows write in place.)
+    return pixels[:, 1:-1, 1:-1].permute(0, 3, 1, 2).clone(memory_format=torch.channels_last)

@@ -63,7 +63,8 @@ def negative_log_likelihood(decoded: Tensor, images: Tensor, likelihood: str) ->
     takes it [B, 2C, H, W] as mean and log-variance of every pixel value.
     """
     if likelihood == "bernoulli":
-        # ln(1 + exp(logit)) - pixel * logit (F.binary_cross_entropy_with_logits takes a third longer)
+        # ln(1 + exp(logit)) - pixel * logit: in float32 exact to a millionth of a logit of 10, a third faster
+        # than F.binary_cross_entropy_with_logits
         nll = torch.addcmul(F.softplus(decoded), images, decoded, value=-1)
     else:
         nll = -normal_log_density(images, *_pixel_normal(decoded))

@@ -8,7 +8,7 @@ from torch import nn
 from dislab.convolutions import Double, Halve
 from dislab.networks import make_decoder, make_encoder
 
-# (one channel, three, and as many as are computed in the usual way)
+# (few output channels are computed in another way than many)
 LAYERS = [
     *((Halve, 3, 2), (Halve, 2, 5)),
     *((Double, 2, 1), (Double, 4, 3), (Double, 3, 6), (Double, 2, 16)),
@@ -86,16 +86,37 @@ def test_a_stack_of_layers_is_each_layer_for_itself(kind, inputs, channels):
         torch.testing.assert_close(stacked["bias"].grad[index], layer.bias.grad)
 
 
+@pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize(("kind", "inputs", "channels"), LAYERS)
-def test_under_autocast_they_compute_in_bfloat16_and_keep_float32_parameters(kind, inputs, channels):
-    layer = make_layer(kind, inputs, channels, rectify=False).float()
-    images = torch.randn(2, inputs, 8, 8)
+def test_under_autocast_they_compute_in_bfloat16_and_keep_float32_parameters(kind, inputs, channels, rectify):
+    layer = make_layer(kind, inputs, channels, rectify).float()
+    images = torch.randn(2, inputs, 8, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = layer(images)
     assert rounded.dtype == torch.bfloat16
-    torch.testing.assert_close(rounded.float(), layer(images), rtol=0.02, atol=0.05)
-    rounded.float().sum().backward()
-    assert layer.weight.grad.dtype == layer.bias.grad.dtype == torch.float32
+    exact = as_torch(layer, images)
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.02, atol=0.05)
+    tensors = [images, layer.weight, layer.bias]
+    gradients = torch.autograd.grad(rounded.float().square().sum(), tensors)
+    expected = torch.autograd.grad(exact.square().sum(), tensors)
+    for gradient, other in zip(gradients, expected, strict=True):
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradient, other, rtol=0.05, atol=0.02 * other.abs().max().item())
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_what_follows_may_write_in_place(channels):
+    first, second = (
+        make_layer(Double, 2, channels, rectify=False),
+        make_layer(Double, channels, 2, rectify=True),
+    )
+    images = torch.randn(2, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    computed = second(first(images)).relu_()
+    expected = as_torch(second, as_torch(first, images)).relu()
+    torch.testing.assert_close(computed, expected)
+    (gradient,) = torch.autograd.grad(computed.square().sum(), images)
+    (other,) = torch.autograd.grad(expected.square().sum(), images)
+    torch.testing.assert_close(gradient, other)
 
 
 def test_networks_leave_the_images_that_they_are_given_alone():

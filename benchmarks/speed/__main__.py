@@ -91,6 +91,7 @@ def measure_everything(options) -> None:
                 lines += of_training(Work(model, dataset), competitors, peaks, device, options)
             except DislabError as error:
                 say(f"{model} on {dataset}: left out: {error}")
+            write(pd.DataFrame(lines), out / "speed.csv", about)  # (what is measured is not lost by Ctrl-C)
         table = pd.DataFrame(lines + of_metrics(f"dislab {usual}"))
         write(table, out / "speed.csv", about)
         say("how the losses of the ways compare")
@@ -117,7 +118,7 @@ def measure_everything(options) -> None:
 def describe(device: str, threads: int) -> str:
     """Device, threads and versions, in one line."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else metrics.processor()
-    return f"{name}, {threads} thread(s), torch {torch.__version__}, dislab {dislab.__version__}"
+    return f"{name}, {threads} thread(s) (metrics: 1), torch {torch.__version__}, dislab {dislab.__version__}"
 
 
 def write(table: pd.DataFrame, path: Path, about: str) -> None:

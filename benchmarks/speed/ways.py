@@ -150,7 +150,7 @@ class Usual:
 
 
 def plain(network: nn.Sequential) -> nn.Sequential:
-    """The network as one writes it with torch's own layers; the same parameters."""
+    """The network as one writes it with torch's own layers. It takes over the layers of the one given."""
     layers = []
     for layer in network:
         if isinstance(layer, (Halve, Double)):
