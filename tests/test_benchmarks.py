@@ -198,6 +198,22 @@ def test_floating_point_operations_are_those_of_the_layers():
     assert step == 4 * (3 * (encoder + decoder) - 2 * pixels * 500)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "vea"], "unknown model 'vea': did you mean 'vae'?"),
+        (["--models", "vae,pca"], "pca takes no training steps whose speed could be measured"),
+        (["--datasets", "shapes3d,sprites"], "unknown dataset 'sprites': did you mean 'dsprites'?"),
+        (["--threads", "0"], "--threads is 0: it must be at least 1"),
+        (["--repeats", "-1"], "--repeats is -1: it must be at least 1"),
+    ],
+)
+def test_wrong_options_of_the_speed_table_are_one_line(arguments, message, capsys, tmp_path):
+    assert table.main([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: {message}"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_both_ways_begin_with_the_same_model_and_learn():
     work = ways.Work("mlvae", "shapes3d", {"network": "mlp", "group_size": 4}, batch_size=8)
     usual = ways.Usual(dataclasses.replace(work, rows=64), "fp32", torch.device("cpu"), None)

@@ -31,10 +31,10 @@ from dislab.errors import DislabError
 from dislab.pictures import save_figure
 from dislab.progress import say
 from dislab.protocols import usual_precision
-from dislab.registry import METRICS
+from dislab.registry import DATASETS, METRICS, MODELS
 
-MODELS = ("vae", "betavae", "betatcvae", "mlvae")
-DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
+USUAL_MODELS = ("vae", "betavae", "betatcvae", "mlvae")
+USUAL_DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
 ENCODED = {"cpu": 2048, "cuda": 100_000}  # rows per reading
 STEPS = {"cpu": 4, "cuda": 500}  # per reading
 LOSS_STEPS, LOSS_EVERY, LOSS_SEEDS = 400, 20, 3
@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--device", help="cpu, cuda, …; by default the GPU where there is one")
     parser.add_argument("--data-dir", help="where official files lie")
-    parser.add_argument("--models", default=",".join(MODELS), help="names with commas")
+    parser.add_argument("--models", default=",".join(USUAL_MODELS), help="names with commas")
     parser.add_argument(
-        "--datasets", default=",".join(DATASETS), help="names with commas; missing ones are left out"
+        "--datasets", default=",".join(USUAL_DATASETS), help="names with commas; missing ones are left out"
     )
     parser.add_argument("--repeats", type=int, default=7, help="readings per median (7)")
     parser.add_argument(
@@ -69,6 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure_everything(options) -> None:
     device = str(choose_device(options.device))
+    for registry, names in ((MODELS, options.models), (DATASETS, options.datasets)):
+        for name in names.split(","):
+            registry[name]  # raises DislabError where it is not known
+    for name in options.models.split(","):
+        if MODELS[name].make.batch == "none":
+            raise DislabError(f"{name} takes no training steps whose speed could be measured")
+    for option in ("repeats", "threads"):
+        if getattr(options, option) < 1:
+            raise DislabError(f"--{option} is {getattr(options, option)}: it must be at least 1")
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     usual = usual_precision(device)
