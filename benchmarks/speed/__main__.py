@@ -69,12 +69,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure_everything(options) -> None:
     device = str(choose_device(options.device))
-    for registry, names in ((MODELS, options.models), (DATASETS, options.datasets)):
-        for name in names.split(","):
-            registry[name]  # raises DislabError where it is not known
-    for name in options.models.split(","):
+    models, datasets = options.models.split(","), options.datasets.split(",")
+    for name in models:
         if MODELS[name].make.batch == "none":
             raise DislabError(f"{name} takes no training steps whose speed could be measured")
+    for name in datasets:
+        DATASETS[name]  # raises DislabError where it is not known
     for option in ("repeats", "threads"):
         if getattr(options, option) < 1:
             raise DislabError(f"--{option} is {getattr(options, option)}: it must be at least 1")
@@ -95,7 +95,7 @@ def measure_everything(options) -> None:
             stack.callback(made.close)
         peaks = {name: competitor.ask("peak") for name, competitor in competitors.items()}
         lines = []
-        for dataset, model in itertools.product(options.datasets.split(","), options.models.split(",")):
+        for dataset, model in itertools.product(datasets, models):
             try:
                 lines += of_training(Work(model, dataset), competitors, peaks, device, options)
             except DislabError as error:
@@ -152,17 +152,14 @@ def of_training(work: Work, competitors, peaks, device: str, options) -> list[di
             training[name].append(competitor.ask("steps", STEPS[kind]) / STEPS[kind])
             if repeat % 2 == 0:
                 encoding[name].append(competitor.ask("encoding", ENCODED[kind]) / ENCODED[kind])
-    step, image = (
-        {name: statistics.median(seconds) for name, seconds in readings.items()}
-        for readings in (training, encoding)
-    )
     of_step, of_image = flop(work, options.data_dir)
     first, plain, *_ = competitors
     lines = []
-    for what, unit, seconds, readings, work_done in (
-        ("training", "steps/s", step, training, of_step),
-        ("encoding", "images/s", image, encoding, of_image),
+    for what, unit, readings, work_done in (
+        ("training", "steps/s", training, of_step),
+        ("encoding", "images/s", encoding, of_image),
     ):
+        seconds = {name: statistics.median(values) for name, values in readings.items()}
         line = {"what": what, "of": work.model, "dataset": work.dataset, "unit": unit}
         line |= {name: round(1 / value, 1) for name, value in seconds.items()}
         line |= {
@@ -175,9 +172,9 @@ def of_training(work: Work, competitors, peaks, device: str, options) -> list[di
             for name, value in seconds.items()
         }
         lines.append(line)
-    in_images = work.batch_size * step[plain] ** -1
-    lines[1]["encoding / training, images"] = round(1 / image[plain] / in_images, 1)
-    lines[1]["encoding / training, FLOP"] = round((of_image / image[plain]) / (of_step / step[plain]), 2)
+    step, image = statistics.median(training[plain]), statistics.median(encoding[plain])
+    lines[1]["encoding / training, images"] = round(step / work.batch_size / image, 1)
+    lines[1]["encoding / training, FLOP"] = round((of_image / image) / (of_step / step), 2)
     say(", ".join(f"{key} {value}" for key, value in lines[0].items() if "peak" not in key))
     return lines
 

@@ -277,11 +277,7 @@ def _serve(connection, kind: type, precision: str, device: str, data_dir, thread
         """MB that the process, or on a GPU its tensors, held at most."""
         if place.type == "cuda":
             return torch.cuda.max_memory_allocated(place) / 1e6
-        try:  # (Linux's getrusage also counts what the process was started from.)
-            status = Path("/proc/self/status").read_text()
-            return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-        except (OSError, IndexError):
-            return peak_memory()
+        return peak_memory()
 
     tasks = {task.__name__: task for task in (begin, steps, losses, encoding, peak, memory)}
     with arithmetic(place, precision):
