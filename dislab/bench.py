@@ -473,9 +473,7 @@ def run_study(
         of all runs in the folder; the figures are of this study's.
     device, data_dir : see `dislab.run`.
     seeds : in place of the study's.
-    jobs : runs at a time. With 1 they are done in this process; with more, each in a process of its own with
-        OMP_NUM_THREADS threads, else its share of the cores. None is what `dislab.workers.usual_jobs` says,
-        with no more processes at a time than the available memory has room for.
+    jobs : runs at a time, see `dislab.runs.run_several`.
     quiet : show no progress.
 
     Raises
@@ -483,12 +481,11 @@ def run_study(
     DislabError : the study or an argument is wrong; nothing was trained. A run that fails raises
         nothing: it is among the failures of the outcome.
     """
-    if jobs is not None and jobs < 1:
-        raise DislabError(f"jobs is {jobs}: it must be 1 or more")
     path = find_study(str(study))
     read = read_study(path, seeds)
     place = str(choose_device(device))
     folder = Path("results") / read.name if out is None else Path(out)
+    share = workers.shared(jobs, len(read.planned), place)
     checked = check_study(read, data_dir, place, quiet)
     runs.writable_folder(folder)
     _write_copy(checked, str(study), seeds, folder)
@@ -498,7 +495,7 @@ def run_study(
     before = sum(planned.identity in finished for planned in checked.planned)
     say(f"{checked.title}: {number} runs, {before} of them finished before", quiet)
     common = {"device": place, "data_dir": data_dir, "out": folder}
-    failures = _run_missing(checked.planned, finished, common, jobs, quiet)
+    failures = _run_missing(checked.planned, finished, common, share, quiet)
 
     finished = _finished(folder)  # also those of which only a metric failed
     identities = dict.fromkeys(planned.identity for planned in checked.planned)
@@ -513,7 +510,11 @@ def run_study(
 
 
 def _run_missing(
-    planned: Sequence[Planned], finished: Mapping[str, Run], common: Mapping, jobs: int | None, quiet: bool
+    planned: Sequence[Planned],
+    finished: Mapping[str, Run],
+    common: Mapping,
+    share: tuple[int, int] | None,
+    quiet: bool,
 ) -> list[str]:
     """Do what is missing of a study, here or in worker processes: a line for each run that failed.
 
@@ -521,17 +522,14 @@ def _run_missing(
     ----------
     planned, finished : all its runs, and by identity those that are finished.
     common : the arguments of `dislab.run` that all have.
-    jobs, quiet : as for `run_study`.
+    share : see `dislab.workers.shared`.
+    quiet : as for `run_study`.
     """
-    at_a_time = jobs
-    if jobs is None:  # how many threads a run has, and so its last digits, does not depend on the memory now
-        jobs = min(workers.usual_jobs(common["device"]), len(planned))
-        at_a_time = min(jobs, workers.room_for_runs())
     missing = [one for one in planned if _lacks(one, finished.get(one.identity))]
-    if jobs == 1 or not missing:
+    if share is None or not missing:
         return _run_here(planned, finished, common, quiet)
     for one in missing:
-        _check_for_workers(one)
+        workers.check_known_elsewhere(one.model, one.dataset)
     # A run that is planned twice, for other scores, is one folder: no two processes work in it at a time.
     first = {one.identity: one for one in reversed(missing)}
     again = [one for one in missing if first[one.identity] is not one]
@@ -539,8 +537,7 @@ def _run_missing(
         list(reversed(first.values())),
         _durations(planned, finished),
         common,
-        at_a_time,
-        workers.given_threads() or max(1, workers.cores() // jobs),
+        *share,
         len(planned) - len(again),
         quiet,
     )
@@ -557,15 +554,6 @@ def _lacks(planned: Planned, run: Run | None) -> bool:
         and entry.name not in run.scores.left_out
         for entry in _metrics_of(planned)
     )
-
-
-def _check_for_workers(planned: Planned) -> None:
-    for registry, name in ((MODELS, planned.model), (DATASETS, planned.dataset)):
-        if not is_folder_text(name) and not registry.is_found_anew(name):
-            raise DislabError(
-                f"the {registry.kind} '{name}' is registered by the running program, which other processes "
-                "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
-            )
 
 
 def _run_here(
@@ -641,7 +629,7 @@ def _run_in_workers(
     jobs, threads : worker processes at a time, and the torch threads of each.
     """
     jobs = min(jobs, len(missing))
-    say(f"{len(missing)} runs to do, {jobs} at a time, {threads} thread(s) each", quiet)
+    say(f"{len(missing)} run(s) to do, {jobs} at a time, {threads} thread(s) each", quiet)
     tasks = [_arguments(planned, common) for planned in missing]
     done = number - len(missing)
     failures: dict[int, str] = {}

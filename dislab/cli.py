@@ -75,6 +75,16 @@ Source = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one.")]
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Runs at a time, each in a process with its share of the CPU's cores; by default one for "
+        "every core (or every OMP_NUM_THREADS cores) that the memory has room for, and on a GPU one.",
+    ),
+]
+
 
 @app.command("run")
 def run_command(
@@ -111,6 +121,7 @@ def run_command(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs and of leaderboard.csv.")] = Path("results"),
+    jobs: Jobs = None,
     data_dir: DataDir = None,
     plugin: Plugin = None,
 ) -> None:
@@ -136,6 +147,7 @@ def run_command(
         "device": device,
         "data_dir": data_dir,
         "out": out,
+        "jobs": jobs,
         "quiet": False,
     }
     for name in {*options, "model", "dataset", "seed"} & given.keys():
@@ -220,15 +232,7 @@ def bench_command(
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2 | 0-9", help="Seeds, instead of the study's.")
     ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Runs at a time, each in a process with its share of the CPU's cores; by default one for "
-            "every core (or every OMP_NUM_THREADS cores) that the memory has room for, and on a GPU one.",
-        ),
-    ] = None,
+    jobs: Jobs = None,
     device: Device = None,
     data_dir: DataDir = None,
     plugin: Plugin = None,

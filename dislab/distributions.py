@@ -63,12 +63,18 @@ def negative_log_likelihood(decoded: Tensor, images: Tensor, likelihood: str) ->
     takes it [B, 2C, H, W] as mean and log-variance of every pixel value.
     """
     if likelihood == "bernoulli":
-        # ln(1 + exp(logit)) - pixel * logit: in float32 exact to a millionth of a logit of 10, a third faster
-        # than F.binary_cross_entropy_with_logits
-        nll = torch.addcmul(F.softplus(decoded), images, decoded, value=-1)
+        nll = bernoulli(decoded, images)
     else:
         nll = -normal_log_density(images, *_pixel_normal(decoded))
     return nll.sum((1, 2, 3))  # (flatten would copy images whose channels are last in memory)
+
+
+def bernoulli(logits: Tensor, pixels: Tensor) -> Tensor:
+    """F.binary_cross_entropy_with_logits of every pixel, as ln(1 + exp(logit)) - pixel * logit.
+
+    In float32 that is exact to a millionth of a logit of 10, and takes two thirds of the time.
+    """
+    return torch.addcmul(F.softplus(logits), pixels, logits, value=-1)
 
 
 def mean_image(decoded: Tensor, likelihood: str) -> Tensor:

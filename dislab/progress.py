@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 10
+
+_listeners: list[Callable[[str, int, int], None]] = []
 
 
 def clock(seconds: float) -> str:
@@ -18,6 +22,16 @@ def say(message: str, quiet: bool = False) -> None:
     """One line for the user, beside any output that a program reads."""
     if not quiet:
         print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def heard_by(listener: Callable[[str, int, int], None]):
+    """Tell a listener of every update of a bar, also a quiet one: its title, units done and their total."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class Bar:
@@ -73,6 +87,8 @@ class Bar:
 
         `left` is the seconds to go where the caller knows better than the mean of the units done.
         """
+        for listener in _listeners:
+            listener(self.title, done, self.total)
         if self._bar:
             end = None if left is None else time.monotonic() + left
             self._bar.update(self._task, completed=done, note=note, end=end)

@@ -20,7 +20,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,6 +30,7 @@ import torch
 
 import dislab
 from dislab import hyperparameters as hyper
+from dislab import workers
 from dislab.batches import Batches
 from dislab.codes import CodeTable
 from dislab.datasets import hold_out as held_out
@@ -41,7 +42,7 @@ from dislab.errors import DislabError, RunFailed, line_within
 from dislab.evaluation import Scores, score
 from dislab.factors import Circle, parse_groupings
 from dislab.precision import arithmetic, compute_in_bfloat16
-from dislab.progress import say
+from dislab.progress import Bar, say
 from dislab.protocols import (
     DEFAULT_METRIC_PROTOCOL,
     Protocol,
@@ -52,7 +53,7 @@ from dislab.protocols import (
     usual_precision,
 )
 from dislab.registry import METRICS, MODELS, Entry
-from dislab.training import History, Member, fit, train_stack, write_atomically
+from dislab.training import TRAINING, History, Member, fit, train_stack, write_atomically
 
 FORMAT = 4
 OPTIONAL_ARRAYS = ("logvar", "labels", "tested", "reconstruction")  # of a code table
@@ -236,6 +237,7 @@ def run_several(
     device: str | None = None,
     data_dir: str | Path | None = None,
     out: str | Path = "results",
+    jobs: int | None = 1,
     quiet: bool = True,
 ) -> list[Run | RunFailed]:
     """`run` for several seeds and hyper-parameter values; on a GPU their models are trained at once.
@@ -247,12 +249,18 @@ def run_several(
     ----------
     variants : for each run its hyper-parameters and its "seed". Those that are not floats (sizes, names) are
         the same for all that can be trained at once.
+    jobs : runs at a time. With 1 they are done in this process; with more, each in a process of its own with
+        OMP_NUM_THREADS threads, else its share of the cores. None is what `dislab.workers.usual_jobs` says,
+        with no more processes at a time than the available memory has room for.
     others : see `run`.
 
     Raises
     ------
     DislabError : a name or a value is wrong.
     """
+    # What a worker process hands on to `run`, beside a variant.
+    given = {name: value for name, value in locals().items() if name not in ("variants", "jobs", "quiet")}
+
     # What needs no dataset is checked before one is drawn or decoded, which can take minutes the first time.
     entry = MODELS[model]
     place = choose_device(device)
@@ -261,6 +269,11 @@ def run_several(
     )
     names = None if metrics is None else [entry.name for entry in METRICS.choose(metrics)]
     metric_settings(metric_protocol)
+    share = workers.shared(jobs, len(variants), str(place))
+    if share:
+        if not isinstance(dataset, str):
+            raise DislabError("other processes cannot read a Dataset object: give its name, or choose jobs=1")
+        workers.check_known_elsewhere(model, dataset)
     seeds = [variant["seed"] for variant in variants]
     own_values = [{name: value for name, value in one.items() if name != "seed"} for one in variants]
     for seed, values in zip(seeds, own_values, strict=True):
@@ -291,6 +304,14 @@ def run_several(
                 )
         else:
             missing.append((config, path))
+    if share and missing:
+        tasks = {
+            path: given | variant | {"metrics": names, "device": str(place)}
+            for path, variant in zip(paths, variants, strict=True)
+            if path not in outcomes
+        }
+        outcomes |= _in_workers(tasks, *share, chosen.steps, quiet)
+        missing = []
     # (Mapped over a stack, a convolution was seen to escape the cast to bfloat16.)
     alone = entry.make.batch == "none" or common.precision == "bf16"
     most = 1 if alone else most_at_once(place)
@@ -304,6 +325,53 @@ def run_several(
                 with _failure_as_outcome(outcomes, [one.path]):
                     outcomes[one.path] = _finish(common, one)
     return [outcomes[path] for path in paths]
+
+
+def _in_workers(
+    tasks: Mapping[Path, Mapping], jobs: int, threads: int, steps: int, quiet: bool
+) -> dict[Path, Run | RunFailed]:
+    """Do runs in worker processes: what became of each.
+
+    Parameters
+    ----------
+    tasks : by the run's folder, the arguments of `run`.
+    jobs, threads : see `dislab.workers.shared`.
+    steps : of each run.
+    """
+    paths = list(tasks)
+    jobs = min(jobs, len(paths))
+    say(f"{len(paths)} run(s) to do, {jobs} at a time, {threads} thread(s) each", quiet)
+    outcomes: dict[Path, Run | RunFailed] = {}
+    steps = max(1, steps)  # (there are models that take none)
+    first: dict[int, int] = {}  # task -> the step of which was heard first: some go on from a checkpoint
+    done = dict.fromkeys(range(len(paths)), 0)
+    began = time.monotonic()
+
+    with Bar(TRAINING, steps * len(paths), quiet=quiet) as bar:
+
+        def advance(task: int, step: int) -> None:
+            first.setdefault(task, step)
+            done[task] = step
+            all_done = sum(done.values())
+            new = all_done - sum(first.values())
+            left = (time.monotonic() - began) / new * (bar.total - all_done) if new else None
+            bar.update(all_done, f"{len(outcomes)} of {len(paths)} runs done", left)
+
+        def hear(progress: workers.Progress) -> None:
+            if progress.title == TRAINING:
+                advance(progress.task, progress.done)
+                if progress.done == progress.total:
+                    say(f"seed {tasks[paths[progress.task]]['seed']}: encoding and scoring", quiet)
+
+        with closing(workers.run_tasks(list(tasks.values()), jobs, threads, hear)) as answers:
+            for answer in answers:
+                path = paths[answer.task]
+                if answer.failure:
+                    outcomes[path] = RunFailed(f"seed {tasks[path]['seed']}: {answer.failure}")
+                else:
+                    outcomes[path] = Run(answer.path)
+                advance(answer.task, steps)
+    return outcomes
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dislab.progress import Bar, say
 from dislab.protocols import Protocol
 from dislab.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps, adam
 
+TRAINING = "training"  # title of the progress bar of a single model
 LOG_EVERY = 25  # steps between two readings of the loss terms
 SECONDS_BETWEEN_CHECKPOINTS = 30
 FREED_MEMORY_KEPT = 512 << 20  # bytes
@@ -140,7 +141,7 @@ def _train(steps: SingleSteps | StackedSteps | CapturedSteps, until: int, protoc
         member.at_once = len(members)
     first, began = done, time.monotonic()
     saved, before = began, [member.history.seconds for member in members]
-    title = "training" if len(members) == 1 else f"training {len(members)} models"
+    title = TRAINING if len(members) == 1 else f"training {len(members)} models"
 
     def save() -> None:
         for member, seconds in zip(members, before, strict=True):

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +27,7 @@ from queue import SimpleQueue
 
 from dislab import registry
 from dislab.errors import DislabError
+from dislab.progress import heard_by
 
 # A quick run was measured to take 0.9 GB at its peak. Scores of all rows of a full grid, other models and
 # metrics take more, and a process that the kernel kills for memory loses its run.
@@ -43,6 +44,16 @@ class Answer:
     task: int
     path: Path | None = None
     failure: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task is in what its run does at present, see `dislab.progress.Bar`."""
+
+    task: int
+    title: str
+    done: int
+    total: int
 
 
 def cores() -> int:
@@ -80,6 +91,42 @@ def room_for_runs() -> int:
     return max(1, min(available) // BYTES_PER_RUN) if available else 1
 
 
+def shared(jobs: int | None, number: int, device: str) -> tuple[int, int] | None:
+    """How runs share the machine: worker processes at a time and the torch threads of each, or None where
+    this process does them itself, one after the other.
+
+    Parameters
+    ----------
+    jobs : runs at a time, as the user says. None is what `usual_jobs` says, with no more processes at a time
+        than the available memory has room for (on which the threads of a run, and so its last digits, do not
+        depend).
+    number : of the runs, also those that are finished.
+
+    Raises
+    ------
+    DislabError : there can be no such number of jobs.
+    """
+    if jobs is not None and jobs < 1:
+        raise DislabError(f"jobs is {jobs}: it must be 1 or more")
+    at_a_time = jobs
+    if jobs is None:
+        jobs = min(usual_jobs(device), number)
+        at_a_time = min(jobs, room_for_runs())
+    return None if jobs == 1 else (at_a_time, given_threads() or max(1, cores() // jobs))
+
+
+def check_known_elsewhere(model: str, dataset: str) -> None:
+    """Raise DislabError where another process would not know these names."""
+    from dislab.datasets.own import is_folder_text
+
+    for names, name in ((registry.MODELS, model), (registry.DATASETS, dataset)):
+        if not is_folder_text(name) and not names.is_found_anew(name):
+            raise DislabError(
+                f"the {names.kind} '{name}' is registered by the running program, which other processes "
+                "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
+            )
+
+
 class _Worker:
     """A worker process as its parent sees it; `task` is the index of what it does, None where it waits."""
 
@@ -103,15 +150,16 @@ class _Worker:
         with suppress(OSError):  # it has ended: `receive` says so
             self.connection.send((registry.plugin_files, task))
 
-    def receive(self) -> Answer:
-        """The answer to its task; of a process that ended, how it did."""
+    def receive(self) -> Answer | Progress:
+        """The answer to its task, or how far it is; of a process that ended, how it did."""
         try:
-            path, failure = self.connection.recv()
+            kind, *values = self.connection.recv()
         except (EOFError, OSError):
-            path, failure = None, f"its process ended by {_how(self.process.wait())}"
-        answer = Answer(self.task, path, failure)
-        self.task = None
-        return answer
+            kind, values = Answer, (None, f"its process ended by {_how(self.process.wait())}")
+        received = kind(self.task, *values)
+        if kind is Answer:
+            self.task = None
+        return received
 
 
 def _how(code: int) -> str:
@@ -121,7 +169,12 @@ def _how(code: int) -> str:
     return f"the signal {signal.Signals(-code).name}{reason}"
 
 
-def run_tasks(tasks: Sequence[Mapping], jobs: int, threads: int) -> Iterator[Answer]:
+def run_tasks(
+    tasks: Sequence[Mapping],
+    jobs: int,
+    threads: int,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Answer]:
     """Do tasks, several at a time, and answer each as it comes.
 
     Parameters
@@ -130,6 +183,7 @@ def run_tasks(tasks: Sequence[Mapping], jobs: int, threads: int) -> Iterator[Ans
         drawn or decoded once is then in the cache, and no two workers do it at a time.
     jobs : worker processes at a time.
     threads : torch threads of each.
+    on_progress : called with how far a task is.
 
     Whatever ends the iteration early ends the workers, those that train with their checkpoints saved.
     """
@@ -147,7 +201,11 @@ def run_tasks(tasks: Sequence[Mapping], jobs: int, threads: int) -> Iterator[Ans
                 if waiting and worker.task is None:
                     worker.begin(*waiting.popleft())
             for connection in wait([worker.connection for worker in workers if worker.task is not None]):
-                yield next(worker for worker in workers if worker.connection is connection).receive()
+                received = next(worker for worker in workers if worker.connection is connection).receive()
+                if isinstance(received, Answer):
+                    yield received
+                else:
+                    on_progress(received)
     finally:
         _stop(workers)
 
@@ -186,11 +244,16 @@ def work(handle: int) -> None:
         os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
-    with suppress(KeyboardInterrupt, OSError):
+
+    def tell(*progress) -> None:
+        with suppress(OSError):  # the parent has ended: `listen` sees to it
+            connection.send((Progress, *progress))
+
+    with suppress(KeyboardInterrupt, OSError), heard_by(tell):
         while (task := tasks.get()) is not None:
             answer = _do(*task)
             busy.clear()
-            connection.send(answer)
+            connection.send((Answer, *answer))
 
 
 def _do(plugins: Sequence[Path], task: Mapping) -> tuple[Path | None, str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dislab import workers
 from dislab.datasets.base import Dataset
 from dislab.factors import FactorSpace
 
@@ -23,6 +24,14 @@ def make_tiny_dataset(held_out: np.ndarray | None = None) -> Dataset:
         return images[rows]
 
     return Dataset("tiny", "own", space, IMAGE_SHAPE, draw, ["shape"], held_out=held_out)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_at_a_time():
+    """Runs are done in this process, which knows what the tests register, unless a test says --jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "usual_jobs", lambda device: 1)
+        yield
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dislab
-from dislab import bench, leaderboard, study_figures, workers
+from dislab import bench, leaderboard, runs, study_figures, workers
 from dislab.cli import main
 from dislab.datasets import files
 from dislab.registry import DATASETS, METRICS, MODELS
@@ -110,7 +110,6 @@ def plugin(tmp_path_factory):
         (path.parent / "data").mkdir()  # with no official file in it
         patch.setenv("DISLAB_DATA", str(path.parent / "data"))
         patch.setattr("dislab.registry.plugin_files", [])
-        patch.setattr(workers, "usual_jobs", lambda device: 1)  # in this process, unless a test says --jobs
         dislab.load_plugin(path)
         yield path
 
@@ -390,7 +389,8 @@ def test_several_runs_at_a_time_give_the_scores_of_one_at_a_time(small, one_thre
     capsys.readouterr()
     assert main(["bench", "small.toml", "--out", "several", "--seeds", "0,1", "--jobs", "2"]) == 0
     err = capsys.readouterr().err
-    assert "4 runs, 2 of them finished before" in err and "2 runs to do, 2 at a time, 1 thread(s) each" in err
+    assert "4 runs, 2 of them finished before" in err
+    assert "2 run(s) to do, 2 at a time, 1 thread(s) each" in err
     assert re.search(r"run 3 of 4 done, about 0:\d\d:\d\d left: (beta)?vae on bars, network=mlp, seed 1", err)
     assert re.search(r"run 4 of 4 done: (beta)?vae on bars, network=mlp, seed 1", err)
     assert len(runs_of("several")) == 4 and len(runs_of("several", seed=1)) == 2
@@ -459,6 +459,56 @@ def test_how_many_runs_go_at_a_time(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert workers.given_threads() is None
     assert workers.room_for_runs() >= 1
+    monkeypatch.setattr(workers, "usual_jobs", lambda device: 8)
+    monkeypatch.setattr(workers, "room_for_runs", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert workers.shared(None, 4, "cpu") == (2, 2)  # threads as if there were memory for all four
+    assert workers.shared(4, 4, "cpu") == (4, 2) and workers.shared(1, 4, "cpu") is None
+    assert workers.shared(None, 1, "cpu") is None
+
+
+SEEDS = "run --model mlvae --dataset bars --steps 60 --batch-size 16 --set network=mlp --metrics mig,sap"
+SEEDS = [*SEEDS.split(), "--group-by", "size", "--hold-out", "shape=0", "--precision", "fp32"]
+
+
+def test_the_seeds_of_a_run_side_by_side_are_those_one_by_one(small, one_thread, capsys):
+    assert main([*SEEDS, "--seeds", "0-2", "--out", "one", "--jobs", "1"]) == 0
+    assert main([*SEEDS, "--seeds", "1", "--out", "several", "--jobs", "2"]) == 0
+    capsys.readouterr()
+    assert main([*SEEDS, "--seeds", "0-2", "--out", "several", "--jobs", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 run(s) to do, 2 at a time, 1 thread(s) each" in err and "finished before" in err
+    assert "seed 2: encoding and scoring" in err and "training 120/120  2 of 2 runs done  ETA 0:00" in err
+    assert "seeds 0, 1, 2" in out and out.count("run: several") == 3
+    for run in runs_of("one"):
+        other = dislab.load(Path("several") / run.path.relative_to("one"))
+        assert dict(run.scores) == dict(other.scores) and np.array_equal(run.codes.mean, other.codes.mean)
+        assert run.history.equals(other.history) and run.config == other.config
+    assert len(runs_of("several")) == 3
+
+
+def test_seeds_that_fail_side_by_side_leave_the_others(small, one_thread, capsys, monkeypatch):
+    assert main([*SEEDS, "--seeds", "0", "--out", "results"]) == 0
+    damaged = runs_of("results")[0].path.parent / "seed1"
+    damaged.write_text("no folder")
+    assert main([*SEEDS, "--seeds", "0-2", "--out", "results", "--jobs", "2"]) == 1
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith("dislab: seed 1: cannot make the run's folder")
+    assert [run.config["seed"] for run in runs_of("results")] == [0, 2] and "Traceback" not in err
+    assert main(["run", "--model", "is_killed", "--dataset", "bars", "--seeds", "0,1", "--jobs", "2"]) == 1
+    for line, seed in zip(sorted(capsys.readouterr().err.splitlines()[-2:]), (0, 1), strict=True):
+        assert line.startswith(f"dislab: seed {seed}: its process ended by the signal SIGKILL")
+
+
+def test_side_by_side_needs_what_other_processes_know(small, one_thread, monkeypatch):
+    two, bars = [{"seed": 0}, {"seed": 1}], dislab.load_dataset("bars")
+    with pytest.raises(dislab.DislabError, match="other processes cannot read a Dataset object"):
+        runs.run_several(two, "vae", bars, jobs=2)
+    with pytest.raises(dislab.DislabError, match="jobs is 0: it must be 1 or more"):
+        runs.run_several(two, "vae", bars, jobs=0)
+    monkeypatch.setattr(MODELS["vae"].make, "__module__", "__main__")
+    with pytest.raises(dislab.DislabError, match="model 'vae' is registered by the running program"):
+        runs.run_several(two, "vae", "bars", jobs=2)
 
 
 def test_a_run_planned_for_different_scores_is_in_one_process_at_a_time(monkeypatch):
@@ -466,12 +516,12 @@ def test_a_run_planned_for_different_scores_is_in_one_process_at_a_time(monkeypa
     again = bench.Planned("", "vae", "bars", "auto", 0, {"metrics": ["sap"]}, {}, False, "same")
     other = bench.Planned("", "vae", "bars", "auto", 1, {"metrics": ["mig"]}, {}, False, "other")
     done = {}
-    monkeypatch.setattr(bench, "_check_for_workers", lambda planned: None)
+    monkeypatch.setattr(workers, "check_known_elsewhere", lambda model, dataset: None)
     monkeypatch.setattr(bench, "_finished", lambda folder: {})
     monkeypatch.setattr(bench, "_run_in_workers", lambda missing, *others: done.update(there=missing) or [])
     monkeypatch.setattr(bench, "_run_here", lambda planned, *others: done.update(here=planned) or [])
     common = {"device": "cpu", "data_dir": None, "out": None}
-    assert bench._run_missing([first, again, other], {}, common, 2, True) == []
+    assert bench._run_missing([first, again, other], {}, common, (2, 1), True) == []
     assert done == {"there": [first, other], "here": [again]}
 
 

@@ -1,5 +1,6 @@
 """The comparison with golden files, on a folder made here: another grid, other cases; and the speed table."""
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 import dislab
+from dislab import distributions
 from dislab.benchmarks import reference
 from dislab.benchmarks.reference import Goldens
 from dislab.benchmarks.speed import __main__ as table
@@ -214,7 +216,8 @@ def test_wrong_options_of_the_speed_table_are_one_line(arguments, message, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_both_ways_begin_with_the_same_model_and_learn():
+def test_both_ways_begin_with_the_same_model_and_learn(monkeypatch):
+    monkeypatch.setattr(distributions, "bernoulli", distributions.bernoulli)  # the usual way brings torch's
     work = ways.Work("mlvae", "shapes3d", {"network": "mlp", "group_size": 4}, batch_size=8)
     usual = ways.Usual(dataclasses.replace(work, rows=64), "fp32", torch.device("cpu"), None)
     ours = ways.OfDislab(work, "fp32", torch.device("cpu"), None)
@@ -235,6 +238,24 @@ def test_the_usual_networks_are_torch_layers_that_compute_the_same(make):
     assert not any(getattr(layer, "inplace", False) for layer in usual)
     inputs = torch.rand(4, 3, 32, 32) if make is make_encoder else torch.randn(4, 5)
     torch.testing.assert_close(usual(inputs), ours(inputs))
+
+
+def test_a_ratio_is_of_readings_that_follow_on_each_other():
+    slow_then_fast = {"usual": [4.0, 4.0, 1.0], "ours": [2.0, 2.0, 0.5]}
+    assert table.rates(slow_then_fast) == {"usual": 0.2, "ours": 0.5, "ours / usual": 2.0}
+    assert table.rates({"usual": [1.0, 9.0, 1.0], "ours": [1.0, 3.0, 2.0]})["ours / usual"] == 1.0
+
+
+def test_models_side_by_side_are_trained_at_the_same_time(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    work = ways.Work("vae", "shapes3d", {"network": "mlp"}, batch_size=8, rows=64)
+    with contextlib.closing(ways.Team(2, ways.OfDislab, "fp32", "cpu", None, threads=2)) as team:
+        team.ask("begin", work)
+        (seconds, other), (one, same) = team.ask("steps", 3), team.ask("losses", 4, 2)
+        assert seconds > 0 and other > 0 and one == same and len(one) == 2
+        assert min(team.ask("memory")) > 50
+        with pytest.raises(dislab.DislabError, match="unknown model 'vea'"):
+            team.ask("begin", dataclasses.replace(work, model="vea"))
 
 
 def test_the_usual_way_draws_groups_of_one_class():

@@ -3,9 +3,10 @@
     python -m dislab.benchmarks.speed [--device cuda] [--data-dir FOLDER] [--out results/speed]
 
 Training steps/s of each model on each dataset, images/s encoded, and seconds per metric; of the networks also
-their FLOP/s as a share of the device's measured peak of the same precision. It writes speed.csv, cost.csv and
-cost.png (the time of a step against the number of steps, the models in a stack, the dataset's size and the
-latents; peak memory of each dataset) and losses.csv and losses.png (whether the fast ways learn the same).
+their FLOP/s as a share of the device's measured peak of the same precision. It writes speed.csv; cost.csv
+and cost.png (the time of a step against the number of steps, the models in a stack or side by side, the
+dataset's size and the latents; peak memory of each dataset); losses.csv and losses.png (whether the fast ways
+learn the same).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import contextlib
 import itertools
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import truediv
 from pathlib import Path
 
@@ -25,20 +28,23 @@ from torch.utils.flop_counter import FlopCounterMode
 import dislab
 from dislab.batches import Batches
 from dislab.benchmarks.speed import metrics
-from dislab.benchmarks.speed.ways import Competitor, OfDislab, Usual, Work
+from dislab.benchmarks.speed.ways import Competitor, OfDislab, Team, Usual, Work
 from dislab.devices import choose_device
 from dislab.errors import DislabError
 from dislab.pictures import save_figure
 from dislab.progress import say
 from dislab.protocols import usual_precision
 from dislab.registry import DATASETS, METRICS, MODELS
+from dislab.workers import room_for_runs
 
 USUAL_MODELS = ("vae", "betavae", "betatcvae", "mlvae")
 USUAL_DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
 ENCODED = {"cpu": 2048, "cuda": 100_000}  # rows per reading
-STEPS = {"cpu": 4, "cuda": 500}  # per reading
+STEPS = {"cpu": 12, "cuda": 500}  # per reading; the first after another process's are slower than in training
 LOSS_STEPS, LOSS_EVERY, LOSS_SEEDS = 400, 20, 3
 METRIC_ROWS = 30_000
+SIDE_BY_SIDE = "models side by side"
+STACKED = 10  # models at once on a GPU
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,6 +104,8 @@ def measure_everything(options) -> None:
         for dataset, model in itertools.product(datasets, models):
             try:
                 lines += of_training(Work(model, dataset), competitors, peaks, device, options)
+                if (dataset, model) == (datasets[0], models[0]):
+                    lines += of_several(Work(model, dataset), competitors, ways, device, options)
             except DislabError as error:
                 say(f"{model} on {dataset}: left out: {error}")
             write(pd.DataFrame(lines), out / "speed.csv", about)  # (what is measured is not lost by Ctrl-C)
@@ -135,11 +143,7 @@ def write(table: pd.DataFrame, path: Path, about: str) -> None:
 
 
 def of_training(work: Work, competitors, peaks, device: str, options) -> list[dict]:
-    """Two lines of the table: training and encoding; medians of readings that the ways take in turn.
-
-    A ratio is the median of the ratios of readings that follow on each other: what slows the machine down for
-    seconds slows both.
-    """
+    """Two lines of the table: training and encoding; medians of readings that the ways take in turn."""
     kind = device.partition(":")[0]
     for competitor in competitors.values():
         competitor.ask("begin", work)
@@ -153,23 +157,16 @@ def of_training(work: Work, competitors, peaks, device: str, options) -> list[di
             if repeat % 2 == 0:
                 encoding[name].append(competitor.ask("encoding", ENCODED[kind]) / ENCODED[kind])
     of_step, of_image = flop(work, options.data_dir)
-    first, plain, *_ = competitors
+    plain = list(competitors)[1]
     lines = []
     for what, unit, readings, work_done in (
         ("training", "steps/s", training, of_step),
         ("encoding", "images/s", encoding, of_image),
     ):
-        seconds = {name: statistics.median(values) for name, values in readings.items()}
-        line = {"what": what, "of": work.model, "dataset": work.dataset, "unit": unit}
-        line |= {name: round(1 / value, 1) for name, value in seconds.items()}
+        line = {"what": what, "of": work.model, "dataset": work.dataset, "unit": unit} | rates(readings)
         line |= {
-            f"{name} / usual": round(statistics.median(map(truediv, readings[first], values)), 2)
+            f"{name}, share of peak": round(work_done / statistics.median(values) / peaks[name], 3)
             for name, values in readings.items()
-            if name != first
-        }
-        line |= {
-            f"{name}, share of peak": round(work_done / value / peaks[name], 3)
-            for name, value in seconds.items()
         }
         lines.append(line)
     step, image = statistics.median(training[plain]), statistics.median(encoding[plain])
@@ -177,6 +174,49 @@ def of_training(work: Work, competitors, peaks, device: str, options) -> list[di
     lines[1]["encoding / training, FLOP"] = round((of_image / image) / (of_step / step), 2)
     say(", ".join(f"{key} {value}" for key, value in lines[0].items() if "peak" not in key))
     return lines
+
+
+def rates(readings: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Of the seconds that each way took, the rates, and their ratios to that of the first way.
+
+    A ratio is the median of the ratios of readings that follow on each other: what slows the machine down for
+    seconds slows both.
+    """
+    first, *others = readings
+    found = {name: round(1 / statistics.median(values), 1) for name, values in readings.items()}
+    return found | {
+        f"{name} / {first}": round(statistics.median(map(truediv, readings[first], readings[name])), 2)
+        for name in others
+    }
+
+
+def of_several(work: Work, competitors, ways, device: str, options) -> list[dict]:
+    """A line of the table: several models at once, as `dislab run --seeds` trains them, beside the usual way,
+    which trains them one after the other."""
+    (usual, one_by_one), *_ = competitors.items()
+    kind, on_cpu = device.partition(":")[0], device == "cpu"
+    processes = min(options.threads, room_for_runs()) if on_cpu else 1
+    work = work if on_cpu else replace(work, members=STACKED)
+    number = processes * work.members
+    if number == 1:
+        return []
+    line = {"what": f"training {number} models", "of": work.model, "dataset": work.dataset}
+    line["unit"] = "steps/s of all"
+    for name, (way, precision) in ways.items():
+        if way is Usual or (precision == "bf16" and not on_cpu):  # (bf16 does not go in a stack)
+            continue
+        with contextlib.closing(
+            Team(processes, way, precision, device, options.data_dir, options.threads)
+        ) as team:
+            team.ask("begin", work)
+            team.ask("steps", 5)
+            readings = {usual: [], name: []}
+            for _ in range(options.repeats):
+                readings[usual].append(one_by_one.ask("steps", STEPS[kind]) / STEPS[kind])
+                readings[name].append(max(team.ask("steps", STEPS[kind])) / STEPS[kind] / number)
+            line |= rates(readings)
+    say(", ".join(f"{key} {value}" for key, value in line.items()))
+    return [line]
 
 
 def flop(work: Work, data_dir) -> tuple[float, float]:
@@ -226,9 +266,11 @@ def of_losses(competitors) -> pd.DataFrame:
 
 
 def of_cost(device: str, precision: str, options) -> pd.DataFrame:
-    """Milliseconds of a step against what may make it dearer, each in a fresh process; and peak memory."""
+    """Milliseconds of a step against what may make it dearer, each in a fresh process; and peak memory. Of
+    several models at once it is a step of all of them."""
     on_cpu = device == "cpu"
     base = {"model": "vae", "dataset": "shapes3d", "batch_size": 32}
+    way = (OfDislab, precision, device, options.data_dir, options.threads)
     variants = [
         *(
             ("steps", n, Work(**base))
@@ -242,26 +284,22 @@ def of_cost(device: str, precision: str, options) -> pd.DataFrame:
         ("images of the dataset", 480_000, Work(**base)),
         *(("latents", n, Work(**base, hyperparameters={"latents": n})) for n in (2, 10, 50, 250)),
     ]
+    if on_cpu:  # each in a process with its share of the threads, as the seeds of `dislab run` there
+        numbers = [n for n in (1, 2, 4, 8, 16, 32) if n <= options.threads]
+        variants += [(SIDE_BY_SIDE, n, Work(**base)) for n in numbers]
     lines = []
     for what, value, work in variants:
         number = value if what == "steps" else STEPS[device.partition(":")[0]]
-        with contextlib.closing(
-            Competitor(OfDislab, precision, device, options.data_dir, options.threads)
-        ) as one:
-            one.ask("begin", work)
-            one.ask("steps", 5)
-            seconds = statistics.median(one.ask("steps", number) for _ in range(3))
-            line = {
-                "against": what,
-                "value": value,
-                "seconds": seconds,
-                "ms_per_step": 1e3 * seconds / number,
-            }
-            lines.append(line | {"peak_mb": one.ask("memory")})
+        processes = value if what == SIDE_BY_SIDE else 1
+        with contextlib.closing(Team(processes, *way)) as team:
+            team.ask("begin", work)
+            team.ask("steps", 5)
+            seconds = statistics.median(max(team.ask("steps", number)) for _ in range(3))
+            line = {"against": what, "value": value}
+            line |= {"seconds": seconds, "ms_per_step": 1e3 * seconds / number}
+            lines.append(line | {"peak_mb": sum(team.ask("memory"))})
     for dataset in options.datasets.split(","):
-        with contextlib.closing(
-            Competitor(OfDislab, precision, device, options.data_dir, options.threads)
-        ) as one:
+        with contextlib.closing(Competitor(*way)) as one:
             try:
                 one.ask("begin", Work("vae", dataset))
             except DislabError:

@@ -1,8 +1,8 @@
 """The ways of training and encoding that are compared, each in a process of its own.
 
 "dislab" is what `dislab run` does. "usual" is what one would write with torch alone: images in memory behind
-a DataLoader, the channels first, float32 and torch's Adam as it comes. Both take the same models with the
-same initial parameters and the same loss.
+a DataLoader, the channels first, float32 and torch's layers, cross entropy and Adam as they come. Both take
+the same models with the same initial parameters.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import dislab
+from dislab import distributions
 from dislab.batches import Batch, Batches, Groups
 from dislab.benchmarks.speed.metrics import peak_memory
 from dislab.convolutions import Double, Halve
@@ -113,6 +115,8 @@ class Usual:
         self.images = ImagesInMemory(dataset, rows)
         self.model = work.make_model(dataset.image_shape, work.seed).to(device)
         self.model.encoder, self.model.decoder = plain(self.model.encoder), plain(self.model.decoder)
+        # (Nothing else computes in this way's process.)
+        distributions.bernoulli = partial(F.binary_cross_entropy_with_logits, reduction="none")
         self.latents, self.number = self.model.latents, len(dataset.train_rows())
         size = self.model.group_size if self.model.batch == "groups" else 1
         index = torch.arange(work.batch_size) // size
@@ -217,20 +221,52 @@ class Competitor:
             os.environ.update(before)
         there.close()
 
-    def ask(self, what: str, *arguments):
-        """Let the process do something, and wait for what it says; see `_serve`."""
+    def begin_to(self, what: str, *arguments) -> None:
+        """Let the process do something; see `_serve`."""
         self.connection.send((what, arguments))
+
+    def answer(self):
+        """Wait for what the process says of it."""
         try:
             answer = self.connection.recv()
         except EOFError:
-            raise dislab.RunFailed(f"a process of the benchmark ended while it did '{what}'") from None
+            raise dislab.RunFailed("a process of the benchmark ended before it answered") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
+    def ask(self, what: str, *arguments):
+        """Let the process do something, and wait for what it says."""
+        self.begin_to(what, *arguments)
+        return self.answer()
+
     def close(self) -> None:
         self.connection.close()
         self.process.join()
+
+
+class Team:
+    """Processes that do the same at the same time, as the seeds of `dislab run` on a CPU.
+
+    Parameters
+    ----------
+    number : of the processes, each with its share of the threads.
+    others : see `Competitor`.
+    """
+
+    def __init__(self, number: int, kind: type, precision: str, device: str, data_dir, threads: int):
+        share = max(1, threads // number)
+        self.members = [Competitor(kind, precision, device, data_dir, share) for _ in range(number)]
+
+    def ask(self, what: str, *arguments) -> list:
+        """Let all do something, and wait for what each says."""
+        for member in self.members:
+            member.begin_to(what, *arguments)
+        return [member.answer() for member in self.members]
+
+    def close(self) -> None:
+        for member in self.members:
+            member.close()
 
 
 def _serve(connection, kind: type, precision: str, device: str, data_dir, threads: int) -> None:
