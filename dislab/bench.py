@@ -40,7 +40,6 @@ import numpy as np
 import dislab
 from dislab import hyperparameters as hyper
 from dislab import leaderboard, runs, workers
-from dislab.batches import Batches
 from dislab.datasets import files
 from dislab.datasets.base import Dataset
 from dislab.datasets.hold_out import hold_out
@@ -436,14 +435,7 @@ def _configuration(planned: Planned, dataset: Dataset, device: str) -> dict:
     if "hold_out" in options:
         dataset = hold_out(dataset, options["hold_out"])
     config = runs.configure(entry, dataset, protocol, planned.given, group_by=options.get("group_by"))
-    if entry.make.batch != "none":
-        try:
-            model = entry.make(dataset.image_shape, **config["hyperparameters"])
-            Batches(dataset, model, protocol.batch_size, config["group_by"], 0, choose_device("cpu"))
-        except DislabError:
-            raise
-        except Exception:  # a mistake in a model's own code: its runs fail, and the others go on
-            pass
+    runs.check_model(entry, dataset, config)
     return config
 
 
@@ -473,7 +465,7 @@ def run_study(
         of all runs in the folder; the figures are of this study's.
     device, data_dir : see `dislab.run`.
     seeds : in place of the study's.
-    jobs : runs at a time, see `dislab.runs.run_several`.
+    jobs : runs at a time, see `dislab.workers.shared`.
     quiet : show no progress.
 
     Raises
@@ -485,8 +477,8 @@ def run_study(
     read = read_study(path, seeds)
     place = str(choose_device(device))
     folder = Path("results") / read.name if out is None else Path(out)
-    share = workers.shared(jobs, len(read.planned), place)
     checked = check_study(read, data_dir, place, quiet)
+    share = workers.shared(jobs, len(checked.planned), place)
     runs.writable_folder(folder)
     _write_copy(checked, str(study), seeds, folder)
 
@@ -529,7 +521,7 @@ def _run_missing(
     if share is None or not missing:
         return _run_here(planned, finished, common, quiet)
     for one in missing:
-        workers.check_known_elsewhere(one.model, one.dataset)
+        workers.check_known_elsewhere(one.model, one.dataset, [entry.name for entry in _metrics_of(one)])
     # A run that is planned twice, for other scores, is one folder: no two processes work in it at a time.
     first = {one.identity: one for one in reversed(missing)}
     again = [one for one in missing if first[one.identity] is not one]
@@ -629,7 +621,7 @@ def _run_in_workers(
     jobs, threads : worker processes at a time, and the torch threads of each.
     """
     jobs = min(jobs, len(missing))
-    say(f"{len(missing)} run(s) to do, {jobs} at a time, {threads} thread(s) each", quiet)
+    say(workers.in_words(len(missing), jobs, threads), quiet)
     tasks = [_arguments(planned, common) for planned in missing]
     done = number - len(missing)
     failures: dict[int, str] = {}

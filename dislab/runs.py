@@ -240,7 +240,8 @@ def run_several(
     jobs: int | None = 1,
     quiet: bool = True,
 ) -> list[Run | RunFailed]:
-    """`run` for several seeds and hyper-parameter values; on a GPU their models are trained at once.
+    """`run` for several seeds and hyper-parameter values: on a GPU their models are trained at once, on a CPU
+    with `jobs` side by side.
 
     A model that is trained with others gets the numbers that it gets alone, but for rounding. A run that
     fails does not stop the others: its RunFailed stands in its place.
@@ -249,18 +250,13 @@ def run_several(
     ----------
     variants : for each run its hyper-parameters and its "seed". Those that are not floats (sizes, names) are
         the same for all that can be trained at once.
-    jobs : runs at a time. With 1 they are done in this process; with more, each in a process of its own with
-        OMP_NUM_THREADS threads, else its share of the cores. None is what `dislab.workers.usual_jobs` says,
-        with no more processes at a time than the available memory has room for.
+    jobs : runs at a time, see `dislab.workers.shared`.
     others : see `run`.
 
     Raises
     ------
     DislabError : a name or a value is wrong.
     """
-    # What a worker process hands on to `run`, beside a variant.
-    given = {name: value for name, value in locals().items() if name not in ("variants", "jobs", "quiet")}
-
     # What needs no dataset is checked before one is drawn or decoded, which can take minutes the first time.
     entry = MODELS[model]
     place = choose_device(device)
@@ -273,7 +269,8 @@ def run_several(
     if share:
         if not isinstance(dataset, str):
             raise DislabError("other processes cannot read a Dataset object: give its name, or choose jobs=1")
-        workers.check_known_elsewhere(model, dataset)
+        scored_by = METRICS.default() if metrics is None else METRICS.choose(names)
+        workers.check_known_elsewhere(model, dataset, [metric.name for metric in scored_by])
     seeds = [variant["seed"] for variant in variants]
     own_values = [{name: value for name, value in one.items() if name != "seed"} for one in variants]
     for seed, values in zip(seeds, own_values, strict=True):
@@ -281,16 +278,17 @@ def run_several(
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
 
+    images = dataset
     if isinstance(dataset, str):
-        dataset = open_dataset(dataset, source, data_dir, str(place), quiet)
+        images = open_dataset(dataset, source, data_dir, str(place), quiet)
     if hold_out:
-        dataset = held_out.hold_out(dataset, hold_out)
+        images = held_out.hold_out(images, hold_out)
     configs = [
-        configure(entry, dataset, chosen, values, group_by=group_by, seed=seed)
+        configure(entry, images, chosen, values, group_by=group_by, seed=seed)
         for seed, values in zip(seeds, own_values, strict=True)
     ]
     out = writable_folder(out)
-    common = _Common(entry, dataset, chosen, place, names, metric_protocol, quiet)
+    common = _Common(entry, images, chosen, place, names, metric_protocol, quiet)
     paths = [run_folder(out, config) for config in configs]
     outcomes: dict[Path, Run | RunFailed] = {}
     missing = []
@@ -305,12 +303,27 @@ def run_several(
         else:
             missing.append((config, path))
     if share and missing:
-        tasks = {
-            path: given | variant | {"metrics": names, "device": str(place)}
-            for path, variant in zip(paths, variants, strict=True)
-            if path not in outcomes
+        for config in {repr(config["hyperparameters"]): config for config, _ in missing}.values():
+            check_model(entry, images, config)
+        given = {
+            "model": model,
+            "dataset": dataset,
+            "protocol": protocol,
+            "steps": steps,
+            "batch_size": batch_size,
+            "precision": precision,
+            "metrics": names,
+            "metric_protocol": metric_protocol,
+            "group_by": group_by,
+            "hold_out": hold_out,
+            "source": source,
+            "device": str(place),
+            "data_dir": data_dir,
+            "out": out,
         }
-        outcomes |= _in_workers(tasks, *share, chosen.steps, quiet)
+        by_path = dict(zip(paths, variants, strict=True))
+        tasks = {path: given | by_path[path] for _, path in missing}
+        outcomes |= _in_workers(tasks, *share, configs[0]["protocol"]["steps"], quiet)
         missing = []
     # (Mapped over a stack, a convolution was seen to escape the cast to bfloat16.)
     alone = entry.make.batch == "none" or common.precision == "bf16"
@@ -339,39 +352,61 @@ def _in_workers(
     steps : of each run.
     """
     paths = list(tasks)
-    jobs = min(jobs, len(paths))
-    say(f"{len(paths)} run(s) to do, {jobs} at a time, {threads} thread(s) each", quiet)
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
+    say(workers.in_words(len(tasks), jobs, threads), quiet)
     outcomes: dict[Path, Run | RunFailed] = {}
-    steps = max(1, steps)  # (there are models that take none)
-    first: dict[int, int] = {}  # task -> the step of which was heard first: some go on from a checkpoint
-    done = dict.fromkeys(range(len(paths)), 0)
-    began = time.monotonic()
+    done: dict[int, int] = {}  # task -> its steps
+    trained, began = 0, 0.0  # steps taken since they are heard of, and when that began
 
-    with Bar(TRAINING, steps * len(paths), quiet=quiet) as bar:
+    with Bar(TRAINING, steps * len(paths), quiet=quiet or not steps) as bar:
 
-        def advance(task: int, step: int) -> None:
-            first.setdefault(task, step)
-            done[task] = step
+        def show() -> None:
             all_done = sum(done.values())
-            new = all_done - sum(first.values())
-            left = (time.monotonic() - began) / new * (bar.total - all_done) if new else None
-            bar.update(all_done, f"{len(outcomes)} of {len(paths)} runs done", left)
+            if trained or all_done == bar.total:
+                left = (time.monotonic() - began) / max(1, trained) * (bar.total - all_done)
+                bar.update(all_done, f"{len(outcomes)} of {len(paths)} runs done", left)
 
         def hear(progress: workers.Progress) -> None:
-            if progress.title == TRAINING:
-                advance(progress.task, progress.done)
-                if progress.done == progress.total:
-                    say(f"seed {tasks[paths[progress.task]]['seed']}: encoding and scoring", quiet)
+            nonlocal trained, began
+            if progress.title != TRAINING:
+                return
+            began = began or time.monotonic()
+            if progress.task in done:  # (else it goes on from a checkpoint, or begins)
+                trained += progress.done - done[progress.task]
+            done[progress.task] = progress.done
+            show()
+            if progress.done == progress.total:
+                say(f"{names[progress.task]}: encoding and scoring", quiet)
 
         with closing(workers.run_tasks(list(tasks.values()), jobs, threads, hear)) as answers:
             for answer in answers:
-                path = paths[answer.task]
+                path, name = paths[answer.task], names[answer.task]
                 if answer.failure:
-                    outcomes[path] = RunFailed(f"seed {tasks[path]['seed']}: {answer.failure}")
+                    outcomes[path] = RunFailed(f"{name}: {answer.failure}")
+                    say(f"failed: {name}: {answer.failure}", quiet)
                 else:
                     outcomes[path] = Run(answer.path)
-                advance(answer.task, steps)
+                    say(f"{name}: done", quiet)
+                done[answer.task] = steps
+                show()
     return outcomes
+
+
+def check_model(entry: Entry, dataset: Dataset, config: Mapping) -> None:
+    """Raise DislabError where a configuration is refused only when the model or its batches are made.
+
+    A mistake in a model's own code raises nothing here: its runs fail.
+    """
+    if entry.make.batch == "none":
+        return
+    try:
+        model = _make_model(config, dataset.image_shape)
+        size, group_by = config["protocol"]["batch_size"], config["group_by"]
+        Batches(dataset, model, size, group_by, 0, torch.device("cpu"))
+    except DislabError:
+        raise
+    except Exception:
+        pass
 
 
 @dataclass(frozen=True)

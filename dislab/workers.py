@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,7 +58,7 @@ class Progress:
 
 def cores() -> int:
     """CPU cores that this process may use: those of its affinity, at most its container's share of time."""
-    number = len(os.sched_getaffinity(0))
+    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return number if quota == "max" else min(number, max(1, int(quota) // int(period)))
@@ -74,21 +74,22 @@ def given_threads() -> int | None:
 
 def usual_jobs(device: str) -> int:
     """How many runs go at a time where the user does not say: on the CPU one for every core, or for every
-    OMP_NUM_THREADS cores; on a GPU, which a run has for itself, one."""
-    return max(1, cores() // (given_threads() or 1)) if device == "cpu" else 1
+    OMP_NUM_THREADS cores; on a GPU, which a run has for itself, one; and one on Windows, whose processes
+    cannot be handed a socket."""
+    return max(1, cores() // (given_threads() or 1)) if device == "cpu" and os.name == "posix" else 1
 
 
-def room_for_runs() -> int:
-    """How many runs the available memory has room for, at least one."""
-    available = []
+def room_for_runs(memory: str = "MemAvailable") -> int:
+    """How many runs a memory of /proc/meminfo has room for, at least one; one where there is no such file."""
+    sizes = []
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available.append(int(line.split()[1]) * 1024)
-        available.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))  # a container's; or "max"
+            if line.startswith(f"{memory}:"):
+                sizes.append(int(line.split()[1]) * 1024)
+        sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))  # a container's; or "max"
     except (OSError, ValueError):
         pass
-    return max(1, min(available) // BYTES_PER_RUN) if available else 1
+    return max(1, min(sizes) // BYTES_PER_RUN) if sizes else 1
 
 
 def shared(jobs: int | None, number: int, device: str) -> tuple[int, int] | None:
@@ -97,9 +98,9 @@ def shared(jobs: int | None, number: int, device: str) -> tuple[int, int] | None
 
     Parameters
     ----------
-    jobs : runs at a time, as the user says. None is what `usual_jobs` says, with no more processes at a time
-        than the available memory has room for (on which the threads of a run, and so its last digits, do not
-        depend).
+    jobs : runs at a time, as the user says. With more than 1 each is done in a process of its own with
+        OMP_NUM_THREADS threads, else its share of the cores. None is what `usual_jobs` says, or as many as
+        the memory has room for.
     number : of the runs, also those that are finished.
 
     Raises
@@ -110,16 +111,24 @@ def shared(jobs: int | None, number: int, device: str) -> tuple[int, int] | None
         raise DislabError(f"jobs is {jobs}: it must be 1 or more")
     at_a_time = jobs
     if jobs is None:
-        jobs = min(usual_jobs(device), number)
+        # (The threads of a run, and so its last digits, do not depend on the memory that is free now.)
+        jobs = min(usual_jobs(device), number, room_for_runs("MemTotal"))
         at_a_time = min(jobs, room_for_runs())
-    return None if jobs == 1 else (at_a_time, given_threads() or max(1, cores() // jobs))
+    return None if jobs <= 1 else (at_a_time, given_threads() or max(1, cores() // jobs))
 
 
-def check_known_elsewhere(model: str, dataset: str) -> None:
+def in_words(number: int, jobs: int, threads: int) -> str:
+    """What is about to be done."""
+    return f"{number} run(s) to do, {min(jobs, number)} at a time, {threads} thread(s) each"
+
+
+def check_known_elsewhere(model: str, dataset: str, metrics: Iterable[str]) -> None:
     """Raise DislabError where another process would not know these names."""
     from dislab.datasets.own import is_folder_text
 
-    for names, name in ((registry.MODELS, model), (registry.DATASETS, dataset)):
+    named = [(registry.MODELS, model), (registry.DATASETS, dataset)]
+    named += [(registry.METRICS, metric) for metric in metrics]
+    for names, name in named:
         if not is_folder_text(name) and not names.is_found_anew(name):
             raise DislabError(
                 f"the {names.kind} '{name}' is registered by the running program, which other processes "

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dislab
-from dislab import bench, leaderboard, runs, study_figures, workers
+from dislab import bench, leaderboard, progress, runs, study_figures, workers
 from dislab.cli import main
 from dislab.datasets import files
 from dislab.registry import DATASETS, METRICS, MODELS
@@ -97,6 +97,8 @@ model = ["vae", "betavae"]
 dataset = "bars"
 set = { network = "mlp" }
 """
+SEEDS = "run --model mlvae --dataset bars --steps 60 --batch-size 16 --set network=mlp --metrics mig,sap"
+SEEDS = [*SEEDS.split(), "--group-by", "size", "--hold-out", "shape=0", "--precision", "fp32"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -412,13 +414,16 @@ def test_a_worker_that_fails_or_is_killed_leaves_the_others(small, one_thread, c
     assert [run.config["model"] for run in runs_of("results")] == ["vae"]
 
 
+@pytest.mark.parametrize(
+    "arguments", [["bench", "small.toml"], [*SEEDS, "--steps", "600", "--seeds", "0,1"]], ids=["bench", "run"]
+)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_thread, tmp_path):
+def test_interrupted_workers_end_and_their_runs_resume(how, arguments, small, plugin, one_thread, tmp_path):
     """The parent of two workers is stopped by Ctrl-C or kill -9 while both train."""
     Path("small.toml").write_text(SMALL.replace("steps = 30", "steps = 600"))
     eager = "import dislab.training as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
     Path("eager.py").write_text(eager)
-    command = [sys.executable, "-m", "dislab", "bench", "small.toml", "--out", "broken_off", "--jobs", "2"]
+    command = [sys.executable, "-m", "dislab", *arguments, "--out", "broken_off", "--jobs", "2"]
     command += ["--plugin", str(plugin), "--plugin", "eager.py"]
     process = subprocess.Popen(
         command,
@@ -444,9 +449,9 @@ def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_t
     assert not list(Path("broken_off").rglob("run.json"))
     assert len(list(Path("broken_off").rglob("checkpoint.safetensors"))) == 2
     for folder in ("broken_off", "straight"):
-        assert main(["bench", "small.toml", "--out", folder]) == 0
+        assert main([*arguments, "--out", folder]) == 0
     for run in runs_of("broken_off"):
-        [other] = runs_of("straight", model=run.config["model"])
+        [other] = runs_of("straight", model=run.config["model"], seed=run.config["seed"])
         assert dict(run.scores) == dict(other.scores) and run.history.equals(other.history)
 
 
@@ -458,17 +463,14 @@ def test_how_many_runs_go_at_a_time(monkeypatch):
     assert workers.given_threads() == 4 and USUAL_JOBS("cpu") == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert workers.given_threads() is None
-    assert workers.room_for_runs() >= 1
+    assert workers.room_for_runs("MemTotal") >= workers.room_for_runs() >= 1
     monkeypatch.setattr(workers, "usual_jobs", lambda device: 8)
-    monkeypatch.setattr(workers, "room_for_runs", lambda: 2)
+    monkeypatch.setattr(workers, "room_for_runs", lambda memory="free": {"free": 2, "MemTotal": 4}[memory])
     monkeypatch.setenv("OMP_NUM_THREADS", "")
-    assert workers.shared(None, 4, "cpu") == (2, 2)  # threads as if there were memory for all four
+    assert workers.shared(None, 8, "cpu") == (2, 2)  # threads as if all the memory were free
+    assert workers.shared(None, 2, "cpu") == (2, 4)
     assert workers.shared(4, 4, "cpu") == (4, 2) and workers.shared(1, 4, "cpu") is None
-    assert workers.shared(None, 1, "cpu") is None
-
-
-SEEDS = "run --model mlvae --dataset bars --steps 60 --batch-size 16 --set network=mlp --metrics mig,sap"
-SEEDS = [*SEEDS.split(), "--group-by", "size", "--hold-out", "shape=0", "--precision", "fp32"]
+    assert workers.shared(None, 1, "cpu") is None and workers.shared(None, 0, "cpu") is None
 
 
 def test_the_seeds_of_a_run_side_by_side_are_those_one_by_one(small, one_thread, capsys):
@@ -478,7 +480,7 @@ def test_the_seeds_of_a_run_side_by_side_are_those_one_by_one(small, one_thread,
     assert main([*SEEDS, "--seeds", "0-2", "--out", "several", "--jobs", "2"]) == 0
     out, err = capsys.readouterr()
     assert "2 run(s) to do, 2 at a time, 1 thread(s) each" in err and "finished before" in err
-    assert "seed 2: encoding and scoring" in err and "training 120/120  2 of 2 runs done  ETA 0:00" in err
+    assert "/seed2: encoding and scoring" in err and "training 120/120  2 of 2 runs done  ETA 0:00" in err
     assert "seeds 0, 1, 2" in out and out.count("run: several") == 3
     for run in runs_of("one"):
         other = dislab.load(Path("several") / run.path.relative_to("one"))
@@ -487,17 +489,75 @@ def test_the_seeds_of_a_run_side_by_side_are_those_one_by_one(small, one_thread,
     assert len(runs_of("several")) == 3
 
 
-def test_seeds_that_fail_side_by_side_leave_the_others(small, one_thread, capsys, monkeypatch):
+def test_seeds_go_side_by_side_where_the_user_does_not_say(small, plugin, monkeypatch, capsys):
+    monkeypatch.setattr(workers, "usual_jobs", lambda device: 2)
+    monkeypatch.setattr(workers, "room_for_runs", lambda memory="": 8)
+    assert main([*SEEDS, "--seeds", "0,1"]) == 0
+    assert "2 run(s) to do, 2 at a time" in capsys.readouterr().err
+    assert main([*SEEDS, "--seeds", "2"]) == 0
+    assert "at a time" not in capsys.readouterr().err
+    pca = ["run", "--model", "pca", "--dataset", "bars", "--metrics", "mig", "--seeds", "0,1"]
+    assert main(pca) == 0
+    err = capsys.readouterr().err
+    assert err.count(": done") == 2 and "training" not in err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_is_refused_late_is_one_line_and_nothing_is_trained(jobs, small, capsys):
+    late = ["--set", "group_size=50", "--hold-out", "shape=0-2"]
+    assert main([*SEEDS, *late, "--seeds", "0,1", "--jobs", jobs]) == 2
+    err = capsys.readouterr().err
+    assert "is too large for --group-by size" in err.splitlines()[-1] and err.count("too large") == 1
+    assert not list(Path("results").rglob("checkpoint.safetensors"))
+
+
+def test_the_time_left_of_runs_side_by_side(monkeypatch, capsys):
+    """One of two goes on from its checkpoint at step 1,000, the other fails after 30 steps, of 2,000 each."""
+    now, lefts = [0.0], []
+
+    def updates(tasks, jobs, threads, hear):
+        for task, done, seconds in ((0, 1025, 100), (1, 5, 101), (0, 1035, 102), (1, 30, 105)):
+            now[0] = seconds
+            hear(workers.Progress(task, "encoding", done, 2000))
+            hear(workers.Progress(task, "training", done, 2000))
+        yield workers.Answer(1, None, "it broke")
+        now[0] = 110
+        hear(workers.Progress(0, "training", 2000, 2000))
+        yield workers.Answer(0, Path("m/seed0"))
+
+    monkeypatch.setattr(workers, "run_tasks", updates)
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runs, "Run", lambda path: path)
+    monkeypatch.setattr(runs.Bar, "update", lambda bar, done, note, left: lefts.append((done, note, left)))
+    tasks = {Path("m/seed0"): {}, Path("m/seed1"): {}}
+    outcomes = runs._in_workers(tasks, 2, 1, 2000, True)
+    assert outcomes[Path("m/seed0")] == Path("m/seed0")
+    assert str(outcomes[Path("m/seed1")]) == "m/seed1: it broke"
+    left = (4000 - 1035 - 5) * 2 / 10, (4000 - 1035 - 30) * 5 / 35, (2000 - 1035) * 5 / 35
+    assert [left for _, _, left in lefts] == pytest.approx([*left, 0, 0])
+    assert [done for done, _, _ in lefts] == [1040, 1065, 3035, 4000, 4000]
+    assert lefts[-1][1] == "2 of 2 runs done"
+
+
+def test_a_quiet_bar_is_heard_for_as_long_as_asked(capsys):
+    heard = []
+    with progress.heard_by(lambda *update: heard.append(update)), progress.Bar("work", 3, quiet=True) as bar:
+        bar.update(2)
+    bar.update(3)
+    assert heard == [("work", 2, 3)] and capsys.readouterr().err == ""
+
+
+def test_seeds_that_fail_side_by_side_leave_the_others(small, one_thread, capsys):
     assert main([*SEEDS, "--seeds", "0", "--out", "results"]) == 0
     damaged = runs_of("results")[0].path.parent / "seed1"
     damaged.write_text("no folder")
     assert main([*SEEDS, "--seeds", "0-2", "--out", "results", "--jobs", "2"]) == 1
     err = capsys.readouterr().err
-    assert err.splitlines()[-1].startswith("dislab: seed 1: cannot make the run's folder")
+    assert re.match(r"dislab: mlvae,.*/seed1: cannot make the run's folder", err.splitlines()[-1])
     assert [run.config["seed"] for run in runs_of("results")] == [0, 2] and "Traceback" not in err
     assert main(["run", "--model", "is_killed", "--dataset", "bars", "--seeds", "0,1", "--jobs", "2"]) == 1
     for line, seed in zip(sorted(capsys.readouterr().err.splitlines()[-2:]), (0, 1), strict=True):
-        assert line.startswith(f"dislab: seed {seed}: its process ended by the signal SIGKILL")
+        assert re.match(rf"dislab: is_killed-\w+/seed{seed}: its process ended by the signal SIGKILL", line)
 
 
 def test_side_by_side_needs_what_other_processes_know(small, one_thread, monkeypatch):
@@ -506,6 +566,11 @@ def test_side_by_side_needs_what_other_processes_know(small, one_thread, monkeyp
         runs.run_several(two, "vae", bars, jobs=2)
     with pytest.raises(dislab.DislabError, match="jobs is 0: it must be 1 or more"):
         runs.run_several(two, "vae", bars, jobs=0)
+    assert runs.run_several([], "vae", "bars", jobs=None) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(METRICS["mig"].make, "__module__", "__main__")
+        with pytest.raises(dislab.DislabError, match="metric 'mig' is registered by the running program"):
+            runs.run_several(two, "vae", "bars", metrics=["mig"], jobs=2)
     monkeypatch.setattr(MODELS["vae"].make, "__module__", "__main__")
     with pytest.raises(dislab.DislabError, match="model 'vae' is registered by the running program"):
         runs.run_several(two, "vae", "bars", jobs=2)
@@ -516,7 +581,7 @@ def test_a_run_planned_for_different_scores_is_in_one_process_at_a_time(monkeypa
     again = bench.Planned("", "vae", "bars", "auto", 0, {"metrics": ["sap"]}, {}, False, "same")
     other = bench.Planned("", "vae", "bars", "auto", 1, {"metrics": ["mig"]}, {}, False, "other")
     done = {}
-    monkeypatch.setattr(workers, "check_known_elsewhere", lambda model, dataset: None)
+    monkeypatch.setattr(workers, "check_known_elsewhere", lambda model, dataset, metrics: None)
     monkeypatch.setattr(bench, "_finished", lambda folder: {})
     monkeypatch.setattr(bench, "_run_in_workers", lambda missing, *others: done.update(there=missing) or [])
     monkeypatch.setattr(bench, "_run_here", lambda planned, *others: done.update(here=planned) or [])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import dislab
-from dislab import bench, leaderboard, study_figures, workers
+from dislab import bench, leaderboard, study_figures
 from dislab.cli import main
 from dislab.registry import DATASETS
 from dislab.study_figures import FIGURES
@@ -62,7 +62,6 @@ def study(tmp_path_factory) -> Path:
     (folder / "tiny.toml").write_text(STUDY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DATASETS, "_entries", {entry.name: entry for entry in DATASETS})
-        patch.setattr(workers, "usual_jobs", lambda device: 1)
         patch.chdir(folder)
         dislab.register_dataset("blocks")(blocks)
         assert main(["bench", "tiny.toml", "--device", "cpu"]) == 0

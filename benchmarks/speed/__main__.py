@@ -40,7 +40,7 @@ from dislab.workers import room_for_runs
 USUAL_MODELS = ("vae", "betavae", "betatcvae", "mlvae")
 USUAL_DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
 ENCODED = {"cpu": 2048, "cuda": 100_000}  # rows per reading
-STEPS = {"cpu": 12, "cuda": 500}  # per reading; the first after another process's are slower than in training
+STEPS = {"cpu": 12, "cuda": 500}  # per reading, or as many as take a second: the first ones are slower
 LOSS_STEPS, LOSS_EVERY, LOSS_SEEDS = 400, 20, 3
 METRIC_ROWS = 30_000
 SIDE_BY_SIDE = "models side by side"
@@ -151,13 +151,14 @@ def of_training(work: Work, competitors, peaks, device: str, options) -> list[di
         competitor.ask("encoding", 256)
     training = {name: [] for name in competitors}
     encoding = {name: [] for name in competitors}
+    first, plain, *_ = competitors
+    steps = steps_of_a_reading(competitors[first], kind)
     for repeat in range(options.repeats):
         for name, competitor in competitors.items():
-            training[name].append(competitor.ask("steps", STEPS[kind]) / STEPS[kind])
+            training[name].append(competitor.ask("steps", steps) / steps)
             if repeat % 2 == 0:
                 encoding[name].append(competitor.ask("encoding", ENCODED[kind]) / ENCODED[kind])
     of_step, of_image = flop(work, options.data_dir)
-    plain = list(competitors)[1]
     lines = []
     for what, unit, readings, work_done in (
         ("training", "steps/s", training, of_step),
@@ -174,6 +175,10 @@ def of_training(work: Work, competitors, peaks, device: str, options) -> list[di
     lines[1]["encoding / training, FLOP"] = round((of_image / image) / (of_step / step), 2)
     say(", ".join(f"{key} {value}" for key, value in lines[0].items() if "peak" not in key))
     return lines
+
+
+def steps_of_a_reading(competitor: Competitor, kind: str) -> int:
+    return max(STEPS[kind], round(STEPS[kind] / competitor.ask("steps", STEPS[kind])))
 
 
 def rates(readings: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -202,19 +207,22 @@ def of_several(work: Work, competitors, ways, device: str, options) -> list[dict
         return []
     line = {"what": f"training {number} models", "of": work.model, "dataset": work.dataset}
     line["unit"] = "steps/s of all"
-    for name, (way, precision) in ways.items():
-        if way is Usual or (precision == "bf16" and not on_cpu):  # (bf16 does not go in a stack)
-            continue
-        with contextlib.closing(
-            Team(processes, way, precision, device, options.data_dir, options.threads)
-        ) as team:
-            team.ask("begin", work)
-            team.ask("steps", 5)
-            readings = {usual: [], name: []}
-            for _ in range(options.repeats):
-                readings[usual].append(one_by_one.ask("steps", STEPS[kind]) / STEPS[kind])
-                readings[name].append(max(team.ask("steps", STEPS[kind])) / STEPS[kind] / number)
-            line |= rates(readings)
+    with contextlib.ExitStack() as stack:
+        teams = {}
+        for name, (way, precision) in ways.items():
+            if way is OfDislab and (on_cpu or precision != "bf16"):  # (which does not go in a stack)
+                team = Team(processes, way, precision, device, options.data_dir, options.threads)
+                stack.callback(team.close)
+                team.ask("begin", work)
+                team.ask("steps", 5)
+                teams[name] = team
+        readings = {name: [] for name in (usual, *teams)}
+        steps = steps_of_a_reading(one_by_one, kind)
+        for _ in range(options.repeats):
+            readings[usual].append(one_by_one.ask("steps", steps) / steps)
+            for name, team in teams.items():
+                readings[name].append(max(team.ask("steps", steps)) / steps / number)
+    line |= rates(readings)
     say(", ".join(f"{key} {value}" for key, value in line.items()))
     return [line]
 
