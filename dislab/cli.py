@@ -81,7 +81,8 @@ Jobs = Annotated[
         min=1,
         metavar="N",
         help="Runs at a time, each in a process with its share of the CPU's cores; by default one for "
-        "every core (or every OMP_NUM_THREADS cores) that the memory has room for, and on a GPU one.",
+        "every core (or every OMP_NUM_THREADS cores) that the memory has room for, and on a GPU a single "
+        "process.",
     ),
 ]
 

@@ -279,7 +279,7 @@ def run_several(
             raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
 
     images = dataset
-    if isinstance(dataset, str):
+    if isinstance(dataset, str):  # (the text is what other processes get)
         images = open_dataset(dataset, source, data_dir, str(place), quiet)
     if hold_out:
         images = held_out.hold_out(images, hold_out)

@@ -339,7 +339,7 @@ def plot_losses(losses: pd.DataFrame, about: str):
 def plot_cost(cost: pd.DataFrame, about: str):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 3.6), layout="constrained")
+    figure = Figure(figsize=(17, 3.6), layout="constrained")
     names = [name for name in dict.fromkeys(cost["against"]) if name != "dataset"]
     *panels, memory = figure.subplots(1, len(names) + 1)
     for name, axes in zip(names, panels, strict=True):
