@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.aggregate_posterior import kl_per_dimension
-from dislab.codes import CodeTable
 from dislab.registry import register_metric
+from dislab.scoring.aggregate_posterior import kl_per_dimension
+from dislab.scoring.table import CodeTable
 
 
 @register_metric(

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 CHUNK = 4_000_000  # code values per gather: 16 MB in float32, whatever the number of points
 

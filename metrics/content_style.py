@@ -7,8 +7,8 @@ import copy
 import numpy as np
 from scipy.special import softmax
 
-from dislab.codes import CodeTable
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 IMAGES = (1, 2, 3, 5, 10)  # images of one class whose evidence is accumulated in a test draw
 MOST_DRAWS = 20_000  # over all classes: for the 183 of Cars3D, 50,000 take twice as long for nothing

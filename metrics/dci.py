@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 PAPER = "Eastwood & Williams 2018, section 2"
 REFERENCE = f"{PAPER}; protocol of Locatello et al. 2019"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.metrics.fov_regression import (
     Standardiser,
     distinct_rows,
@@ -13,6 +12,7 @@ from dislab.metrics.fov_regression import (
     ridge_weights,
 )
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 REFERENCE = "Eastwood et al. 2023 (DCI-ES)"
 # Random Fourier features that the probes have beside the code.

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 
 @register_metric(

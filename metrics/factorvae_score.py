@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 CHUNK = 4_000_000  # code values per gather: 32 MB in float64, whatever the number of votes
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 Readout = Callable[[np.ndarray], np.ndarray]  # codes [B, D] -> predictions float64 [B, T]
 HIDDEN, BATCH, UPDATES, PATIENCE = (128, 128), 256, 3_000, 200  # of the network; the last two in Adam's steps

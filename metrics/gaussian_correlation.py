@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
-from dislab.information import histogram_bins, mutual_information
 from dislab.registry import register_metric
+from dislab.scoring.information import histogram_bins, mutual_information
+from dislab.scoring.table import CodeTable
 
 REFERENCE = "Locatello et al. 2019 (the scores that need no factors)"
 

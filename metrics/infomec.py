@@ -7,11 +7,11 @@ import warnings
 import numpy as np
 from scipy.special import digamma
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
-from dislab.information import entropy
 from dislab.metrics.fov_regression import Standardiser, distinct_rows
 from dislab.registry import register_metric
+from dislab.scoring.information import entropy
+from dislab.scoring.table import CodeTable
 
 REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuous codes"
 

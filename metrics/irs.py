@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
-from dislab.information import histogram_bins
 from dislab.registry import register_metric
+from dislab.scoring.information import histogram_bins
+from dislab.scoring.table import CodeTable
 
 LEAST_DEVIATION = 1e-6  # of 1 + |mean|: float32 codes that vary less are constant up to rounding
 

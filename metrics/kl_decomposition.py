@@ -6,15 +6,15 @@ import math
 
 import numpy as np
 
-from dislab.aggregate_posterior import (
+from dislab.registry import register_metric
+from dislab.scoring.aggregate_posterior import (
     joint_log_density,
     kl_per_dimension,
     mixture_entropy,
     mixture_log_density,
     posterior,
 )
-from dislab.codes import CodeTable
-from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 REFERENCE = "Chen et al. 2018, eq. 2; Hoffman & Johnson 2016"
 

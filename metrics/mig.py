@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
-from dislab.information import entropy, histogram_bins, mutual_information
 from dislab.registry import register_metric
+from dislab.scoring.information import entropy, histogram_bins, mutual_information
+from dislab.scoring.table import CodeTable
 
 
 @register_metric(

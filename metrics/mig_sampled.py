@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.aggregate_posterior import mixture_entropy, posterior
-from dislab.codes import CodeTable
-from dislab.information import entropy
 from dislab.registry import register_metric
+from dislab.scoring.aggregate_posterior import mixture_entropy, posterior
+from dislab.scoring.information import entropy
+from dislab.scoring.table import CodeTable
 
 
 @register_metric(

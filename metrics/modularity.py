@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
-from dislab.information import histogram_bins, mutual_information
 from dislab.registry import register_metric
+from dislab.scoring.information import histogram_bins, mutual_information
+from dislab.scoring.table import CodeTable
 
 NO_INFORMATION = 1e-12  # nats: what is below is the rounding of a zero
 

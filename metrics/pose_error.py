@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
+from dislab.data.space import Circle
 from dislab.errors import DislabError
-from dislab.factors import Circle
 from dislab.metrics.fov_regression import ridge, small_network
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 
 @register_metric(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
 from dislab.registry import register_metric
+from dislab.scoring.table import CodeTable
 
 C = 0.01  # weight of the hinge losses against the penalty, as in Locatello et al. 2019
 LEAST_VARIANCE = 1e-12  # a code dimension below it predicts nothing (continuous factors)

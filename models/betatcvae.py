@@ -8,15 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dislab.batches import Batch
-from dislab.distributions import (
+from dislab.models.vae import VAE
+from dislab.networks.distributions import (
     kl_to_standard_normal,
     negative_log_likelihood,
     normal_log_density,
     sample_normal,
 )
-from dislab.models.vae import VAE
 from dislab.registry import register_model
+from dislab.training.batches import Batch
 
 
 @register_model("betatcvae", title="beta-TCVAE", reference="Chen et al. 2018, arXiv:1802.04942, eq. 4")

@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor
 
-from dislab.batches import Batch
 from dislab.models.vae import VAE
 from dislab.registry import register_model
+from dislab.training.batches import Batch
 
 
 @register_model("betavae", title="beta-VAE", reference="Higgins et al. 2017, ICLR, eq. 4")

@@ -17,16 +17,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dislab.batches import Batch, Groups
-from dislab.distributions import (
+from dislab.data.groups import Groups
+from dislab.models.vae import VAE
+from dislab.networks.distributions import (
     kl_to_standard_normal,
     negative_log_likelihood,
     normal_log_density,
     product_of_normals,
     sample_normal,
 )
-from dislab.models.vae import VAE
 from dislab.registry import register_model
+from dislab.training.batches import Batch
 
 
 @register_model(

@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dislab.batches import Batch, Groups
-from dislab.distributions import kl_to_standard_normal, sample_normal
+from dislab.data.groups import Groups
 from dislab.models.mlvae import MLVAE
+from dislab.networks.distributions import kl_to_standard_normal, sample_normal
 from dislab.registry import register_model
+from dislab.training.batches import Batch
 
 
 @register_model(

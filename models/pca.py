@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dislab.batches import unit_images
+from dislab.data.dataset import unit_images
 from dislab.registry import register_model
 
 MOST_IMAGES = 5_000  # to find the components; more move the first ten by less than the seeds do

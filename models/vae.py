@@ -6,16 +6,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dislab.batches import Batch
-from dislab.distributions import (
+from dislab.networks.architectures import choose_network, make_decoder, make_encoder
+from dislab.networks.distributions import (
     kl_to_standard_normal,
     mean_image,
     negative_log_likelihood,
     pixel_channels,
     sample_normal,
 )
-from dislab.networks import choose_network, make_decoder, make_encoder
 from dislab.registry import register_model
+from dislab.training.batches import Batch
 
 
 @register_model("vae", title="Variational autoencoder", reference="Kingma & Welling 2014, arXiv:1312.6114")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dislab import workers
-from dislab.datasets.base import Dataset
-from dislab.factors import FactorSpace
+from dislab.runs import workers
+from dislab.data.dataset import Dataset
+from dislab.data.space import FactorSpace
 
 NAMES, SIZES, IMAGE_SHAPE = ("shape", "size", "position"), (4, 3, 5), (1, 16, 16)
 

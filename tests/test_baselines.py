@@ -6,9 +6,8 @@ import torch
 from conftest import SIZES, make_tiny_dataset
 
 import dislab
-from dislab.batches import unit_images
-from dislab.datasets.base import Dataset
-from dislab.factors import FactorSpace
+from dislab.data.dataset import Dataset, unit_images
+from dislab.data.space import FactorSpace
 from dislab.models.oracle import Oracle
 from dislab.models.pca import PCA
 from dislab.models.vae import VAE

@@ -14,10 +14,15 @@ import pytest
 import torch
 
 import dislab
-from dislab import bench, leaderboard, progress, runs, study_figures, workers
+from dislab import progress
+from dislab import studies as bench
 from dislab.cli import main
-from dislab.datasets import files
+from dislab.data import official as files
 from dislab.registry import DATASETS, METRICS, MODELS
+from dislab.report import figures as study_figures
+from dislab.report import leaderboard
+from dislab.runs import run as runs
+from dislab.runs import workers
 
 USUAL_JOBS = workers.usual_jobs
 # Its names are in no other plug-in of the tests: a name is registered once in a process.
@@ -421,7 +426,7 @@ def test_a_worker_that_fails_or_is_killed_leaves_the_others(small, one_thread, c
 def test_interrupted_workers_end_and_their_runs_resume(how, arguments, small, plugin, one_thread, tmp_path):
     """The parent of two workers is stopped by Ctrl-C or kill -9 while both train."""
     Path("small.toml").write_text(SMALL.replace("steps = 30", "steps = 600"))
-    eager = "import dislab.training as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
+    eager = "import dislab.training.loop as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
     Path("eager.py").write_text(eager)
     command = [sys.executable, "-m", "dislab", *arguments, "--out", "broken_off", "--jobs", "2"]
     command += ["--plugin", str(plugin), "--plugin", "eager.py"]

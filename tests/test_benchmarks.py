@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import dislab
-from dislab import distributions
 from dislab.benchmarks import reference
 from dislab.benchmarks.reference import Goldens
 from dislab.benchmarks.speed import __main__ as table
 from dislab.benchmarks.speed import metrics as speed
 from dislab.benchmarks.speed import ways
-from dislab.networks import make_decoder, make_encoder
+from dislab.networks import distributions
+from dislab.networks.architectures import make_decoder, make_encoder
 
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 SIZES = (3, 2, 4)

@@ -10,11 +10,13 @@ from conftest import NAMES, SIZES, make_tiny_dataset
 from scipy.stats import chisquare
 
 import dislab
-from dislab import encoding, evaluation, protocols, registry
-from dislab.codes import CodeTable
+from dislab import registry
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError, RunFailed
-from dislab.evaluation import Scores, evaluate, score
-from dislab.factors import FactorSpace
+from dislab.scoring import encoding, protocols
+from dislab.scoring import evaluate as evaluation
+from dislab.scoring.evaluate import Scores, evaluate, score
+from dislab.scoring.table import CodeTable
 
 GRID = np.array(list(itertools.product(*(range(size) for size in SIZES))))
 

@@ -18,9 +18,9 @@ import torch
 from scipy.stats import t
 
 import dislab
-from dislab import declarations, leaderboard
 from dislab.cli import main, parse_seeds
-from dislab.registry import DATASETS, METRICS, MODELS, Registry
+from dislab.registry import METRICS, MODELS
+from dislab.report import leaderboard
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -507,48 +507,6 @@ def test_help_imports_nothing_heavy():
         code = f"import sys; from dislab.cli import main; main(['{command}', '--help']); "
         code += f"sys.exit(any(name in sys.modules for name in {HEAVY}))"
         assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
-
-
-@pytest.mark.parametrize("registry", [MODELS, DATASETS, METRICS], ids=lambda registry: registry.kind)
-def test_a_list_reads_in_the_source_what_importing_gives(registry, capsys, monkeypatch):
-    arguments = ["list", f"{registry.kind}s"]
-    code = f"import sys; from dislab.cli import main; main({arguments}); "
-    code += f"sys.exit(any(name in sys.modules for name in {HEAVY}))"
-    read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    built_in = [entry for entry in registry if entry.make.__module__.startswith("dislab.")]
-    monkeypatch.setattr(registry, "_entries", {entry.name: entry for entry in built_in})
-    assert main(arguments) == 0
-    assert read == capsys.readouterr().out
-    found = {entry.name: given for entry, given in declarations.read_from_source(registry)}
-    assert found == {entry.name: given for entry, given in declarations.imported(registry)}
-
-
-UNUSUAL = [
-    """TITLE = "One"
-@register_metric("one", title=TITLE + " more")""",
-    """TITLE = "One"
-TITLE = "Another"
-@register_metric("one", title=TITLE)""",
-    """from dislab.registry import register_metric as register
-@register("one")""",
-    """for name in ("one", "two"):
-    register_metric(name)(print)
-@other""",
-    """@register_metric("one", direction="left")""",
-    """@register_metric("one")
-@other""",
-]
-
-
-@pytest.mark.parametrize("head", UNUSUAL)
-def test_what_is_not_literal_is_left_to_importing(head, tmp_path, monkeypatch):
-    (tmp_path / "unusual").mkdir()
-    text = f"from dislab.registry import register_metric\n\n{head}\ndef one(table, rng):\n    return 1\n"
-    (tmp_path / "unusual" / "one.py").write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    declarations._source.cache_clear()
-    with pytest.raises(declarations.NotLiteral):
-        declarations.read_from_source(Registry("metric", "unusual"))
 
 
 def test_a_dataset_of_two_names_is_listed_once(capsys):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dislab.convolutions import Double, Halve
-from dislab.networks import make_decoder, make_encoder
+from dislab.networks.architectures import make_decoder, make_encoder
+from dislab.networks.fused import Double, Halve
 
 # (few output channels are computed in another way than many)
 LAYERS = [

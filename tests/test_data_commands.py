@@ -20,12 +20,14 @@ import torch
 from matplotlib.image import imread
 
 from dislab.cli import main
-from dislab.datasets import base, files, show
-from dislab.datasets.base import Dataset
-from dislab.datasets.files import OfficialDataset, OfficialFile
+from dislab.data import dataset as base
+from dislab.data import official as files
+from dislab.data.dataset import Dataset
+from dislab.data.official import OfficialDataset, OfficialFile
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.registry import DATASETS
+from dislab.report import dataset_picture as show
 
 BODY = np.random.default_rng(0).bytes(3_500_000)  # more than one chunk, and several megabytes of progress
 

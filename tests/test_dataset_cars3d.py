@@ -11,9 +11,9 @@ import pytest
 from scipy.io import savemat
 
 import dislab
+from dislab.data.space import FactorSpace
 from dislab.datasets import cars3d
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.rendering import cars3d as renderer
 
 # sha256 of all images of cars 4 and 7. A change of the drawing changes it, a change of machine must not.

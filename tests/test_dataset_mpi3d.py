@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import dislab
-from dislab.datasets import base, mpi3d
+from dislab.data import dataset as base
+from dislab.data.space import FactorSpace
+from dislab.datasets import mpi3d
 from dislab.errors import DislabError, RunFailed
-from dislab.factors import FactorSpace
 from dislab.rendering import mpi3d as renderer
 
 OFFICIAL_SIZES = (6, 6, 2, 3, 3, 40, 40)

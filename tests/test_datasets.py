@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import dislab
-from dislab.datasets import base, dsprites, mnist, shapes3d
+from dislab.data import dataset as base
+from dislab.data.space import FactorSpace
+from dislab.datasets import dsprites, mnist, shapes3d
 from dislab.errors import DislabError, RunFailed
-from dislab.factors import FactorSpace
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import torch
 from conftest import IMAGE_SHAPE
 
 import dislab
-from dislab import encoding
-from dislab.codes import CodesOnDemand
-from dislab.datasets.base import Dataset
-from dislab.encoding import encode
+from dislab.data.dataset import Dataset
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.models.vae import VAE
+from dislab.scoring import encoding
+from dislab.scoring.encoding import encode
+from dislab.scoring.table import CodesOnDemand
 
 N = 12 * 10 * 9
 METRICS = ["factorvae_score", "modularity", "active_units", "mig"]

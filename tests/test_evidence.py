@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from dislab.datasets.base import Dataset
-from dislab.distributions import LOWEST_PIXEL_LOGVAR
-from dislab.evidence import IMAGES, draw_groups, evidence, join_by_one
-from dislab.factors import FactorSpace
+from dislab.data.dataset import Dataset
+from dislab.data.groups import draw_groups, join_by_one
+from dislab.data.space import FactorSpace
 from dislab.models.mlvae import MLVAE
+from dislab.networks.distributions import LOWEST_PIXEL_LOGVAR
+from dislab.scoring.evidence import evidence
+from dislab.scoring.protocols import IMAGES
 
 SHAPE, PIXELS = (1, 3, 4), 12
 CONTENT, STYLE = slice(0, 2), slice(2, 3)

@@ -6,7 +6,7 @@ from math import log
 import numpy as np
 import pytest
 
-from dislab.information import entropy, histogram_bins, mutual_information
+from dislab.scoring.information import entropy, histogram_bins, mutual_information
 
 
 def information_by_counting(a, b) -> float:

@@ -15,11 +15,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import dislab
-from dislab.codes import CodeTable
-from dislab.evaluation import Scores, score
-from dislab.factors import Circle
+from dislab.data.space import Circle
 from dislab.metrics import content_style, dci, fov_regression
 from dislab.registry import METRICS
+from dislab.scoring.evaluate import Scores, score
+from dislab.scoring.table import CodeTable
 
 # The slow ones are left out, but for dci_fast: on tables of this size it is not slow.
 ENTRIES = {entry.name: entry for entry in [*METRICS.default(), *METRICS.choose(["dci_fast"])]}

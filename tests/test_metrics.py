@@ -9,16 +9,17 @@ import pytest
 import torch
 
 import dislab
-from dislab.batches import Groups, unit_images
 from dislab.benchmarks.reference import Goldens, noise_row
-from dislab.codes import CodeTable
-from dislab.encoding import encode
-from dislab.evaluation import score
+from dislab.data.dataset import unit_images
+from dislab.data.groups import Groups
 from dislab.metrics.betavae_score import accuracies
 from dislab.metrics.content_style import best_temperature, cross_entropy, draw_images, product_of_normals
 from dislab.metrics.factorvae_score import active_dimensions, count_votes
 from dislab.registry import MODELS
-from dislab.runs import _read_codes, _write_codes
+from dislab.runs.run import _read_codes, _write_codes
+from dislab.scoring.encoding import encode
+from dislab.scoring.evaluate import score
+from dislab.scoring.table import CodeTable
 
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 needs_goldens = pytest.mark.skipif(not GOLDENS.found, reason="no folder of goldens beside $DISLAB_DATA")

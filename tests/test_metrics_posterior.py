@@ -12,16 +12,16 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 import dislab
-from dislab.aggregate_posterior import (
+from dislab.metrics.kl_decomposition import regression_mean
+from dislab.scoring.aggregate_posterior import (
     joint_log_density,
     mixture_density,
     mixture_entropy,
     mixture_log_density,
     posterior,
 )
-from dislab.codes import CodeTable
-from dislab.evaluation import score
-from dislab.metrics.kl_decomposition import regression_mean
+from dislab.scoring.evaluate import score
+from dislab.scoring.table import CodeTable
 
 GOLDENS = (
     Path(os.environ["DISLAB_DATA"]).parent / "goldens" if "DISLAB_DATA" in os.environ else Path("goldens")

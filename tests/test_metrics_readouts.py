@@ -11,9 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import dislab
-from dislab.codes import CodeTable
-from dislab.evaluation import score
-from dislab.factors import Circle
+from dislab.data.space import Circle
 from dislab.metrics import dcies, fov_regression
 from dislab.metrics.dcies import explicitness, probe_losses
 from dislab.metrics.fov_regression import distinct_rows, relative_losses, ridge, small_network
@@ -24,6 +22,8 @@ from dislab.metrics.infomec import (
     nearest_neighbor_information,
 )
 from dislab.metrics.pose_error import angular_difference, split_by_instance
+from dislab.scoring.evaluate import score
+from dislab.scoring.table import CodeTable
 
 INFOMEC = ["infomodularity", "infocompactness", "infoexplicitness"]
 NAMES = [*INFOMEC, "dcies_explicitness", "dcies_size", "fov_regression"]

@@ -13,12 +13,12 @@ from sklearn.svm import LinearSVC
 
 import dislab
 from dislab.benchmarks.reference import Goldens
-from dislab.codes import CodeTable
-from dislab.evaluation import score
 from dislab.metrics.explicitness import area_under_curve, standardised
 from dislab.metrics.irs import deviations
 from dislab.metrics.modularity import modularity_per_dimension
 from dislab.metrics.sap import fit_svms, squared_correlations, svm_accuracies
+from dislab.scoring.evaluate import score
+from dislab.scoring.table import CodeTable
 
 NAMES = ["sap", "modularity", "explicitness", "irs"]
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")

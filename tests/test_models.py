@@ -16,8 +16,15 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from dislab.batches import Batch, Groups
-from dislab.distributions import (
+from dislab.data.groups import Groups
+from dislab.errors import DislabError
+from dislab.models.betatcvae import BetaTCVAE, decompose_kl, log_importance_weights
+from dislab.models.betavae import BetaVAE
+from dislab.models.mlvae import MLVAE
+from dislab.models.mlvae_svi import MLVAESVI
+from dislab.models.vae import VAE
+from dislab.networks.architectures import choose_network
+from dislab.networks.distributions import (
     LOWEST_PIXEL_LOGVAR,
     kl_to_standard_normal,
     mean_image,
@@ -27,13 +34,7 @@ from dislab.distributions import (
     product_of_normals,
     sample_normal,
 )
-from dislab.errors import DislabError
-from dislab.models.betatcvae import BetaTCVAE, decompose_kl, log_importance_weights
-from dislab.models.betavae import BetaVAE
-from dislab.models.mlvae import MLVAE
-from dislab.models.mlvae_svi import MLVAESVI
-from dislab.models.vae import VAE
-from dislab.networks import choose_network
+from dislab.training.batches import Batch
 
 IMAGE_SHAPE = (1, 8, 8)
 STEP = torch.tensor(0.0)

@@ -14,10 +14,10 @@ from PIL import Image
 from scipy.io import savemat
 
 import dislab
-from dislab.datasets import own
-from dislab.datasets.base import Dataset
+from dislab.data import own
+from dislab.data.dataset import Dataset
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 
 GRID = list(itertools.product(*(range(size) for size in SIZES)))  # of the tiny dataset, last factor fastest
 GRID_FACTORS = [(a, b) for a in range(3) for b in range(2)]

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 import dislab
-from dislab import pictures
-from dislab.codes import CodeTable
-from dislab.encoding import encode
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
+from dislab.scoring import pictures
+from dislab.scoring.encoding import encode
+from dislab.scoring.table import CodeTable
 
 COPIES, CLASSES = 24, 3
 ROWS = np.arange(COPIES * CLASSES)

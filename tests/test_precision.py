@@ -10,8 +10,8 @@ import dislab
 from dislab.cli import main
 from dislab.errors import DislabError
 from dislab.models.vae import VAE
-from dislab.precision import arithmetic, compute_in_bfloat16
-from dislab.protocols import PROTOCOLS, Protocol, choose_protocol
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import PROTOCOLS, Protocol, choose_protocol
 
 SETTING = {"protocol": "quick", "steps": 30, "batch_size": 8, "metrics": ["mig"], "network": "mlp"}
 

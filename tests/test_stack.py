@@ -13,17 +13,20 @@ from test_training import at_step, make_training
 from torch import nn
 
 import dislab
-from dislab import bench, runs, training
-from dislab.batches import Batches, draw_together
+from dislab import studies as bench
 from dislab.errors import RunFailed
 from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
-from dislab.protocols import Protocol
 from dislab.registry import register_dataset, register_model
-from dislab.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
-from dislab.training import Member, train, train_stack
+from dislab.runs import run as runs
+from dislab.training import loop as training
+from dislab.training.batches import Batches, draw_together
+from dislab.training.checkpoint import Member
+from dislab.training.loop import train, train_stack
+from dislab.training.protocol import Protocol
+from dislab.training.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
 
 # (what torch cannot map over a stack, it would do one by one)
 pytestmark = pytest.mark.filterwarnings("error:There is a performance drop")

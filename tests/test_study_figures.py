@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 import dislab
-from dislab import bench, leaderboard, study_figures
+from dislab import studies as bench
 from dislab.cli import main
 from dislab.registry import DATASETS
-from dislab.study_figures import FIGURES
+from dislab.report import figures as study_figures
+from dislab.report import leaderboard
+from dislab.report.figures import FIGURES
 
 STUDY = """
 title = "Content and style"

@@ -15,14 +15,17 @@ import torch
 from conftest import IMAGE_SHAPE, make_tiny_dataset
 from scipy.stats import chisquare
 
-from dislab import hyperparameters, training
-from dislab.batches import Batches
 from dislab.errors import DislabError, RunFailed
+from dislab.files import write_atomically
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
-from dislab.protocols import PROTOCOLS, Protocol, choose_protocol
 from dislab.registry import MODELS, Entry
-from dislab.training import History, save_checkpoint, train, write_atomically
+from dislab.runs import hyperparameters
+from dislab.training import loop as training
+from dislab.training.batches import Batches
+from dislab.training.checkpoint import History, save_checkpoint
+from dislab.training.loop import train
+from dislab.training.protocol import PROTOCOLS, Protocol, choose_protocol
 
 CPU = torch.device("cpu")
 
@@ -503,7 +506,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import torch
-from dislab import training
+from dislab.training import loop as training
 from test_training import PROTOCOL, at_step, make_training
 
 checkpoint, place, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -26,16 +26,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import dislab
-from dislab.batches import Batches
 from dislab.benchmarks.speed import metrics
 from dislab.benchmarks.speed.ways import Competitor, OfDislab, Team, Usual, Work
-from dislab.devices import choose_device
+from dislab.data.devices import choose_device
 from dislab.errors import DislabError
-from dislab.pictures import save_figure
+from dislab.files import save_figure
 from dislab.progress import say
-from dislab.protocols import usual_precision
 from dislab.registry import DATASETS, METRICS, MODELS
-from dislab.workers import room_for_runs
+from dislab.runs.workers import room_for_runs
+from dislab.training.batches import Batches
+from dislab.training.protocol import usual_precision
 
 USUAL_MODELS = ("vae", "betavae", "betatcvae", "mlvae")
 USUAL_DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")

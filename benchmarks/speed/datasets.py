@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 import dislab
-from dislab.batches import Batches
-from dislab.devices import choose_device
+from dislab.data.devices import choose_device
 from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.progress import say
 from dislab.registry import DATASETS
+from dislab.training.batches import Batches
 
 BATCH = 64
 

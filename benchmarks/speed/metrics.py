@@ -24,14 +24,14 @@ import numpy as np
 import torch
 
 import dislab
-from dislab.batches import unit_images
-from dislab.codes import CodeTable
-from dislab.encoding import encode
+from dislab.data.dataset import unit_images
+from dislab.data.space import Circle
 from dislab.errors import DislabError
-from dislab.evaluation import score
-from dislab.factors import Circle
-from dislab.networks import make_encoder
+from dislab.networks.architectures import make_encoder
 from dislab.registry import METRICS
+from dislab.scoring.encoding import encode
+from dislab.scoring.evaluate import score
+from dislab.scoring.table import CodeTable
 
 NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 SIZES = (10, 10, 10, 8, 4, 15)

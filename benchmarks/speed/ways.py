@@ -24,16 +24,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import dislab
-from dislab import distributions
-from dislab.batches import Batch, Batches, Groups
 from dislab.benchmarks.speed.metrics import peak_memory
-from dislab.convolutions import Double, Halve
-from dislab.devices import choose_device
-from dislab.encoding import encode
-from dislab.precision import arithmetic, compute_in_bfloat16
+from dislab.data.devices import choose_device
+from dislab.data.groups import Groups
+from dislab.networks import distributions
+from dislab.networks.fused import Double, Halve
 from dislab.registry import MODELS
-from dislab.runs import encode_on
-from dislab.training import Member, keep_freed_memory, steps_of
+from dislab.runs.run import encode_on
+from dislab.scoring.encoding import encode
+from dislab.training.batches import Batch, Batches
+from dislab.training.checkpoint import Member
+from dislab.training.loop import keep_freed_memory, steps_of
+from dislab.training.precision import arithmetic, compute_in_bfloat16
 
 LEARNING_RATE = 1e-4
 POOL = 20_000  # images that the usual way holds in memory; a whole grid would be 6 GB

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from dislab.datasets.base import (
+from dislab.data.dataset import (
     Dataset,
     cached_array,
     data_folder,
@@ -22,8 +22,8 @@ from dislab.datasets.base import (
     source_digest,
     stored_tensor,
 )
+from dislab.data.space import Circle, FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import Circle, FactorSpace
 from dislab.registry import register_dataset
 
 # Factors in the order of disentanglement_lib, the last fastest.

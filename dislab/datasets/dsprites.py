@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.datasets.base import (
+from dislab.data.dataset import (
     Dataset,
     cached_array,
     official_file,
@@ -15,8 +15,8 @@ from dislab.datasets.base import (
     source_digest,
     stored_tensor,
 )
+from dislab.data.space import Circle, FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import Circle, FactorSpace
 from dislab.registry import register_dataset
 
 # The official colour factor has the single value white; it is left out, as in every published score.

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.datasets.base import Dataset, data_folder, find_file, stored_tensor
+from dislab.data.dataset import Dataset, data_folder, find_file, stored_tensor
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.registry import register_dataset
 
 NUM_TRAINING_FILE = 60_000

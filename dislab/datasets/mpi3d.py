@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.datasets.base import (
+from dislab.data.dataset import (
     Dataset,
     cached_array,
     factors_on_device,
@@ -18,9 +18,9 @@ from dislab.datasets.base import (
     source_digest,
     stored_tensor,
 )
-from dislab.datasets.files import cache_folder, data_folder
+from dislab.data.official import cache_folder, data_folder
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.progress import Bar, say
 from dislab.registry import register_dataset
 

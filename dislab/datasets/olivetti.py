@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.datasets.base import Dataset, official_file, stored_tensor
+from dislab.data.dataset import Dataset, official_file, stored_tensor
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.registry import register_dataset
 
 OFFICIAL_FILES = ("olivettifaces.mat",)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.datasets.base import (
+from dislab.data.dataset import (
     Dataset,
     cached_array,
     factors_on_device,
@@ -15,8 +15,8 @@ from dislab.datasets.base import (
     source_digest,
     stored_tensor,
 )
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.registry import register_dataset
 
 SPACE = FactorSpace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.datasets.base import Dataset
+from dislab.data.dataset import Dataset
 
 MOST_VALUES = 12  # images in a row
 MOST_IMAGES = 10  # of each value, where there is no grid

@@ -15,8 +15,8 @@ import torch
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from scipy.special import entr
 
-from dislab.codes import CodeTable
 from dislab.errors import DislabError
+from dislab.scoring.table import CodeTable
 
 REACH = 8.0  # standard deviations to which a grid goes beyond the outermost means: what is left out is 1e-15
 STEPS = 4  # grid points per standard deviation of the narrowest row

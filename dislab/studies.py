@@ -38,28 +38,23 @@ from pathlib import Path
 import numpy as np
 
 import dislab
-from dislab import hyperparameters as hyper
-from dislab import leaderboard, runs, workers
-from dislab.datasets import files
-from dislab.datasets.base import Dataset
-from dislab.datasets.hold_out import hold_out
-from dislab.datasets.own import is_folder_text
-from dislab.devices import choose_device
+from dislab.data import official as files
+from dislab.data.dataset import Dataset
+from dislab.data.devices import choose_device
+from dislab.data.hold_out import hold_out
+from dislab.data.own import is_folder_text
 from dislab.errors import DislabError, RunFailed
-from dislab.pictures import save_figure
+from dislab.files import save_figure, write_atomically
 from dislab.progress import Bar, clock, say
-from dislab.protocols import (
-    DEFAULT_METRIC_PROTOCOL,
-    Protocol,
-    choose_protocol,
-    metric_settings,
-    protocol_used,
-    recorded_name,
-)
 from dislab.registry import DATASETS, METRICS, MODELS, Entry, unknown_name
-from dislab.runs import Run
-from dislab.study_figures import FIGURES, SETTING, names_of_rows, names_of_settings, rows_of
-from dislab.training import write_atomically
+from dislab.report import leaderboard
+from dislab.report.figures import FIGURES, SETTING, names_of_rows, names_of_settings, rows_of
+from dislab.runs import hyperparameters as hyper
+from dislab.runs import run as runs
+from dislab.runs import workers
+from dislab.runs.run import Run
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used, recorded_name
+from dislab.training.protocol import Protocol, choose_protocol
 
 # What a run's configuration has that tells it from every other run.
 IDENTITY = ("dataset", "source", "protocol", "model", "hyperparameters", "group_by", "hold_out", "seed")

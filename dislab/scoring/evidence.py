@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dislab.batches import Groups, unit_images
-from dislab.datasets.base import Dataset
-from dislab.distributions import negative_log_likelihood, normal_log_density, sample_normal
-from dislab.metrics.content_style import IMAGES
+from dislab.data.dataset import Dataset, unit_images
+from dislab.data.groups import Groups, draw_groups, join_by_one
+from dislab.networks.distributions import negative_log_likelihood, normal_log_density, sample_normal
+from dislab.scoring.protocols import IMAGES
 
 MOST_GROUPS = 10
 DRAWS = 5  # of the content, and for each of these of all else: an image is decoded DRAWS² times
@@ -64,32 +64,6 @@ def evidence(
             counts = {"groups": len(joined), "images": joined.size}
             lines.append({"grouping": grouping + 1, "k": k} | counts | means)
     return pd.DataFrame(lines)
-
-
-def draw_groups(rng: np.random.Generator, classes: np.ndarray, most: int, size: int) -> np.ndarray:
-    """Positions int64 [groups, k] of different images: k of one class in every row, of another in each row.
-
-    Parameters
-    ----------
-    classes : int64 [N].
-    most : groups at most; if there are more classes, some are drawn.
-    size : k at most; the smallest class drawn may have fewer images.
-    """
-    chosen = np.unique(classes)
-    if len(chosen) > most:
-        chosen = np.sort(rng.choice(chosen, most, replace=False))
-    members = [rng.permutation(np.flatnonzero(classes == value)) for value in chosen]
-    size = min(size, *map(len, members))
-    return np.stack([positions[:size] for positions in members])
-
-
-def join_by_one(groups: int, size: int, grouping: int, number: int, device) -> tuple[Groups, ...]:
-    """The groups of [groups x size] images, in this order, by one of `number` groupings; by all others every
-    image is alone."""
-    images = torch.arange(groups * size, device=device)
-    groupings = [Groups(images, images)] * number
-    groupings[grouping] = Groups(images // size, images[::size])
-    return tuple(groupings)
 
 
 def _measure(model, images: Tensor, groupings, block: slice, groups: Groups, generator) -> dict[str, float]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from dislab.data.space import Circle
 from dislab.errors import DislabError
-from dislab.factors import Circle
 from dislab.registry import unknown_name
 
 MOST_VALUES = 10_000_000  # of one factor: beyond that a column holds identifiers or measurements, not values

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dislab.batches import Batch, Groups, draw_together
+from dislab.data.groups import Groups
 from dislab.progress import say
+from dislab.training.batches import Batch, draw_together
+from dislab.training.checkpoint import adam
 
 if TYPE_CHECKING:
-    from dislab.training import Member
+    from dislab.training.loop import Member
 
 EAGER_STEPS = 3  # before a CUDA graph is made of a step: by then everything that is made once is there
 
@@ -306,9 +308,3 @@ def _tensors(batch: Batch) -> list[Tensor]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def adam(parameters: list[Tensor], learning_rate: float) -> torch.optim.Adam:
-    """Adam with its published betas, in one kernel for all parameters, as a CUDA graph can hold it."""
-    cuda = parameters[0].is_cuda
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True, capturable=cuda)

@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from dislab.datasets.base import Dataset
+from dislab.data.dataset import Dataset
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 
 NUMBER = re.compile(r"[+-]?(\d{1,9}\.?\d{0,18}|\.\d{1,18})", re.ASCII)
 VALUES = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)

@@ -124,7 +124,7 @@ def in_words(number: int, jobs: int, threads: int) -> str:
 
 def check_known_elsewhere(model: str, dataset: str, metrics: Iterable[str]) -> None:
     """Raise DislabError where another process would not know these names."""
-    from dislab.datasets.own import is_folder_text
+    from dislab.data.own import is_folder_text
 
     named = [(registry.MODELS, model), (registry.DATASETS, dataset)]
     named += [(registry.METRICS, metric) for metric in metrics]
@@ -142,7 +142,7 @@ class _Worker:
     def __init__(self, threads: int):
         self.task: int | None = None
         self.connection, there = Pipe()
-        code = "import sys; sys.path[:] = {!r}; from dislab.workers import work; work({})"
+        code = "import sys; sys.path[:] = {!r}; from dislab.runs.workers import work; work({})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code.format(sys.path, there.fileno())],
             # BLAS and torch read it when they are imported.
@@ -269,7 +269,7 @@ def _do(plugins: Sequence[Path], task: Mapping) -> tuple[Path | None, str]:
     """The folder of the finished run that a task asks for, and a line that says why there is none."""
     try:
         _load_plugins(tuple(plugins))
-        from dislab import runs
+        from dislab.runs import run as runs
 
         place = (task["dataset"], task["source"], task["data_dir"], task["device"])
         return runs.run(**task | {"dataset": _open(*place)}).path, ""
@@ -285,7 +285,7 @@ def _load_plugins(plugins: tuple[Path, ...]) -> None:
 
 @lru_cache(maxsize=1)  # the runs of one dataset follow one another
 def _open(dataset: str, source: str, data_dir, device: str):
-    from dislab import runs
+    from dislab.runs import run as runs
 
     return runs.open_dataset(dataset, source, data_dir, device, True)
 

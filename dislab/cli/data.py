@@ -33,7 +33,7 @@ def list_command(data_dir: DataDir = None) -> None:
     whether a file is right, `dislab data verify` says.
     """
     from dislab.cli import print_table
-    from dislab.datasets import files
+    from dislab.data import official as files
 
     folder = files.data_folder(data_dir)
     print(f"data folder: {folder} (another: --data-dir or $DISLAB_DATA)")
@@ -74,7 +74,7 @@ def fetch_command(
     The published hashes of MPI3D are those of its earlier host. A file with another hash is kept if it is
     whole by the checksum that it contains, and both hashes are shown.
     """
-    from dislab.datasets import files
+    from dislab.data import official as files
 
     files.fetch(name, data_dir, force)
 
@@ -91,7 +91,7 @@ def verify_command(
     Those that are there are held against the published hashes; the exit code is 1 if any is wrong. A file
     that holds the published content in another wrapper (MNIST compressed anew) is right.
     """
-    from dislab.datasets import files
+    from dislab.data import official as files
 
     wrong = 0
     for dataset in files.OFFICIAL.values() if name is None else [files.official(name)]:
@@ -139,9 +139,9 @@ def show_command(
 
     for path in plugin or []:
         load_plugin(path)
-    from dislab.datasets.base import load_dataset
-    from dislab.datasets.show import factor_picture
-    from dislab.pictures import save_figure
+    from dislab.data.dataset import load_dataset
+    from dislab.report.dataset_picture import factor_picture
+    from dislab.scoring.pictures import save_figure
 
     dataset = load_dataset(name, source=source, data_dir=data_dir)
     path = out or Path(f"{dataset.name}-{dataset.source}.png")

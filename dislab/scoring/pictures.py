@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dislab.batches import unit_images
-from dislab.codes import CodeTable
-from dislab.datasets.base import Dataset
-from dislab.evidence import draw_groups, join_by_one
-from dislab.training import write_atomically
+from dislab.data.dataset import Dataset, unit_images
+from dislab.data.groups import draw_groups, join_by_one
+from dislab.files import save_figure
+from dislab.scoring.table import CodeTable
 
 NUM_COLUMNS = 9
 TRAVERSAL = (-2.0, 2.0)  # in standard deviations of the prior, as in Higgins et al. 2017
@@ -286,12 +285,3 @@ def draw(panels: list[Panel], title: str):
         left += width + between
     figure.text(0.1 / size[0], (tall + above + 0.5 * top) / size[1], title, fontsize=8, va="center")
     return figure
-
-
-def save_figure(figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    import io
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from dislab.data_commands import app as data_app
+from dislab.cli.data import app as data_app
 from dislab.errors import DislabError, RunFailed
 from dislab.progress import say
 
@@ -133,7 +133,8 @@ def run_command(
     numbers = parse_seeds(seeds)
     given = parse_settings(set_ or [])
     _load_plugins(plugin)
-    from dislab import leaderboard, runs
+    from dislab.report import leaderboard
+    from dislab.runs import run as runs
 
     options = {
         "protocol": protocol,
@@ -213,7 +214,7 @@ def leaderboard_command(
 ) -> None:
     """Print the leaderboard of a results folder."""
     _load_plugins(plugin)
-    from dislab import leaderboard
+    from dislab.report import leaderboard
 
     print(leaderboard.render(leaderboard.leaderboard(results, rank_by), format_), end="")
 
@@ -245,7 +246,7 @@ def bench_command(
     """
     numbers = None if seeds is None else parse_seeds(seeds)
     _load_plugins(plugin)
-    from dislab import bench
+    from dislab import studies as bench
 
     if list_:
         for name, path in bench.shipped_studies().items():
@@ -279,11 +280,13 @@ def list_command(
     """List the models with their hyper-parameters, the datasets, or the metrics."""
     _load_plugins(plugin)
     from dislab import registry
-    from dislab.datasets.files import ALIASES
-    from dislab.declarations import declared
+    from dislab.data.official import ALIASES
 
     entries = {"models": registry.MODELS, "datasets": registry.DATASETS, "metrics": registry.METRICS}
-    for entry, hyperparameters in declared(entries[kind.value]):
+    from dislab.runs.hyperparameters import defaults
+
+    for entry in entries[kind.value]:
+        hyperparameters = defaults(entry.make) if kind is Kind.models else {}
         if kind is Kind.datasets and entry.name in ALIASES:
             print(f"{entry.name}: another name of {ALIASES[entry.name]}")
             continue
@@ -345,7 +348,8 @@ def _load_plugins(paths: list[Path] | None) -> None:
 
 
 def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) -> None:
-    from dislab import leaderboard, runs
+    from dislab.report import leaderboard
+    from dislab.runs import run as runs
 
     is_run = runs.is_finished(folder)
     found = [runs.load(folder)] if is_run else runs.find_runs(folder)
@@ -377,7 +381,7 @@ def _evaluate_arrays(
     import numpy as np
 
     import dislab
-    from dislab.protocols import recorded_name
+    from dislab.scoring.protocols import recorded_name
 
     try:
         with np.lib.npyio.NpzFile(path.open("rb"), own_fid=True) as file:
@@ -404,8 +408,8 @@ def _evaluate_arrays(
 
 def _print_scores(finished: list, names: list[str] | None = None) -> None:
     """The scores of runs that differ in their seed only, or of several configurations, a table each."""
-    from dislab import leaderboard
     from dislab.registry import METRICS
+    from dislab.report import leaderboard
 
     wanted = None if names is None else {entry.name for entry in METRICS.choose(names)}
     groups: dict[tuple, list] = {}
@@ -438,7 +442,7 @@ def _print_scores(finished: list, names: list[str] | None = None) -> None:
 
 def _related(frame, score: str) -> str:
     """The means of what a metric gives beside its score, in one line: "chance 0.100, k10 0.998"."""
-    from dislab.leaderboard import home
+    from dislab.report.leaderboard import home
 
     name, _, protocol = score.partition("@")
     found = {}

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from dislab.codes import CodeTable, EncoderFailed
+from dislab.data.space import Circle, FactorSpace, parse_groupings
 from dislab.errors import DislabError, RunFailed
-from dislab.factors import Circle, FactorSpace, parse_groupings
-from dislab.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used
 from dislab.registry import METRICS, NEEDS, Entry
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used
+from dislab.scoring.table import CodeTable, EncoderFailed
 
 
 class Scores(dict):
@@ -151,8 +151,8 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
 def _encode_dataset(
     encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by, *, on_demand: bool
 ) -> CodeTable:
-    from dislab.datasets.own import dataset_from_text
-    from dislab.encoding import choose_rows, encode
+    from dislab.data.own import dataset_from_text
+    from dislab.scoring.encoding import choose_rows, encode
 
     if isinstance(dataset, str):
         dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=device or "cpu")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dislab import leaderboard
 from dislab.registry import METRICS
-from dislab.runs import Run, load
+from dislab.report import leaderboard
+from dislab.runs.run import Run, load
 
 
 @dataclass(frozen=True)

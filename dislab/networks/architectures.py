@@ -6,8 +6,8 @@ import math
 
 from torch import nn
 
-from dislab.convolutions import Double, Halve
 from dislab.errors import DislabError
+from dislab.networks.fused import Double, Halve
 
 
 def choose_network(network: str, image_shape: tuple[int, int, int]) -> str:

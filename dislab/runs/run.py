@@ -29,31 +29,26 @@ import numpy as np
 import torch
 
 import dislab
-from dislab import hyperparameters as hyper
-from dislab import workers
-from dislab.batches import Batches
-from dislab.codes import CodeTable
-from dislab.datasets import hold_out as held_out
-from dislab.datasets.base import Dataset
-from dislab.datasets.own import dataset_from_text
-from dislab.devices import choose_device
-from dislab.encoding import choose_rows, encode, reconstruction_errors
+from dislab.data import hold_out as held_out
+from dislab.data.dataset import Dataset
+from dislab.data.devices import choose_device
+from dislab.data.own import dataset_from_text
+from dislab.data.space import Circle, parse_groupings
 from dislab.errors import DislabError, RunFailed, line_within
-from dislab.evaluation import Scores, score
-from dislab.factors import Circle, parse_groupings
-from dislab.precision import arithmetic, compute_in_bfloat16
+from dislab.files import write_atomically
 from dislab.progress import Bar, say
-from dislab.protocols import (
-    DEFAULT_METRIC_PROTOCOL,
-    Protocol,
-    choose_protocol,
-    metric_settings,
-    protocol_used,
-    recorded_name,
-    usual_precision,
-)
 from dislab.registry import METRICS, MODELS, Entry
-from dislab.training import TRAINING, History, Member, fit, train_stack, write_atomically
+from dislab.runs import hyperparameters as hyper
+from dislab.runs import workers
+from dislab.scoring.encoding import choose_rows, encode, reconstruction_errors
+from dislab.scoring.evaluate import Scores, score
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used, recorded_name
+from dislab.scoring.table import CodeTable
+from dislab.training.batches import Batches
+from dislab.training.checkpoint import History, Member
+from dislab.training.loop import TRAINING, fit, train_stack
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import Protocol, choose_protocol, usual_precision
 
 FORMAT = 4
 OPTIONAL_ARRAYS = ("logvar", "labels", "tested", "reconstruction")  # of a code table
@@ -509,8 +504,8 @@ def _finish(common: _Common, trained: _Trained) -> Run:
 
     from safetensors.torch import save
 
-    from dislab.evidence import evidence
-    from dislab.pictures import draw_pictures
+    from dislab.scoring.evidence import evidence
+    from dislab.scoring.pictures import draw_pictures
 
     parameters = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     write_atomically(path / "model.safetensors", save(parameters))

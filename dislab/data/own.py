@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.codes import MOST_VALUES
-from dislab.datasets.base import Dataset, cached_array, load_dataset, stored_tensor
-from dislab.datasets.hold_out import hold_out
+from dislab.data.dataset import Dataset, cached_array, load_dataset, stored_tensor
+from dislab.data.hold_out import hold_out
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
-from dislab.factors import FactorSpace
 from dislab.progress import Bar
 from dislab.registry import DATASETS
+from dislab.scoring.table import MOST_VALUES
 
 CHANNELS = (1, 3)
 CHUNK = 4096  # images converted or hashed at a time, so that arrays larger than memory can be given

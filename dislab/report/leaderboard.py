@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from dislab.errors import DislabError
+from dislab.files import write_atomically
 from dislab.registry import METRICS, Entry, unknown_name
-from dislab.runs import Run, find_runs
-from dislab.training import write_atomically
+from dislab.runs.run import Run, find_runs
 
 KEY = ["dataset", "source", "protocol", "hold_out", "group_by", "model", "hyperparameters"]
 RANK_BY = "mig"

@@ -1,0 +1,1 @@
+"""Datasets: their factors, images, files and parts held out."""

@@ -1,0 +1,52 @@
+"""Groups of images that share a factor value: those of a batch, and those whose images are joined."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Groups(NamedTuple):
+    """The groups of a batch by one grouping.
+
+    Attributes
+    ----------
+    index : int64 [B], the group of each image, 0 .. number - 1.
+    first : int64 [number], one image of each group: the first, where a grouping keeps its images together.
+    """
+
+    index: Tensor
+    first: Tensor
+
+    @property
+    def number(self) -> int:
+        return len(self.first)
+
+
+def draw_groups(rng: np.random.Generator, classes: np.ndarray, most: int, size: int) -> np.ndarray:
+    """Positions int64 [groups, k] of different images: k of one class in every row, of another in each row.
+
+    Parameters
+    ----------
+    classes : int64 [N].
+    most : groups at most; if there are more classes, some are drawn.
+    size : k at most; the smallest class drawn may have fewer images.
+    """
+    chosen = np.unique(classes)
+    if len(chosen) > most:
+        chosen = np.sort(rng.choice(chosen, most, replace=False))
+    members = [rng.permutation(np.flatnonzero(classes == value)) for value in chosen]
+    size = min(size, *map(len, members))
+    return np.stack([positions[:size] for positions in members])
+
+
+def join_by_one(groups: int, size: int, grouping: int, number: int, device) -> tuple[Groups, ...]:
+    """The groups of [groups x size] images, in this order, by one of `number` groupings; by all others every
+    image is alone."""
+    images = torch.arange(groups * size, device=device)
+    groupings = [Groups(images, images)] * number
+    groupings[grouping] = Groups(images // size, images[::size])
+    return tuple(groupings)

@@ -1,0 +1,1 @@
+"""Runs: their configuration, their records, and how they are carried out."""
