@@ -1,4 +1,4 @@
-"""Which learner may stand in for scikit-learn's gradient boosting in DCI? How near, and how fast, each is.
+"""Compare learners that may replace scikit-learn's gradient boosting in DCI: differences and seconds.
 
     OMP_NUM_THREADS=1 python -m dislab.benchmarks.dci_learners GOLDENS [--learners …] [--cases …]
 
@@ -20,29 +20,30 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from dislab.metrics.dci import Readout, gradient_boosting, importance_scores, joint_boosting
+from dislab.metrics.dci import importance_scores
+from dislab.scoring.boosting import Boosted, gradient_boosting, joint_boosting
 
 TEST_ROWS = {3000: 2000, 10_000: 5000}
 
 
-def one_per_factor(make: Callable, importance: Callable | None = None) -> Callable[..., Readout]:
-    """A learner that fits make(seed), a scikit-learn classifier, to every factor."""
+def one_per_factor(make: Callable, importance: Callable | None = None) -> Callable[..., Boosted]:
+    """Return a learner that fits make(seed), a scikit-learn classifier, to every factor."""
 
-    def learner(codes, factors, test_codes, rng) -> Readout:
+    def learner(codes, factors, test_codes, rng) -> Boosted:
         columns = []
         for values in factors.T:
             classifier = make(int(rng.integers(2**31))).fit(codes, values)
             gains = importance(classifier) if importance else classifier.feature_importances_
             columns.append((gains, classifier.predict(codes), classifier.predict(test_codes)))
-        return Readout(*(np.stack(parts, axis=1) for parts in zip(*columns, strict=True)))
+        return Boosted(*(np.stack(parts, axis=1) for parts in zip(*columns, strict=True)))
 
     return learner
 
 
-def boosted_in_bins(num_bins: int) -> Callable[..., Readout]:
-    """joint_boosting of codes that are replaced by bins of equally many training rows."""
+def boosted_in_bins(num_bins: int) -> Callable[..., Boosted]:
+    """Return joint_boosting of codes that are replaced by bins of equally many training rows."""
 
-    def learner(codes, factors, test_codes, rng) -> Readout:
+    def learner(codes, factors, test_codes, rng) -> Boosted:
         edges = np.quantile(codes, np.arange(1, num_bins) / num_bins, axis=0, method="lower")
         codes, test_codes = (
             np.stack(
@@ -55,10 +56,10 @@ def boosted_in_bins(num_bins: int) -> Callable[..., Readout]:
     return learner
 
 
-def fewer_rows(num_rows: int) -> Callable[..., Readout]:
-    """gradient_boosting on the first rows."""
+def fewer_rows(num_rows: int) -> Callable[..., Boosted]:
+    """Return gradient_boosting on the first rows."""
 
-    def learner(codes, factors, test_codes, rng) -> Readout:
+    def learner(codes, factors, test_codes, rng) -> Boosted:
         return gradient_boosting(codes[:num_rows], factors[:num_rows], test_codes, rng)
 
     return learner
@@ -78,7 +79,7 @@ def histogram_boosting(seed: int):
 
 
 def histogram_gains(classifier) -> np.ndarray:
-    """Gains by dimension, normalised; scikit-learn keeps them where only it should look."""
+    """Return gains by dimension, normalised; scikit-learn has them in private attributes only."""
     gains = np.zeros(classifier.n_features_in_)
     for trees in classifier._predictors:
         for tree in trees:
@@ -125,9 +126,9 @@ LEARNERS = {
 
 
 def compare(
-    learner: Callable[..., Readout], folder: Path, records: list, num_train: int
+    learner: Callable[..., Boosted], folder: Path, records: list, num_train: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disentanglement, completeness and informativeness of each case, float64 [cases, 3], and the seconds."""
+    """Return disentanglement, completeness and informativeness, float64 [cases, 3], and seconds [cases]."""
     test = slice(10_000, 10_000 + TEST_ROWS[num_train])
     scores, seconds = [], []
     for record in records:

@@ -1,11 +1,11 @@
-"""dislab beside the reference library: its scores on golden files, ours, and the difference.
+"""Compare scores of dislab with those of the reference library on golden files.
 
     python -m dislab.benchmarks.reference FOLDER [--metrics mig,sap] [--cases 'cars3d*'] [--out FILE.csv]
 
-FOLDER holds codes and factors of several cases, and what google-research/disentanglement_lib (commit 86a644d)
-made of them; `Goldens` says how. Ours is what `dislab.evaluate` gives: on the same rows in the same order,
-or, for the BetaVAE and FactorVAE scores, on the whole grid of factors, as the mean over several seeds. dci
-and dci_fast take long and are compared where they are named. The exit status is 1 where any score differs.
+FOLDER holds codes and factors of several cases, and their scores by google-research/disentanglement_lib
+(commit 86a644d), see `Goldens`. Ours are those of `dislab.evaluate` on the same rows in the same order; the
+BetaVAE and FactorVAE scores are means over several seeds on the whole grid of factors. dci and dci_fast take
+long and are compared only if they are named. The exit status is 1 if any score differs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ import numpy as np
 
 import dislab
 from dislab.errors import DislabError
-from dislab.registry import unknown_name
+from dislab.registry import METRICS, unknown_name
 
+SUMMARY = __doc__.partition("\n")[0]
 FIRST_TEST_ROW = 10_000
 NOISE_ROWS = 4096
 CHUNK = 100_000  # rows that are encoded together
-
-
-# The golden files ----------------------------------------------------------------------------------
 
 
 class Goldens:
@@ -44,7 +42,7 @@ class Goldens:
 
     Parameters
     ----------
-    folder : where the files lie. One that does not exist has no cases.
+    folder : the folder of the files. A folder that does not exist has no cases.
     """
 
     def __init__(self, folder: str | Path):
@@ -52,7 +50,7 @@ class Goldens:
 
     @property
     def found(self) -> bool:
-        """Whether the reference's values are there."""
+        """Whether the folder has the reference's values."""
         return (self.folder / "goldens.json").is_file()
 
     @property
@@ -68,18 +66,19 @@ class Goldens:
         return {(record["case"], record["metric"]): record for record in records}
 
     def case(self, name: str) -> Case:
+        """Read a case."""
         return Case(self.folder / f"{name}.npz")
 
 
 class Case:
-    """Codes of factor vectors drawn uniformly, and the encoder that they come from, in closed form.
+    """Codes of factor vectors drawn uniformly, and their encoder in closed form.
 
     Attributes
     ----------
     arrays : everything in the file.
     factors, codes : int64 [N, K] and float32 [N, D]. The first 10,000 rows are for training, the others for
         testing.
-    sizes : the numbers of values of the K factors.
+    sizes : numbers of values of the K factors.
     """
 
     def __init__(self, path: Path):
@@ -89,16 +88,16 @@ class Case:
         self.sizes = tuple(int(size) for size in self.arrays["factor_sizes"])
 
     def rows(self, num_train: int, num_test: int) -> tuple[np.ndarray, np.ndarray]:
-        """Codes and factors of the first so many training and test rows, one after the other."""
+        """Return codes and factors of the first training rows, followed by the first test rows."""
         rows = np.r_[:num_train, FIRST_TEST_ROW : FIRST_TEST_ROW + num_test]
         return self.codes[rows], self.factors[rows]
 
     def grid(self) -> np.ndarray:
-        """Every combination of factor values, int64 [N, K], the last factor fastest."""
+        """Return all combinations of factor values, int64 [N, K], the last factor fastest."""
         return np.stack(np.unravel_index(np.arange(math.prod(self.sizes)), self.sizes), axis=-1)
 
     def encode(self, factors: np.ndarray) -> np.ndarray:
-        """Codes float32 [B, D] of factor vectors [B, K].
+        """Return codes float32 [B, D] of factor vectors [B, K].
 
         z_d = b_d + noise_table[h(f), d], with b_d = a_d or, where activation_d is 1, tanh(a_d), and
         a_d = Σ_k table_k[f_k, d]; without a noise table there is no noise.
@@ -116,7 +115,7 @@ class Case:
 
 
 def noise_row(index: np.ndarray) -> np.ndarray:
-    """Row 0 .. 4095 of the noise table for a factor vector's mixed-radix index: a 32-bit hash."""
+    """Return the row 0 .. 4095 of the noise table for mixed-radix indices of factors: a 32-bit hash."""
     index = np.asarray(index, dtype=np.uint32)
     index = (index ^ (index >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     index = (index ^ (index >> np.uint32(13))) * np.uint32(0xC2B2AE35)
@@ -135,11 +134,10 @@ class Comparison:
     record : the reference's metric.
     scores : name of our score -> key in the record's value, None where that is a number.
     tolerance : of the difference; for values above 1, relative to them.
-    converged : name of our score -> key in the record's "converged_float64": what the reference's convex
-        problem has when it is solved to the end, which is as good a value to agree with.
+    converged : name of our score -> key in the record's "converged_float64", the value when the reference's
+        convex problem is solved to convergence. Agreeing with it is as good.
     on_grid : whether rows are sampled from the whole grid; the tolerance is then three standard errors of the
         reference's mean over its seeds, if that is more.
-    slow : compared only where it is named.
     """
 
     record: str
@@ -147,7 +145,6 @@ class Comparison:
     tolerance: float
     converged: dict[str, str] | None = None
     on_grid: bool = False
-    slow: bool = False
 
 
 def _dci(prefix: str) -> Comparison:
@@ -157,42 +154,27 @@ def _dci(prefix: str) -> Comparison:
         f"{prefix}_informativeness": "informativeness_test",
         f"{prefix}_informativeness_train": "informativeness_train",
     }
-    return Comparison("dci_3000", scores, 0.02, slow=True)
+    return Comparison("dci_3000", scores, 0.02)
 
 
-GAUSSIAN = (
-    "gaussian_total_correlation",
-    "gaussian_wasserstein_correlation",
-    "gaussian_wasserstein_correlation_norm",
-    "mutual_info_score",
-)
+def _on_grid(name: str, record: str) -> Comparison:
+    scores = {name: "eval_accuracy", f"{name}_train": "train_accuracy"}
+    return Comparison(record, scores, 0.01, on_grid=True)
+
+
+WASSERSTEIN = "gaussian_wasserstein_correlation"
+GAUSSIAN = ("gaussian_total_correlation", WASSERSTEIN, f"{WASSERSTEIN}_norm", "mutual_info_score")
+EXPLICITNESS = {"explicitness": "test", "explicitness_train": "train"}
+CONVERGED = {"explicitness": "explicitness_score_test", "explicitness_train": "explicitness_score_train"}
 COMPARISONS = {  # by the name of dislab's metric
     "mig": Comparison("mig", {"mig": None}, 1e-6),
     "modularity": Comparison("modularity", {"modularity": None}, 1e-6),
     "irs": Comparison("irs", {"irs": None}, 1e-4),  # the reference computes in float32
     "sap": Comparison("sap_discrete", {"sap": None}, 0.005),
-    "explicitness": Comparison(
-        "explicitness",
-        {"explicitness": "test", "explicitness_train": "train"},
-        0.005,
-        converged={
-            "explicitness": "explicitness_score_test",
-            "explicitness_train": "explicitness_score_train",
-        },
-    ),
+    "explicitness": Comparison("explicitness", EXPLICITNESS, 0.005, converged=CONVERGED),
     "gaussian_correlation": Comparison("unsupervised", {name: name for name in GAUSSIAN}, 1e-6),
-    "betavae_score": Comparison(
-        "beta_vae",
-        {"betavae_score": "eval_accuracy", "betavae_score_train": "train_accuracy"},
-        0.01,
-        on_grid=True,
-    ),
-    "factorvae_score": Comparison(
-        "factor_vae",
-        {"factorvae_score": "eval_accuracy", "factorvae_score_train": "train_accuracy"},
-        0.01,
-        on_grid=True,
-    ),
+    "betavae_score": _on_grid("betavae_score", "beta_vae"),
+    "factorvae_score": _on_grid("factorvae_score", "factor_vae"),
     "dci": _dci("dci"),
     "dci_fast": _dci("dci_fast"),
 }
@@ -204,9 +186,9 @@ class Line:
 
     Attributes
     ----------
-    reference : NaN where the reference raised, or where its value is no finite number.
-    ours : NaN where dislab has no score; `note` then says why.
-    result : "ok", "differs", or "no value" where there is none of the reference's to compare with.
+    reference : NaN if the reference raised, or if its value is not finite.
+    ours : NaN if dislab has no score; `note` then says why.
+    result : "ok", "differs", or "no value" if the reference has none to compare with.
     """
 
     case: str
@@ -226,9 +208,15 @@ class Line:
             return "no value"
         return "ok" if abs(self.difference) <= self.tolerance else "differs"
 
+    def cells(self) -> list[str]:
+        """Return the line's cells of the printed table."""
+        numbers = f"{self.reference:.6f}", f"{self.ours:.6f}", f"{self.difference:+.1e}"
+        known = ("-" if "nan" in number else number for number in numbers)
+        return [self.case, self.metric, *known, f"{self.tolerance:.1e}", self.result, self.note]
+
 
 def compare(goldens: Goldens, case: str, metrics: list[str], num_seeds: int) -> Iterator[Line]:
-    """The lines of a case; metrics without a record there are passed over."""
+    """Yield the lines of a case for the metrics that have a record there."""
     chosen = [name for name in metrics if (case, COMPARISONS[name].record) in goldens.records]
     if not chosen:
         return
@@ -237,21 +225,20 @@ def compare(goldens: Goldens, case: str, metrics: list[str], num_seeds: int) -> 
     for name in chosen:
         comparison = COMPARISONS[name]
         record = goldens.records[case, comparison.record]
-        ours, failure = {}, ""
         try:
             if comparison.on_grid:
                 grid = grid or whole_grid(file)
-                ours = on_grid(name, grid, record, num_seeds)
+                ours, failure = on_grid(name, grid, record, num_seeds), ""
             else:
-                ours = on_rows(name, file, record)
+                ours, failure = on_rows(name, file, record), ""
         except DislabError as error:
-            failure = f"dislab: {error}"
+            ours, failure = {}, f"dislab: {error}"
         for score in comparison.scores:
             yield make_line(case, score, comparison, record, ours, failure)
 
 
 def whole_grid(file: Case) -> dict[str, np.ndarray]:
-    """Codes and factors of every combination of factor values."""
+    """Return codes and factors of all combinations of factor values."""
     if "table_0" not in file.arrays or "activation" not in file.arrays:
         raise DislabError("the case has no encoder in closed form, so that the grid has no codes")
     if not np.allclose(file.encode(file.factors), file.codes, rtol=1e-5, atol=1e-6):
@@ -261,14 +248,14 @@ def whole_grid(file: Case) -> dict[str, np.ndarray]:
 
 
 def on_rows(name: str, file: Case, record: dict) -> dict[str, float]:
-    """Our scores on the rows that the reference had."""
+    """Return our scores on the rows of the reference."""
     settings = {key: record["parameters"].get(key, 0) for key in ("num_train", "num_test")}
     codes, factors = file.rows(**settings)
     return _scores(codes=codes, factors=factors, metrics=[name], shuffle=False, **settings)
 
 
 def on_grid(name: str, grid: dict[str, np.ndarray], record: dict, num_seeds: int) -> dict[str, float]:
-    """Our scores on points drawn from the whole grid, the mean over seeds."""
+    """Return our scores on points drawn from the whole grid, as means over seeds."""
     parameters = record["parameters"]
     settings = {"num_train": parameters["num_train"], "num_test": parameters["num_eval"]}
     runs = [_scores(**grid, metrics=[name], seed=seed, **settings) for seed in range(num_seeds)]
@@ -276,6 +263,7 @@ def on_grid(name: str, grid: dict[str, np.ndarray], record: dict, num_seeds: int
 
 
 def _scores(**arguments) -> dict[str, float]:
+    """Return the scores; raise if the metric does not apply."""
     scores = dislab.evaluate(**arguments)
     if scores.left_out:
         raise DislabError("; ".join(scores.left_out.values()))
@@ -285,6 +273,7 @@ def _scores(**arguments) -> dict[str, float]:
 def make_line(
     case: str, score: str, comparison: Comparison, record: dict, ours: dict[str, float], failure: str
 ) -> Line:
+    """Return a line; the reference's value is its converged one if ours is nearer to that."""
     key, error = comparison.scores[score], record.get("error")
     value = math.nan if error or record["value"] is None else _number(record["value"], key)
     notes = [failure] if failure else []
@@ -303,10 +292,8 @@ def make_line(
         if score == GAUSSIAN[0] and ours.get(f"{score}_dependent_dimensions"):
             notes.append(f"infinite but for rounding, which makes it {value:g} in the reference")
             value = math.nan
-    elif error:
-        notes.append(f"the reference raised {error}")
     else:
-        notes.append(f"the reference has {value}")
+        notes.append(f"the reference raised {error}" if error else f"the reference has {value}")
         value = math.nan
     return Line(case, score, value, mine, tolerance, "; ".join(notes))
 
@@ -319,16 +306,12 @@ def _number(value, key: str | None) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m dislab.benchmarks.reference",
-        description="Scores of dislab beside those of disentanglement_lib, on a folder of golden files.",
-    )
+    parser = argparse.ArgumentParser("python -m dislab.benchmarks.reference", description=SUMMARY)
     parser.add_argument("folder", help="holds goldens.json and one .npz file per case")
     parser.add_argument("--metrics", help=f"any of {','.join(COMPARISONS)}; by default all but dci, dci_fast")
     parser.add_argument("--cases", default="*", help="pattern of case names, such as 'cars3d__*'")
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="for the BetaVAE and FactorVAE scores: ours is the mean (5)"
-    )
+    seeds = "ours is the mean over so many, for the BetaVAE and FactorVAE scores (5)"
+    parser.add_argument("--seeds", type=int, default=5, help=seeds)
     parser.add_argument("--out", help="write the table as CSV, too")
     options = parser.parse_args(arguments)
     try:
@@ -337,12 +320,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if options.out:
-        write_csv(lines, options.out)
+        import pandas as pd
+
+        columns = ["case", "metric", "reference", "ours", "difference", "tolerance", "result", "note"]
+        rows = [[getattr(line, column) for column in columns] for line in lines]
+        pd.DataFrame(rows, columns=columns).to_csv(options.out, index=False)
     return int(any(line.result == "differs" for line in lines))
 
 
 def run(options) -> list[Line]:
-    """Compare, printing the table line by line and then the summary."""
+    """Return the lines of the comparison, and print the table line by line and then the summary."""
     goldens, metrics = Goldens(options.folder), choose_metrics(options.metrics)
     if not goldens.found:
         raise DislabError(f"'{options.folder}' has no file goldens.json")
@@ -359,12 +346,7 @@ def run(options) -> list[Line]:
     for case in cases:
         for line in compare(goldens, case, metrics, options.seeds):
             lines.append(line)
-            numbers = (f"{line.reference:.6f}", f"{line.ours:.6f}", f"{line.difference:+.1e}")
-            numbers = ("-" if "nan" in number else number for number in numbers)
-            print(
-                _row(widths, case, line.metric, *numbers, f"{line.tolerance:.1e}", line.result, line.note),
-                flush=True,
-            )
+            print(_row(widths, *line.cells()), flush=True)
     if not lines:
         raise DislabError(f"goldens.json has no record of {', '.join(metrics)} for these cases")
     print()
@@ -379,47 +361,36 @@ def run(options) -> list[Line]:
 
 
 def choose_metrics(names: str | None) -> list[str]:
-    """Keys of COMPARISONS for a list of metrics or scores with commas between them; None is all fast ones."""
+    """Return keys of COMPARISONS for names of metrics or scores with commas between; None is the default."""
     if names is None:
-        return [name for name, comparison in COMPARISONS.items() if not comparison.slow]
+        return [name for name in COMPARISONS if not METRICS.choose([name])[0].slow]
     home = {score: name for name, comparison in COMPARISONS.items() for score in comparison.scores}
     home |= {name: name for name in COMPARISONS}
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in home:
             raise unknown_name("metric", name, home)
-    if not wanted:
-        raise DislabError(f"--metrics names none of {', '.join(COMPARISONS)}")
     return list(dict.fromkeys(home[name] for name in wanted))
 
 
 def summarise(score: str, lines: list[Line]) -> str:
-    """How many cases, how many of them within tolerance, the worst difference and where."""
+    """Return the number of cases, the number within tolerance, and the worst difference with its case."""
     compared = [line for line in lines if line.result != "no value"]
     text = f"{len(lines)} cases"
     if compared:
         within = sum(line.result == "ok" for line in compared)
         # A score that dislab does not give where the reference does is the worst of all.
         worst = max(compared, key=lambda line: math.inf if math.isnan(line.ours) else abs(line.difference))
-        text += f", {within} of {len(compared)} within tolerance, worst difference {worst.difference:+.1e}"
-        text += f" ({worst.case})"
-    missing = len(lines) - len(compared)
-    return text + (f", {missing} without a value of the reference" if missing else "")
+        text += f", {within} of {len(compared)} within tolerance, "
+        text += f"worst difference {worst.difference:+.1e} ({worst.case})"
+    if len(compared) < len(lines):
+        text += f", {len(lines) - len(compared)} without a value of the reference"
+    return text
 
 
-def write_csv(lines: list[Line], path: str) -> None:
-    import pandas as pd
-
-    columns = ("case", "metric", "reference", "ours", "difference", "tolerance", "result", "note")
-    rows = [{column: getattr(line, column) for column in columns} for line in lines]
-    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
-
-
-def _row(widths: tuple[int, int], case, metric, reference, ours, difference, tolerance, result, note) -> str:
-    return (
-        f"{case:<{widths[0]}}  {metric:<{widths[1]}}  {reference:>11} {ours:>11} {difference:>10} "
-        f"{tolerance:>9}  {result:<8}  {note}"
-    ).rstrip()
+def _row(widths: tuple[int, int], *cells: str) -> str:
+    formats = (f"<{widths[0] + 1}", f"<{widths[1] + 1}", ">11", ">11", ">10", ">10", "<9", "")
+    return " ".join(format(cell, form) for cell, form in zip(cells, formats, strict=True)).rstrip()
 
 
 if __name__ == "__main__":

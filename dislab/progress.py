@@ -1,32 +1,33 @@
-"""Progress on standard error: a bar with an ETA on a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 10
 
-_listeners: list[Callable[[str, int, int], None]] = []
+Listener = Callable[[str, float, int, str], None]
+_listeners: list[Listener] = []
 
 
 def clock(seconds: float) -> str:
-    """A duration as hours, minutes and seconds: 0:08:10."""
+    """Return a duration as hours, minutes and seconds: 0:08:10."""
     minutes, seconds = divmod(max(0, round(seconds)), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def say(message: str, quiet: bool = False) -> None:
-    """One line for the user, beside any output that a program reads."""
+    """Print one line for the user, beside any output that a program reads."""
     if not quiet:
         print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def heard_by(listener: Callable[[str, int, int], None]):
-    """Tell a listener of every update of a bar, also a quiet one: its title, units done and their total."""
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Call a listener with (title, done, total, note) at every update of a bar, also of a quiet one."""
     _listeners.append(listener)
     try:
         yield
@@ -41,61 +42,77 @@ class Bar:
     ----------
     title : what is being done.
     total : units of work in all.
-    start : units that were done before (a resumed run); they do not count towards the ETA.
+    start : units that were done before, in a resumed run; they do not count towards the ETA.
     quiet : show nothing.
     """
 
     def __init__(self, title: str, total: int, start: int = 0, quiet: bool = False):
         self.title, self.total, self.start, self.quiet = title, total, start, quiet
-        self._bar = None
         self._began = self._spoke = time.monotonic()
-        if quiet or not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        class Remaining(TimeRemainingColumn):
-            """The time left by the bar's speed, or counted down from what the caller says."""
-
-            def render(self, task):
-                end = task.fields["end"]
-                return super().render(task) if end is None else clock(end - time.monotonic())
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TextColumn("ETA"),
-            Remaining(compact=True),
-            console=Console(stderr=True),
-            refresh_per_second=4,
-        )
-        self._task = self._bar.add_task(title, total=total, completed=start, note="", end=None)
+        self._live = None if quiet or not sys.stderr.isatty() else _live_bar(title, total, start)
 
     def __enter__(self) -> Bar:
-        if self._bar:
-            self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, *error) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._live:
+            self._live.stop()
 
-    def update(self, done: int, note: str = "", left: float | None = None) -> None:
-        """Show that `done` units are done, with a short note beside (loss terms, images/s).
-
-        `left` is the seconds to go where the caller knows better than the mean of the units done.
-        """
+    def update(self, done: float, note: str = "", left: float | None = None) -> None:
+        """Show that `done` units are done, and tell those that listen; see `show`."""
         for listener in _listeners:
-            listener(self.title, done, self.total)
-        if self._bar:
-            end = None if left is None else time.monotonic() + left
-            self._bar.update(self._task, completed=done, note=note, end=end)
-        elif not self.quiet:
-            now = time.monotonic()
-            if now - self._spoke >= SECONDS_BETWEEN_LINES or done == self.total:
-                self._spoke = now
-                if left is None:
-                    left = (now - self._began) / max(1, done - self.start) * (self.total - done)
-                say(f"{self.title} {done}/{self.total}  {note}  ETA {int(left // 60)}:{int(left % 60):02d}")
+            listener(self.title, done, self.total, note)
+        self.show(done, note, left)
+
+    def show(self, done: float, note: str = "", left: float | None = None) -> None:
+        """Show that `done` units are done.
+
+        Parameters
+        ----------
+        note : a few words, such as loss terms or images per second. A terminal that is too narrow cuts it.
+        left : seconds to go, if the caller knows better than the mean time of the units done.
+        """
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if left is None and done > self.start:
+            left = (now - self._began) / (done - self.start) * (self.total - done)
+        if self._live:
+            end = None if left is None else now + left
+            self._live.update(self._live.task_ids[0], completed=done, note=note, end=end)
+        elif now - self._spoke >= SECONDS_BETWEEN_LINES or done == self.total:
+            self._spoke = now
+            eta = "-:--:--" if left is None else clock(left)
+            say(f"{self.title} {int(done)}/{self.total}  {note}  ETA {eta}")
+
+
+def _live_bar(title: str, total: int, start: int):
+    """Return a rich.progress.Progress with one task, whose `note` is cut if the line is too long."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Note(ProgressColumn):
+        def render(self, task) -> Text:
+            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+
+    class TimeLeft(ProgressColumn):
+        def render(self, task) -> Text:
+            end = task.fields["end"]
+            return Text("ETA " + ("-:--:--" if end is None else clock(end - time.monotonic())))
+
+    # The column of the note is the only one that may shrink.
+    live = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeLeft(table_column=Column(no_wrap=True)),
+        Note(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+    live.add_task(title, total=total, completed=start, note="", end=None)
+    return live

@@ -8,7 +8,8 @@ import importlib.metadata
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dislab.errors import DislabError, line_within
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
-    """The error for a name that is not known: it offers the nearest one, or lists all."""
+    """Return the error for a name that is not known. It offers the nearest known name, or lists all."""
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if nearest:
@@ -24,7 +25,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
     return DislabError(f"unknown {kind} '{name}': known are {', '.join(known) or 'none'}")
 
 
-# What a metric may need of a code table, and what is said where it is not there.
+# What a metric may need of a code table, and the reason that is shown if the table lacks it.
 NEEDS = {
     "grid": "it needs the full grid of factors",
     "two factors": "it needs at least two factors that vary",
@@ -37,16 +38,17 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What a model, a dataset or a metric says of itself beside its code.
+    """The metadata of a registered model, dataset or metric.
 
     Attributes
     ----------
     name : the name on the command line and in tables.
     make : the class or function that was registered.
     title, reference : one line each; the reference is the paper or the page where it is defined.
-    low, high, direction : a metric's range and whether "up" or "down" is better ("" where neither is).
+    low, high, direction : a metric's range and whether "up" or "down" is better ("" if neither is).
     needs : what a metric needs of a code table, a selection of NEEDS.
     slow : whether a metric is computed only when it is named.
+    official : a dataset's published files, a `dislab.data.official.OfficialDataset`, or None.
     """
 
     name: str
@@ -58,13 +60,14 @@ class Entry:
     direction: str = ""
     needs: tuple[str, ...] = ()
     slow: bool = False
+    official: object = None
 
 
 class Registry:
     """Entries by name. Built-in modules and installed packages are imported at the first look-up.
 
     An installed package joins through an entry point of the group `package` (dislab.models, dislab.datasets
-    or dislab.metrics) that names a module; importing the module registers what it defines.
+    or dislab.metrics) that names a module. Importing the module registers what it defines.
     """
 
     def __init__(self, kind: str, package: str):
@@ -73,16 +76,23 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._loaded = False
 
-    def register(self, name: str, **metadata) -> Callable:
+    def register(self, name: str, *, title: str | None = None, **metadata) -> Callable:
+        """Return a decorator that adds a class or function, by default with its docstring's first line as
+        the title.
+
+        Raises
+        ------
+        DislabError : another file has registered the name.
+        """
+
         def add(make: Callable) -> Callable:
             before = self._entries.get(name)
-            if before is not None and _home(before.make) != _home(make):
+            if before is not None and _origin(before.make) != _origin(make):
                 raise DislabError(
-                    f"{self.kind} '{name}' is registered twice: {_home(before.make)}, {_home(make)}"
+                    f"{self.kind} '{name}' is registered twice: {_origin(before.make)}, {_origin(make)}"
                 )
-            document = (make.__doc__ or "").strip()
-            metadata.setdefault("title", document.splitlines()[0] if document else "")
-            self._entries[name] = Entry(name, make, **metadata)
+            first_line = (make.__doc__ or "").strip().partition("\n")[0]
+            self._entries[name] = Entry(name, make, first_line if title is None else title, **metadata)
             return make
 
         return add
@@ -90,37 +100,41 @@ class Registry:
     def __getitem__(self, name: str) -> Entry:
         self._load()
         if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries)
+            raise unknown_name(self.kind, name, sorted(self._entries))
         return self._entries[name]
 
-    def is_found_anew(self, name: str) -> bool:
-        """Whether another process finds an entry, too: a built-in one, an installed package's or a plug-in
-        file's, but not one that the running program registers otherwise."""
-        module = self[name].make.__module__
-        points = importlib.metadata.entry_points(group=self.package)
-        packages = {"dislab", *(point.module.partition(".")[0] for point in points)}
-        return module.partition(".")[0] in packages or module.startswith(PLUGIN_MODULE)
+    def __iter__(self) -> Iterator[Entry]:
+        self._load()
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
     def choose(self, names: Iterable[str]) -> list[Entry]:
-        """The named entries; a name that only a function has (dci) stands for all entries that it makes."""
+        """Return the named entries. A name that only a function has, such as dci, stands for all entries that
+        share the function."""
         chosen = {}
         for name in [names] if isinstance(names, str) else names:
-            made = [entry for entry in self if entry.make.__name__ == name]
-            for entry in made if made and name not in self._entries else [self[name]]:
+            shared = [entry for entry in self if entry.make.__name__ == name]
+            for entry in shared if shared and name not in self._entries else [self[name]]:
                 chosen[entry.name] = entry
         return list(chosen.values())
 
     def default(self) -> list[Entry]:
-        """The entries that are used where none is named: all but the slow ones."""
+        """Return the entries that are used if none is named: all but the slow ones."""
         return [entry for entry in self if not entry.slow]
 
-    def __iter__(self):
-        self._load()
-        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
+    def names_of(self, make: Callable) -> list[str]:
+        """Return the sorted names under which a class or function is registered."""
+        return [entry.name for entry in self if entry.make is make]
 
-    def has_entries(self) -> bool:
-        """Whether anything is registered yet, by a plug-in or an import."""
-        return bool(self._entries)
+    def is_known_elsewhere(self, name: str) -> bool:
+        """Return whether a process that loads the same plug-in files knows an entry.
+
+        It knows the built-in entries, those of installed packages and those of plug-in files, but not what
+        the running program registers otherwise.
+        """
+        module = self[name].make.__module__
+        points = importlib.metadata.entry_points(group=self.package)
+        packages = {"dislab", *(point.module.partition(".")[0] for point in points)}
+        return module.partition(".")[0] in packages or module.startswith(PLUGIN_MODULE)
 
     def _load(self) -> None:
         if self._loaded:
@@ -143,9 +157,8 @@ class Registry:
 PLUGIN_MODULE = "dislab_plugin_"  # begins the name of the module that a plug-in file becomes
 
 
-def _home(make: Callable) -> str:
-    """The file and name of a class or function: loading a file again replaces its own entries, not
-    another's."""
+def _origin(make: Callable) -> str:
+    """Return the name and file of a class or function. Loading a file again may replace its own entries."""
     code = getattr(make, "__code__", None)
     file = (
         code.co_filename if code else getattr(sys.modules.get(make.__module__), "__file__", make.__module__)
@@ -156,21 +169,44 @@ def _home(make: Callable) -> str:
 MODELS = Registry("model", "dislab.models")
 DATASETS = Registry("dataset", "dislab.datasets")
 METRICS = Registry("metric", "dislab.metrics")
-plugin_files: list[Path] = []  # that were loaded, for worker processes, which load them too
+plugin_files: list[Path] = []  # loaded so far; worker processes load them too
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Forget afterwards what is registered within the block, and which plug-in files it loads."""
+    registries = (MODELS, DATASETS, METRICS)
+    before = [{entry.name: entry for entry in registry} for registry in registries]
+    files = list(plugin_files)
+    try:
+        yield
+    finally:
+        for registry, entries in zip(registries, before, strict=True):
+            registry._entries = entries
+        plugin_files[:] = files
 
 
 def register_model(name: str, *, title: str | None = None, reference: str = "") -> Callable:
-    """Register a model class: a torch.nn.Module as `dislab.models.vae.VAE` shows it.
+    """Register a model class: a torch.nn.Module that follows `dislab.training.model.Model`.
 
-    Its constructor takes the image shape (C, H, W) and its hyper-parameters as keyword-only arguments with
-    defaults; `dislab run --set name=value` is checked against them.
+    Its constructor takes the image shape (C, H, W), and hyper-parameters as keyword-only arguments with
+    defaults. `dislab run --set name=value` is checked against them.
     """
-    return MODELS.register(name, **_given(title=title), reference=reference)
+    return MODELS.register(name, title=title, reference=reference)
 
 
-def register_dataset(name: str, *, title: str | None = None, reference: str = "") -> Callable:
-    """Register a dataset: a callable (source, data_dir, device) -> `dislab.datasets.base.Dataset`."""
-    return DATASETS.register(name, **_given(title=title), reference=reference)
+def register_dataset(
+    name: str, *, title: str | None = None, reference: str = "", official: object = None
+) -> Callable:
+    """Register a dataset: a function of (source, data_dir, device) that returns a `dislab.Dataset`.
+
+    Parameters
+    ----------
+    name : the dataset's name.
+    title, reference : one line each; without a title the docstring's first line is taken.
+    official : its published files, a `dislab.data.official.OfficialDataset`; None if it has none.
+    """
+    return DATASETS.register(name, title=title, reference=reference, official=official)
 
 
 def register_metric(
@@ -188,17 +224,17 @@ def register_metric(
 
     It returns a float, or a mapping with a value under its own name (and any related ones, such as a curve
     over k as a list). Several names may share one function by stacking decorators: it is then called once.
-    Keyword arguments of the function with defaults are its protocol (`num_train=10_000`); `dislab.evaluate`
-    passes those it is given.
+    Keyword arguments of the function with defaults are its protocol (`num_train=10_000`), which
+    `dislab.evaluate` can change.
 
     Parameters
     ----------
     name : the score's name in tables.
     title, reference : one line each; without a title the docstring's first line is taken.
-    low, high : the range of the score, None where it has no bound.
-    direction : "up" or "down" is better, "" where neither is.
-    needs : any of "grid", "two factors", "groups", "variances", "reconstruction", "circle"; a table without
-        it is left out with a clear line.
+    low, high : the range of the score, None if it has no bound.
+    direction : "up" or "down" is better, "" if neither is.
+    needs : a selection of "grid", "two factors", "groups", "variances", "reconstruction", "circle". For a
+        table that lacks one of them the metric is left out, and a line says why.
     slow : compute it only when it is named, not by default.
     """
     if set(needs) - set(NEEDS) or direction not in ("up", "down", ""):
@@ -207,7 +243,7 @@ def register_metric(
         )
     return METRICS.register(
         name,
-        **_given(title=title),
+        title=title,
         reference=reference,
         low=low,
         high=high,
@@ -217,12 +253,8 @@ def register_metric(
     )
 
 
-def _given(**values) -> dict:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def load_plugin(path: str | Path) -> None:
-    """Import a plug-in file, so that what it registers can be named.
+    """Import a plug-in file, so that the names it registers are known.
 
     Raises
     ------
@@ -245,7 +277,7 @@ def load_plugin(path: str | Path) -> None:
     except Exception as error:
         del sys.modules[name]
         line = getattr(error, "lineno", None) or line_within(error, spec.origin)
-        place = f"{path}, line {line}" if line else f"{path}"
-        raise DislabError(f"plug-in {place} does not import: {type(error).__name__}: {error}") from error
+        source = f"{path}, line {line}" if line else f"{path}"
+        raise DislabError(f"plug-in {source} does not import: {type(error).__name__}: {error}") from error
     if path.resolve() not in plugin_files:
         plugin_files.append(path.resolve())

@@ -1,4 +1,4 @@
-"""How many code dimensions a model uses at all: active units."""
+"""Active units: how many code dimensions does a model use at all?"""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dislab.scoring.table import CodeTable
     direction="",
 )
 def active_units(table: CodeTable, rng: np.random.Generator, *, threshold: float = 0.01) -> dict:
-    """The number of dimensions d with Var_n(mean_nd) > 0.01, over all rows.
+    """Return the number of dimensions d with Var_n(mean_nd) > 0.01, over all rows.
 
     Parameters
     ----------
-    table : codes [N, D], and log-variances [N, D] where it has them.
+    table : codes [N, D], and log-variances [N, D] if it has them.
     threshold : for the variance of the means, in squared units of the codes, and for the KL, in nats.
 
     Returns
     -------
     active_units : a count, 0 .. D.
-    active_units_by_kl : the number of dimensions with mean KL(q(z_d|n) || Normal(0, 1)) > 0.01, where there
+    active_units_by_kl : the number of dimensions with mean KL(q(z_d|n) || Normal(0, 1)) > 0.01, if there
         are log-variances.
     active_units_variance : Var_n(mean_nd), [D].
     """

@@ -30,13 +30,13 @@ def betavae_score(
     batch_size: int = 64,
     penalised: bool = True,
 ) -> dict:
-    """Accuracy of a logistic regression that names the factor which all pairs of a point share.
+    """Return the accuracy of a logistic regression that names the factor that a point's pairs share.
 
-    One point: a factor k and `batch_size` pairs of rows that agree in factor k; its feature is the mean of |z
-    - z'| over the pairs, its label is k. The first row of a pair is uniform over the table, the second
-    uniform over the rows with the same value of factor k. Every factor is shared equally often, where the
+    A point has a factor k and `batch_size` pairs of rows that agree in factor k; its feature is the mean of
+    |z - z'| over the pairs, its label is k. The first row of a pair is uniform over the table, the second
+    uniform over the rows with the same value of factor k. Every factor is shared equally often, while the
     reference draws k uniformly: the same score in expectation, with less noise. Factors that take a single
-    value are no labels.
+    value are not used.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def betavae_score(
 
 
 def draw_points(table: CodeTable, rng, num_points: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features float64 [num_points, D] and labels int64 [num_points]."""
+    """Return features float64 [num_points, D] and labels int64 [num_points]."""
     labels = np.resize(np.flatnonzero(np.ptp(table.factors, axis=0)), num_points)
     features = np.empty((num_points, table.mean.shape[1]))
     for k in np.unique(labels):
@@ -65,20 +65,21 @@ def draw_points(table: CodeTable, rng, num_points: int, batch_size: int) -> tupl
         for chunk in np.array_split(points, 1 + len(points) * batch_size * features.shape[1] // CHUNK):
             first = rng.integers(len(table), size=(len(chunk), batch_size))
             second = table.sharing(rng, k, first)
-            features[chunk] = np.abs(table.mean[first] - table.mean[second]).mean(axis=1)
+            distance = np.abs(table.mean[first] - table.mean[second])
+            features[chunk] = distance.mean(axis=1, dtype=np.float64)  # float32 overflows for huge codes
     return features, labels
 
 
 def accuracies(
     train_features, train_labels, test_features, test_labels, penalised: bool = True
 ) -> tuple[float, float]:
-    """Accuracy on training and test points of a multinomial logistic regression: ½‖W‖² + Σ_i log-loss_i."""
+    """Return training and test accuracy of a multinomial logistic regression: ½‖W‖² + Σ_i log-loss_i."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(train_labels)) < 2:
-        raise DislabError(f"betavae_score: {len(train_labels)} training points hold only one of the factors")
-    # scikit-learn's defaults, 100 iterations included, are the protocol; without a penalty, Newton's method.
+        raise DislabError(f"its {len(train_labels)} training points hold only one of the factors")
+    # scikit-learn's defaults, with 100 iterations, are the protocol; without a penalty, Newton's method.
     classifier = LogisticRegression() if penalised else LogisticRegression(C=np.inf, solver="newton-cg")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -1,4 +1,4 @@
-"""DCI: are codes and factors tied one to one, and can the factors be read off the code? By boosted trees."""
+"""DCI by boosted trees: is each code dimension tied to one factor, and can the factors be predicted?"""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.table import CodeTable
 
 PAPER = "Eastwood & Williams 2018, section 2"
 REFERENCE = f"{PAPER}; protocol of Locatello et al. 2019"
 FAST = f"{REFERENCE}, with its trees grown all at once"
-ROUNDS, DEPTH, LEARNING_RATE = 100, 3, 0.1  # scikit-learn's defaults, as in Locatello et al. 2019
-BLOCK = 32  # codes in a stretch of the order for which a bound of the gains is computed
-CANDIDATES = 64  # stretches of a node that are searched for the best cut
-CHUNK = 1_000_000  # codes times trees that are worked on together: 4 MB per array
-TIE = 1e-5  # relative difference of gains below which float32 sums do not say which split is better
 
 
 @register_metric(
@@ -39,11 +32,11 @@ TIE = 1e-5  # relative difference of gains below which float32 sums do not say w
 def dci(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000
 ) -> dict:
-    """DCI with scikit-learn's GradientBoostingClassifier, one per factor, as disentanglement_lib computes it.
+    """Return DCI scores by scikit-learn's GradientBoostingClassifier, one per factor.
 
-    Minutes per table: 100 trees per factor value, every split sought among all codes. `dci_fast` finds
-    them sooner. Factors that take a single value among the training rows are left out. Of dimensions
-    that are copies of each other every split takes one at random.
+    So does disentanglement_lib. It takes minutes per table: 100 trees per factor value, every split sought
+    among all codes. `dci_fast` is quicker. Factors that take a single value among the training rows are left
+    out. Of dimensions that are copies of each other every split takes one at random.
 
     Parameters
     ----------
@@ -59,6 +52,8 @@ def dci(
         for a factor that was left out.
     dci_disentanglement_importance : [D, K], each column sums to 1 (or is 0: no split was found).
     """
+    from dislab.scoring.boosting import gradient_boosting
+
     return _scores("dci", gradient_boosting, table, rng, num_train, num_test)
 
 
@@ -89,10 +84,10 @@ def dci(
 def dci_fast(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000
 ) -> dict:
-    """DCI with the boosted trees of `dci`, grown all at once: seconds in place of minutes.
+    """Return DCI scores by the boosted trees of `dci`, grown all at once: in seconds instead of minutes.
 
-    Trees, learning rate, leaves and importances are the same; the search for splits now and then takes one
-    that is nearly as good. `benchmarks/dci_learners.py` shows how near the scores are to those of `dci`.
+    Trees, learning rate, leaves and importances are the same. The search for splits sometimes takes one that
+    is nearly as good as the best. `benchmarks/dci_learners.py` compares the scores with those of `dci`.
 
     Parameters
     ----------
@@ -100,56 +95,27 @@ def dci_fast(
 
     Returns
     -------
-    What `dci` does, by names that begin with dci_fast in place of dci.
+    The scores of `dci`, by names that begin with dci_fast.
     """
+    from dislab.scoring.boosting import joint_boosting
+
     return _scores("dci_fast", joint_boosting, table, rng, num_train, num_test)
 
 
-class Readout(NamedTuple):
-    """What a learner returns.
-
-    Attributes
-    ----------
-    importance : float64 [D, K], gain of each code dimension for each factor; a column's sum is 1 or 0.
-    train, test : int64 [N, K] and [M, K], predicted values of the factors.
-    """
-
-    importance: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
-
-
-def _scores(
-    prefix: str, learner: Callable[..., Readout], table: CodeTable, rng, num_train: int, num_test: int
-) -> dict:
-    train, test = table.split(rng, num_train, num_test)
-    if not len(test):
-        raise DislabError(f"{prefix} needs rows to test on: num_test is {num_test}, the table {len(table)}")
-    varying = np.ptp(table.factors[train], axis=0) > 0
-    if not varying.any():
-        raise DislabError(
-            f"{prefix} needs a factor that varies, but all are constant in the {len(train)} rows used"
-        )
-    factors = table.factors[:, varying]
-    readout = learner(table.mean[train], factors[train], table.mean[test], rng)
-    scores = importance_scores(readout.importance)
-    accuracy = (readout.test == factors[test]).mean(axis=0)
-
-    def per_factor(values: np.ndarray) -> np.ndarray:
-        """Values of all factors along the last axis, with None for those that were left out."""
-        whole = np.full((*values.shape[:-1], len(varying)), None)
-        whole[..., varying] = values
-        return whole
-
+def _scores(prefix: str, learner: Callable, table: CodeTable, rng, num_train: int, num_test: int) -> dict:
+    sample = table.draw(rng, num_train, num_test)
+    boosted = learner(sample.codes, sample.factors, sample.test_codes, rng)
+    scores = importance_scores(boosted.importance)
+    accuracy = (boosted.test == sample.test_factors).mean(axis=0)
     return {
         f"{prefix}_disentanglement": scores.disentanglement,
         f"{prefix}_disentanglement_per_code": scores.per_code,
-        f"{prefix}_disentanglement_importance": per_factor(readout.importance),
+        f"{prefix}_disentanglement_importance": sample.per_factor(boosted.importance),
         f"{prefix}_completeness": scores.completeness,
-        f"{prefix}_completeness_per_factor": per_factor(scores.per_factor),
+        f"{prefix}_completeness_per_factor": sample.per_factor(scores.per_factor),
         f"{prefix}_informativeness": accuracy.mean(),
-        f"{prefix}_informativeness_train": (readout.train == factors[train]).mean(),
-        f"{prefix}_informativeness_per_factor": per_factor(accuracy),
+        f"{prefix}_informativeness_train": (boosted.train == sample.factors).mean(),
+        f"{prefix}_informativeness_per_factor": sample.per_factor(accuracy),
     }
 
 
@@ -164,12 +130,12 @@ class ImportanceScores(NamedTuple):
 
 
 def importance_scores(importance: np.ndarray) -> ImportanceScores:
-    """Disentanglement and completeness (Eastwood & Williams 2018, section 2) of an importance matrix R.
+    """Return disentanglement and completeness (Eastwood & Williams 2018, section 2) of importances R.
 
     D_d = 1 - H_K(P_d.), the entropy to base K of row d of R over its sum, and D = Σ_d ρ_d D_d with ρ_d the
-    share of row d in Σ R: a dimension that serves no factor does not count. Completeness C is the same of the
-    columns, to base D. A row or column of zeros scores 0, and so does R = 0; a single column (row) makes
-    every row (column) with importance score 1, as there is nothing to be confused with.
+    share of row d in Σ R: a dimension that serves no factor does not count. Completeness C is the same for
+    the columns, to base D. A row or column of zeros scores 0, and so does R = 0. With a single column (row),
+    every row (column) that is not 0 scores 1.
 
     Parameters
     ----------
@@ -189,8 +155,8 @@ def importance_scores(importance: np.ndarray) -> ImportanceScores:
 
 
 def concentration(importance: np.ndarray) -> np.ndarray:
-    """1 - entropy, to the base of its length, of every row [A] of a matrix [A, B]; 0 for a row of zeros."""
-    padded = importance + 1e-11  # of disentanglement_lib
+    """Return 1 - entropy, to base B, of every row of a matrix [A, B], float64 [A]; 0 for a row of zeros."""
+    padded = importance + 1e-11  # as in disentanglement_lib
     share = padded / padded.sum(axis=1, keepdims=True)
     entropy = -(share * np.log(share)).sum(axis=1)
     base = importance.shape[1]
@@ -199,289 +165,3 @@ def concentration(importance: np.ndarray) -> np.ndarray:
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
     return float(np.average(values, weights=weights if weights.any() else None))
-
-
-# Learners ------------------------------------------------------------------------------------------
-
-
-def gradient_boosting(
-    codes: np.ndarray, factors: np.ndarray, test_codes: np.ndarray, rng: np.random.Generator
-) -> Readout:
-    """scikit-learn's GradientBoostingClassifier for every factor; its defaults are the protocol.
-
-    Parameters
-    ----------
-    codes, factors, test_codes : float32 [N, D], int64 [N, K] with at least two values each, float32 [M, D].
-    rng : seeds the order in which dimensions are tried: it decides between splits that are exactly as good.
-    """
-    from sklearn.ensemble import GradientBoostingClassifier
-
-    importance, train, test = [], [], []
-    for values in factors.T:
-        classifier = GradientBoostingClassifier(random_state=int(rng.integers(2**31))).fit(codes, values)
-        importance.append(np.abs(classifier.feature_importances_))
-        train.append(classifier.predict(codes))
-        test.append(classifier.predict(test_codes))
-    return Readout(*(np.stack(columns, axis=1) for columns in (importance, train, test)))
-
-
-@torch.inference_mode()
-def joint_boosting(
-    codes: np.ndarray, factors: np.ndarray, test_codes: np.ndarray, rng: np.random.Generator
-) -> Readout:
-    """The trees of `gradient_boosting`, grown for all values of all factors at once.
-
-    Friedman 2001 (Greedy function approximation), algorithm 6: in each of ROUNDS rounds every value of a
-    factor of C values has a regression tree of depth DEPTH fitted to y - p (a factor of two values has one
-    tree), whose leaves make a Newton step of (C - 1) / C Σ (y - p) / Σ p (1 - p), or without (C - 1) / C if
-    C = 2. scikit-learn sorts the codes again in every node of every tree; here they are sorted once, and only
-    the most promising stretches of them are searched for a cut, in float32.
-
-    Parameters
-    ----------
-    As for `gradient_boosting`; rng decides between dimensions that split equally well.
-    """
-    train, test_codes = SortedCodes(codes), torch.from_numpy(test_codes.T.copy())
-    num_rows = len(train.is_row)  # with those that fill up the last block
-    targets, prior, step = zip(*(one_against_rest(values) for values in factors.T), strict=True)
-    ends = np.cumsum([len(target) for target in targets])
-    parts = [slice(end - len(target), end) for end, target in zip(ends, targets, strict=True)]
-    targets, prior, step = (torch.from_numpy(np.concatenate(arrays)) for arrays in (targets, prior, step))
-    targets = torch.nn.functional.pad(targets, (0, num_rows - len(codes)))  # [T, N], T trees in each round
-    logits, test_logits = prior.repeat(1, num_rows), prior.repeat(1, test_codes.shape[1])
-    gains = torch.zeros(len(targets), len(test_codes), dtype=torch.float64)  # [T, D]
-    size = min(len(targets), max(1, CHUNK // train.codes.numel()))
-    grower = Grower(train, size, torch.Generator().manual_seed(int(rng.integers(2**31))))
-    for _ in range(ROUNDS):
-        probability = torch.cat([_probability(logits[part]) for part in parts])
-        for some in (slice(first, first + size) for first in range(0, len(targets), size)):
-            gradient = (targets[some] - probability[some]).mul_(train.is_row)
-            curvature = (probability[some] * (1 - probability[some])).mul_(train.is_row)
-            trees = grower.trees(gradient.float())
-            leaf = trees.leaf(train.codes)
-            leaves = torch.zeros(len(gradient), 2**DEPTH, dtype=torch.float64)
-            above, below = (leaves.scatter_add(1, leaf, values) for values in (gradient, curvature))
-            values = torch.where(below > 1e-150, above / below, 0) * step[some]
-            logits[some] += values.gather(1, leaf)
-            test_logits[some] += values.gather(1, trees.leaf(test_codes))
-            gains[some] = gains[some].scatter_add(1, trees.dimension, trees.gain.double())
-    importance = np.stack([gains[part].sum(dim=0).numpy() for part in parts], axis=1)
-    total = importance.sum(axis=0)
-    predicted = [
-        [np.unique(values)[_most_likely(rows[part])] for part, values in zip(parts, factors.T, strict=True)]
-        for rows in (logits[:, : len(codes)], test_logits)
-    ]
-    return Readout(
-        np.divide(importance, total, out=np.zeros_like(importance), where=total > 0),
-        *(np.stack(values, axis=1) for values in predicted),
-    )
-
-
-def one_against_rest(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether a row has each value [C, N], the first logits and the trees' learning rates [C, 1]; of two
-    values only the second is learned."""
-    _, value, count = np.unique(values, return_inverse=True, return_counts=True)
-    targets = (np.arange(len(count))[:, None] == value).astype(np.float64)
-    logits = np.log(count / len(values))[:, None]
-    if len(count) == 2:
-        return targets[1:], logits[1:] - logits[:1], np.full((1, 1), LEARNING_RATE)
-    return targets, logits, np.full((len(count), 1), LEARNING_RATE * (1 - 1 / len(count)))
-
-
-def _probability(logits: torch.Tensor) -> torch.Tensor:
-    """Of the values of a factor [C, N], or of the second of two [1, N]."""
-    return torch.sigmoid(logits) if len(logits) == 1 else torch.softmax(logits, dim=0)
-
-
-def _most_likely(logits: torch.Tensor) -> np.ndarray:
-    return ((logits[0] >= 0).long() if len(logits) == 1 else logits.argmax(dim=0)).numpy()
-
-
-class SortedCodes:
-    """Codes and, for every dimension, their order, cut into blocks of BLOCK places.
-
-    Rows are added up to a whole number of blocks; they come last in every order.
-
-    Attributes
-    ----------
-    codes : float32 [D, N].
-    order : int64 [D B, BLOCK], rows by code; block b of dimension d is at d B + b.
-    is_row : float32 [N], 0 for added rows.
-    penalty : float32 [D B, BLOCK], added to the denominator of the gain of a cut after each place: a trifle
-        that turns x / 0 into a negative number, or -inf where the next code is the same.
-    """
-
-    def __init__(self, codes: np.ndarray):
-        added = -len(codes) % BLOCK
-        codes = torch.from_numpy(np.pad(codes.T, ((0, 0), (0, added)), constant_values=np.inf))
-        self.codes = codes.contiguous()
-        self.is_row = torch.ones(codes.shape[1])
-        self.is_row[codes.shape[1] - added :] = 0
-        ordered, order = self.codes.sort(dim=1, stable=True)
-        self.order = order.view(-1, BLOCK)
-        self._order = order.flatten()
-        same = torch.ones_like(ordered, dtype=torch.bool)
-        torch.eq(ordered[:, :-1], ordered[:, 1:], out=same[:, :-1])
-        self.penalty = torch.full(same.shape, -1e-4).masked_fill_(same, -torch.inf).view(-1, BLOCK)
-
-    def sort(self, values: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """Values [T, N] of the rows, by block: [T, D B, BLOCK]."""
-        torch.index_select(values, 1, self._order, out=out.view(len(values), -1))
-        return out
-
-
-class Trees(NamedTuple):
-    """T binary trees of equal depth, nodes in breadth-first order: node j has children 2j + 1 and 2j + 2.
-
-    Attributes
-    ----------
-    dimension : int64 [T, nodes].
-    threshold : float32 [T, nodes]; codes above it go right; infinite where a node is not split.
-    gain : float32 [T, nodes], decrease of the squared error summed over rows.
-    """
-
-    dimension: torch.Tensor
-    threshold: torch.Tensor
-    gain: torch.Tensor
-
-    def leaf(self, codes: torch.Tensor) -> torch.Tensor:
-        """Leaf of every row of codes [D, N] in every tree, int64 [T, N]."""
-        position, first = torch.zeros(len(self.dimension), codes.shape[1]), 0
-        while first < self.dimension.shape[1]:
-            level = slice(first, 2 * first + 1)
-            position = descend(codes, position, self.dimension[:, level], self.threshold[:, level])
-            first = level.stop
-        return position.long()
-
-
-def descend(codes, position, dimension, threshold) -> torch.Tensor:
-    """Position 0 .. 2J - 1 in the next level, float32 [T, N] (whole numbers), of rows at `position` 0 .. J -
-    1 that are split by `dimension` and `threshold` [T, J]."""
-    below = position * 2
-    for j in range(dimension.shape[1]):
-        # In place: a comparison that makes an array of booleans takes torch several times as long.
-        right = codes.index_select(0, dimension[:, j]).gt_(threshold[:, j : j + 1])
-        below.addcmul_(right, members(position, j))
-    return below
-
-
-def members(position: torch.Tensor, j: int) -> torch.Tensor:
-    """1 where a row is at position j, else 0: float32, of the same shape."""
-    return position.clone().eq_(j)
-
-
-class Node(NamedTuple):
-    """Rows of a node: 1 or 0 [T, N]; for its rows in each block, [T, D B]: their number, the sum of their
-    gradients, and the sum of their positive gradients."""
-
-    rows: torch.Tensor
-    number: torch.Tensor
-    sums: torch.Tensor
-    above: torch.Tensor
-
-
-class Grower:
-    """Grows regression trees on sorted codes. Its large arrays [T, D B, BLOCK] are made once.
-
-    A cut is sought in the CANDIDATES blocks of a node that promise the greatest gains, by an upper bound from
-    the sums of their gradients.
-    """
-
-    def __init__(self, train: SortedCodes, num_trees: int, generator: torch.Generator):
-        self.train, self.generator = train, generator
-        shape = num_trees, *train.order.shape
-        self._ordered, self._places = torch.empty(shape), torch.empty(shape)
-        self._block = torch.ones(BLOCK)
-        self._number = train.is_row[train.order] @ self._block
-
-    def trees(self, gradient: torch.Tensor) -> Trees:
-        """Least-squares trees of depth DEPTH on each row of `gradient` [T, N], 0 for added rows."""
-        self._gradient, self._sorted = gradient, self.train.sort(gradient, self._ordered[: len(gradient)])
-        nodes = [self._root()]
-        splits = []
-        for depth in range(DEPTH):
-            level = [self._best_split(node) for node in nodes]
-            splits += level
-            if depth + 1 < DEPTH:
-                nodes = [
-                    child
-                    for node, (dimension, threshold, _) in zip(nodes, level, strict=True)
-                    for child in self._children(node, dimension, threshold)
-                ]
-        return Trees(*(torch.stack(column, dim=1) for column in zip(*splits, strict=True)))
-
-    def _root(self) -> Node:
-        rows = self.train.is_row.expand(len(self._gradient), -1)
-        number = self._number.expand(len(rows), -1)
-        above = torch.clamp(self._sorted, min=0, out=self._places[: len(rows)]) @ self._block
-        return Node(rows, number, self._sorted @ self._block, above)
-
-    def _node(self, rows: torch.Tensor) -> Node:
-        places = self.train.sort(rows, self._places[: len(rows)])
-        number = places @ self._block
-        sums = places.mul_(self._sorted) @ self._block
-        return Node(rows, number, sums, places.clamp_(min=0) @ self._block)
-
-    def _children(self, node: Node, dimension: torch.Tensor, threshold: torch.Tensor) -> tuple[Node, Node]:
-        right = self.train.codes.index_select(0, dimension).gt_(threshold[:, None]).mul_(node.rows)
-        left = self._node(node.rows - right)
-        return left, Node(right, *(whole - part for whole, part in zip(node[1:], left[1:], strict=True)))
-
-    def _best_split(self, node: Node) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Dimension, threshold and gain [T] of the split of a node that lowers the squared error most.
-
-        For n rows of mean m, of which n_L of sum S_L lie below a cut, the error falls by n (S_L - n_L m)² /
-        (n_L (n - n_L)). Of dimensions that are as good, such as copies of each other, one is drawn.
-        """
-        per_dimension = len(node.rows), len(self.train.codes), -1
-        ends = node.number.view(per_dimension).cumsum(dim=2)
-        number, begins = ends[:, 0, -1:], (ends - node.number.view(per_dimension)).flatten(1)
-        sums = node.sums.view(per_dimension).cumsum(dim=2)
-        mean = sums[:, 0, -1:] / number.clamp(min=1)
-        sums = sums.flatten(1) - node.sums
-        promise = self._bound(node, begins, sums, number, mean)
-        num_candidates = min(CANDIDATES, promise.shape[1])
-        block = promise.topk(num_candidates, dim=1, sorted=False).indices  # [T, candidates]
-        rows = self.train.order[block].flatten(1)
-        inside = node.rows.gather(1, rows)
-        gradient = self._gradient.gather(1, rows).mul_(inside).view(*block.shape, BLOCK)
-        counts = inside.view(*block.shape, BLOCK).cumsum(dim=2).add_(begins.gather(1, block)[:, :, None])
-        gain = gradient.cumsum(dim=2).add_(sums.gather(1, block)[:, :, None])
-        gain.sub_(counts * mean[:, :, None]).square_()
-        gain.div_(torch.addcmul(self.train.penalty[block], counts, number[:, :, None] - counts))
-        best, place = gain.max(dim=2)
-        top = best.amax(dim=1)
-        as_good = best >= top[:, None] * (1 - TIE)
-        chosen = (torch.rand(best.shape, generator=self.generator) * as_good).argmax(dim=1, keepdim=True)
-        dimension = block.gather(1, chosen)[:, 0].div(ends.shape[2], rounding_mode="floor")
-        tree = torch.arange(len(block))
-        count = counts[tree, chosen[:, 0], place.gather(1, chosen)[:, 0]]
-        # The threshold lies midway between the node's codes on both sides of the cut, as in scikit-learn.
-        low, high = (
-            self._code(node, ends[tree, dimension], dimension, number) for number in (count, count + 1)
-        )
-        middle = low / 2 + high / 2
-        threshold = torch.where(middle < high, middle, low).masked_fill_(top <= 0, torch.inf)
-        return dimension, threshold, top.clamp(min=0) * number[:, 0]
-
-    @staticmethod
-    def _bound(node: Node, begins, sums, number, mean) -> torch.Tensor:
-        """What no cut in a block exceeds, [T, D B]: S_L - n_L m lies between its value at the block's begin
-        plus all positive or all negative parts of the block, n_L (n - n_L) is least at an end."""
-        excess = sums - begins * mean
-        rise = node.above + node.number * (-mean).clamp(min=0)
-        fall = node.above - node.sums + node.number * mean.clamp(min=0)
-        most = torch.maximum(excess + rise, fall - excess).square_()
-        first, last = begins.clamp(min=1), torch.minimum(begins + node.number, number - 1)
-        sides = torch.minimum(first * (number - first), last * (number - last)).clamp_(min=0.5)
-        return most.div_(sides).mul_(node.number.clamp(max=1))
-
-    def _code(self, node: Node, ends: torch.Tensor, dimension: torch.Tensor, number: torch.Tensor):
-        """Code [T] of the node's row that is the given one (1, 2, …) in the order of a dimension."""
-        last = ends.shape[1] - 1
-        block = torch.searchsorted(ends, number[:, None]).clamp_(max=last)
-        rows = self.train.order[dimension * (last + 1) + block[:, 0]]
-        inside = node.rows.gather(1, rows)
-        before = ends.gather(1, block) - inside.sum(dim=1, keepdim=True)
-        place = torch.searchsorted(inside.cumsum(dim=1) + before, number[:, None]).clamp_(max=BLOCK - 1)
-        return self.train.codes[dimension, rows.gather(1, place)[:, 0]]

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.metrics.fov_regression import (
-    Standardiser,
-    distinct_rows,
-    factor_targets,
-    relative_losses,
-    ridge_weights,
-)
 from dislab.registry import register_metric
-from dislab.scoring.table import CodeTable
+from dislab.scoring.readouts import Standardiser, factor_targets, relative_losses, ridge_weights
+from dislab.scoring.table import CodeTable, spread
 
 REFERENCE = "Eastwood et al. 2023 (DCI-ES)"
-# Random Fourier features that the probes have beside the code.
+# Numbers of random Fourier features that the probes have in addition to the code.
 FEATURES = (0, 16, 32, 64, 128, 256, 512, 1024)
 FREQUENCY = 0.5  # standard deviation of their frequencies, per standardised dimension
 
@@ -36,7 +30,7 @@ FREQUENCY = 0.5  # standard deviation of their frequencies, per standardised dim
 def dcies(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000
 ) -> dict:
-    """Explicitness E = mean_k (1 - A_k / Z_k) from the loss of probes of growing capacity; size S = K / D.
+    """Return explicitness E = mean_k (1 - A_k / Z_k) from losses of ever larger probes, and size S = K / D.
 
     A_k is the area between the loss-capacity curve of factor k and its lowest loss, and Z_k half the
     rectangle under the loss of a constant answer: Z = (κ_last - κ_first) / 2 for the loss 1 - R² on test
@@ -48,9 +42,9 @@ def dcies(
     The family of probes is a linear one and random Fourier features, one of the paper's three families: a
     ridge regression on the standardised code together with M features cos(wᵀz + b), w ~ Normal(0, 1/4), for M
     = 0 (linear), 16, 32, ..., 1024; each probe has the features of those before it. All factors are regressed
-    on their value (a circular one on sine and cosine), where the paper classifies colours and shapes.
+    on their value (a circular one on sine and cosine), while the paper classifies colours and shapes.
 
-    E compares a code with itself only: a code that knows nothing has a flat curve, and E = 1. Read it beside
+    E compares a code with itself only: a code that knows nothing has a flat curve, and E = 1. Read it with
     the loss that is reached, in `dcies_explicitness_informativeness`.
 
     Parameters
@@ -71,16 +65,14 @@ def dcies(
     ------
     DislabError : no factor varies.
     """
-    train, test = distinct_rows(table, rng, num_train, num_test)
-    fitted, wanted = factor_targets(table, train, test, "dcies")
-    probes, losses = probe_losses(table.mean[train], fitted, table.mean[test], wanted, rng)
+    sample = table.draw(rng, num_train, num_test, distinct=True)
+    fitted, wanted = factor_targets(table, sample)
+    probes, losses = probe_losses(sample.codes, fitted, sample.test_codes, wanted, rng)
     explicit, lowest = explicitness(np.log(probes), losses)
-    per_factor = np.full(len(table.names), None)
-    per_factor[list(wanted)] = explicit
     return {
         "dcies_explicitness": explicit.mean(),
         "dcies_explicitness_informativeness": 1 - lowest.mean(),
-        "dcies_explicitness_per_factor": per_factor,
+        "dcies_explicitness_per_factor": spread(explicit, list(wanted), len(table.names)),
         "dcies_explicitness_losses": losses.mean(axis=1),
         "dcies_explicitness_capacities": probes,
         "dcies_size": len(wanted) / table.mean.shape[1],
@@ -88,7 +80,7 @@ def dcies(
 
 
 def probe_losses(train_codes, fitted, test_codes, wanted, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Weights per target int64 [P], and 1 - R² on the test rows float64 [P, K], of the probes in FEATURES."""
+    """Return weights per target int64 [P] and test losses 1 - R² float64 [P, K] of the probes in FEATURES."""
     standardise = Standardiser(train_codes)
     size = train_codes.shape[1]
     frequencies = FREQUENCY * rng.standard_normal((size, FEATURES[-1]))
@@ -111,7 +103,7 @@ def probe_losses(train_codes, fitted, test_codes, wanted, rng) -> tuple[np.ndarr
 
 
 def explicitness(capacities: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Explicitness [K] and lowest loss [K] of the curves losses [P, K] over capacities [P] (Eastwood et al.).
+    """Return explicitness [K] and lowest loss [K] of curves: losses [P, K] over capacities [P].
 
     The loss of a constant answer is 1, and no probe needs to do worse.
     """

@@ -1,4 +1,4 @@
-"""The evidence lower bound that a model reaches: how well it fits, whatever its codes are like."""
+"""Evidence lower bound: how well does a model fit the images, whatever its codes are?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dislab.scoring.table import CodeTable
     needs=("reconstruction", "variances"),
 )
 def elbo(table: CodeTable, rng: np.random.Generator) -> dict:
-    """ELBO = E ln p(x|z) - KL(q(z|x) || p(z)), mean over images, with weight 1 on both terms (beta = 1).
+    """Return ELBO = E ln p(x|z) - KL(q(z|x) || p(z)), mean over images; both terms have weight 1 (beta = 1).
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def elbo(table: CodeTable, rng: np.random.Generator) -> dict:
     errors = np.asarray(table.reconstruction, dtype=np.float64).ravel()
     if not len(errors) or not np.isfinite(errors).all():
         bad = np.count_nonzero(~np.isfinite(errors))
-        raise DislabError(f"elbo needs finite reconstruction errors: {bad} of {len(errors)} are not")
+        raise DislabError(f"it needs finite reconstruction errors: {bad} of {len(errors)} are not")
     reconstruction, divergence = errors.mean(), kl_per_dimension(table).sum()
     return {
         "elbo": -(reconstruction + divergence),

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 
-from dislab.errors import DislabError
 from dislab.registry import register_metric
-from dislab.scoring.table import CodeTable
+from dislab.scoring.readouts import Standardiser
+from dislab.scoring.table import CodeTable, no_factor_varies
 
 
 @register_metric(
@@ -21,12 +21,12 @@ from dislab.scoring.table import CodeTable
 def explicitness(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000
 ) -> dict:
-    """Area under the ROC curve, one value against the rest, of a logistic regression of each factor.
+    """Return the area under the ROC curve, one value against the rest, of logistic regressions.
 
     The codes are standardised with the training rows' mean and standard deviation; dimensions that are
-    constant there are dropped. The mean is over the values of a factor, then over the factors. Chance is ½:
-    the area is not rescaled. A value without rows on both sides has no curve and is left out of the mean; so
-    is a factor without any.
+    constant there are dropped. Every factor has a regression. The mean is over the values of a factor, then
+    over the factors. Chance is ½: the area is not rescaled. A value that all test rows have, or none, has no
+    curve and is left out of the mean; so is a factor without any curve.
 
     Parameters
     ----------
@@ -39,55 +39,33 @@ def explicitness(
     explicitness_constant_dimensions : how many dimensions were dropped.
     explicitness_per_factor : the test area of every factor (None for one that is left out).
     """
-    train, test = table.split(rng, num_train, num_test)
-    inputs, unseen, num_constant = standardised(table.mean[train], table.mean[test])
-    per_factor = np.full(table.factors.shape[1], None)
-    train_areas = []
-    for k, (known, truth) in enumerate(zip(table.factors[train].T, table.factors[test].T, strict=True)):
+    sample = table.draw(rng, num_train, num_test)
+    standardise = Standardiser(sample.codes)
+    kept = standardise.varies | ~standardise.varies.any()  # a classifier needs an input, be it constant
+    inputs, unseen = (
+        standardise(codes)[:, kept].astype(np.float32) for codes in (sample.codes, sample.test_codes)
+    )
+    areas, train_areas = np.full(len(sample.columns), None), []
+    for k, (known, truth) in enumerate(zip(sample.factors.T, sample.test_factors.T, strict=True)):
         values, classes = np.unique(known, return_inverse=True)
-        found = truth[:, None] == values
-        if len(values) == 1 or not (found.any(axis=0) & ~found.all(axis=0)).any():
+        positive = truth[:, None] == values
+        if not (positive.any(axis=0) & ~positive.all(axis=0)).any():
             continue
         train_shares, test_shares = class_shares(inputs, classes, inputs, unseen)
-        per_factor[k] = area_under_curve(test_shares, found)
+        areas[k] = area_under_curve(test_shares, positive)
         train_areas.append(area_under_curve(train_shares, known[:, None] == values))
     if not train_areas:
-        raise DislabError(
-            f"explicitness needs a factor that varies, but all are constant in the {len(train)} training "
-            f"rows or in the {len(test)} test rows"
-        )
+        raise no_factor_varies(f"{len(unseen)} test rows")
     return {
-        "explicitness": np.mean([area for area in per_factor if area is not None]),
+        "explicitness": np.mean([area for area in areas if area is not None]),
         "explicitness_train": np.mean(train_areas),
-        "explicitness_constant_dimensions": num_constant,
-        "explicitness_per_factor": per_factor,
+        "explicitness_constant_dimensions": np.count_nonzero(~standardise.varies),
+        "explicitness_per_factor": sample.per_factor(areas),
     }
 
 
-def standardised(train_codes: np.ndarray, test_codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Codes less the training mean, over the training standard deviation, without constant dimensions.
-
-    Parameters
-    ----------
-    train_codes, test_codes : float32 [N, D].
-
-    Returns
-    -------
-    train, test : float32 [N, D - number], or zeros [N, 1] where no dimension varies.
-    number : of dimensions that are constant in the training rows.
-    """
-    varying = train_codes.min(axis=0) < train_codes.max(axis=0)
-    if not varying.any():
-        return np.zeros((len(train_codes), 1)), np.zeros((len(test_codes), 1)), len(varying)
-    train_codes = train_codes[:, varying].astype(np.float64)
-    mean, std = train_codes.mean(axis=0), train_codes.std(axis=0)
-    # Clipped: a test row may lie far from all training rows in a dimension that hardly varied there.
-    train, test = (((codes - mean) / std).clip(-1e6, 1e6) for codes in (train_codes, test_codes[:, varying]))
-    return train.astype(np.float32), test.astype(np.float32), int((~varying).sum())
-
-
 def class_shares(inputs: np.ndarray, classes: np.ndarray, *rows: np.ndarray) -> list[np.ndarray]:
-    """Class probabilities [B, C] of the rows of each array, by logistic regression of classes on inputs.
+    """Return class probabilities [B, C] of the rows of each array, by logistic regression on inputs.
 
     scikit-learn's defaults are the protocol: penalty ½‖W‖², at most 100 steps of L-BFGS, in float32.
     """
@@ -101,7 +79,9 @@ def class_shares(inputs: np.ndarray, classes: np.ndarray, *rows: np.ndarray) -> 
 
 
 def area_under_curve(shares: np.ndarray, positive: np.ndarray) -> float:
-    """Mean over the columns of the probability that a positive row has the larger share; ties count half.
+    """Return the mean over columns of the probability that a positive row has the larger share.
+
+    Ties count half.
 
     Mann and Whitney's statistic: (Σ ranks of the positive rows - P (P + 1) / 2) / (P (N - P)).
 

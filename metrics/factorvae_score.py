@@ -28,13 +28,13 @@ def factorvae_score(
     num_variance: int = 10_000,
     prune_threshold: float = 0.05,
 ) -> dict:
-    """Accuracy of a majority vote from the dimension that varies least to the factor that is held fixed.
+    """Return the accuracy of a majority vote from the dimension that varies least to the fixed factor.
 
-    One vote: a factor k; a row drawn uniformly and batch_size - 1 rows that share factor k with it; the
-    active dimension d with the least variance over these rows relative to its variance over all. The
-    classifier answers d with the factor that has most training votes there. Every factor is held equally
-    often, where the reference draws k uniformly: the same score in expectation, with less noise. Factors that
-    take a single value are never held.
+    A vote has a factor k, a row drawn uniformly with batch_size - 1 rows that share factor k, and the active
+    dimension d with the least variance over these rows relative to its variance over all. The classifier
+    answers d with the factor that has most training votes there. Every factor is fixed equally often, while
+    the reference draws k uniformly: the same score in expectation, with less noise. Factors that take a
+    single value are not used.
 
     Parameters
     ----------
@@ -68,11 +68,10 @@ def factorvae_score(
 
 
 def active_dimensions(codes: np.ndarray, prune_threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Variance [D] of the codes [N, D], and the indices of the dimensions that may win a vote."""
+    """Return the variance [D] of the codes [N, D], and the indices of the dimensions that may win a vote."""
     # In float32, as in disentanglement_lib, rounding gives a large constant (1234.567) a variance above the
-    # threshold. Alone it takes every vote, and the score is at chance as it is there. Beside live dimensions
-    # it would also take every vote and ruin the score of a good code, so there, unlike the reference, it is
-    # not active.
+    # threshold. If all dimensions are constant, it takes every vote and the score is at chance, as in the
+    # reference. Beside dimensions that vary it would ruin the score of a good code: there it is not active.
     variance = codes.var(axis=0, ddof=1)
     active = (variance > 0) & (np.sqrt(variance) >= prune_threshold)
     live = active & (np.ptp(codes, axis=0) > 0)
@@ -80,7 +79,7 @@ def active_dimensions(codes: np.ndarray, prune_threshold: float) -> tuple[np.nda
 
 
 def count_votes(table: CodeTable, rng, num_votes: int, batch_size: int, variance, active) -> np.ndarray:
-    """Votes int64 [K, active dimensions]: how often a dimension varied least while a factor was fixed."""
+    """Return votes int64 [K, active dimensions]: how often each varied least while a factor was fixed."""
     num_factors = table.factors.shape[1]
     varying = np.flatnonzero(np.ptp(table.factors, axis=0))
     held = np.bincount(np.resize(varying, num_votes), minlength=num_factors)

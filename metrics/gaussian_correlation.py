@@ -1,4 +1,4 @@
-"""Are the code dimensions correlated with one another? Scores that need no factors."""
+"""Are the code dimensions correlated with each other? Scores that need no factors."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ REFERENCE = "Locatello et al. 2019 (the scores that need no factors)"
 def gaussian_correlation(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_bins: int = 20
 ) -> dict:
-    """How far the codes are from independent dimensions, with C their covariance (divisor N - 1).
+    """Return how far the code dimensions are from independent, with C their covariance (divisor N - 1).
 
     - gaussian_total_correlation = ( Σ_d ln C_dd - ln det C ) / 2, that is -Σ_i ln λ_i / 2 with the
-      eigenvalues λ of the correlation matrix. Where a dimension is a linear function of others it is
-      infinite. Codes are float32, so that no eigenvalue is known below float32's resolution 1.2e-7: smaller
-      ones are taken as that, and every such dimension adds up to 8.0 nats.
+      eigenvalues λ of the correlation matrix. It is infinite if a dimension is a linear function of others.
+      Codes are float32, so that no eigenvalue is known below float32's resolution 1.2e-7: smaller ones are
+      raised to that, and every such dimension adds up to 8.0 nats.
     - gaussian_wasserstein_correlation W = 2 tr C - 2 tr (B^1/2 C B^1/2)^1/2 with B the diagonal of C, and
       gaussian_wasserstein_correlation_norm = W / tr C.
     - mutual_info_score = mean over the D² - D ordered pairs of the mutual information of binned codes.
@@ -95,5 +95,5 @@ def gaussian_correlation(
 
 
 def constant_dimensions(codes: np.ndarray) -> np.ndarray:
-    """Which dimensions of float32 codes [N, D] do not vary by more than their last digit, bool [D]."""
+    """Return which dimensions of float32 codes [N, D] vary by no more than their last digit, bool [D]."""
     return np.ptp(codes, axis=0) <= 4 * np.finfo(np.float32).eps * np.abs(codes).max(axis=0)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from scipy.special import digamma
 
-from dislab.errors import DislabError
-from dislab.metrics.fov_regression import Standardiser, distinct_rows
 from dislab.registry import register_metric
 from dislab.scoring.information import entropy
-from dislab.scoring.table import CodeTable
+from dislab.scoring.readouts import Standardiser
+from dislab.scoring.table import CodeTable, spread
 
 REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuous codes"
 
@@ -40,7 +38,7 @@ REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuo
 def infomec(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_neighbors: int = 10
 ) -> dict:
-    """Three scores in units of normalised mutual information, NMI_dk = I(z_d; f_k) / H(f_k).
+    """Return three scores in units of normalised mutual information, NMI_dk = I(z_d; f_k) / H(f_k).
 
     I is estimated from nearest neighbours (`nearest_neighbor_information`). Active dimensions are those whose
     range is more than a twentieth of the largest one, A in number, and only they count:
@@ -51,12 +49,11 @@ def infomec(
     multinomial logistic regression from all dimensions to the n_k values of factor k. As in the authors' own
     code it is scored on the rows that it was fitted to, with at most 100 iterations of L-BFGS.
 
-    A dimension that says nothing of any factor (the estimates are clipped at 0) counts as 0 where the
-    authors' code divides 0 by 0; so does a factor that no dimension knows. With a single active dimension or
-    a single factor there is nothing to compare: the ratio is 1 where anything is known. Two properties of the
-    definition: noise of a large range is active, and the little that it seems to know is of one factor by
-    chance (pure noise has an infomodularity of 0.4 to 0.7); and a dimension of small units beside one of
-    large units is not active.
+    A dimension that knows no factor (estimates are clipped at 0) counts as 0, and so does a factor that no
+    dimension knows; the authors' code divides 0 by 0 there. With a single active dimension or a single factor
+    there is nothing to compare: the ratio is 1 if anything is known. Two properties of the definition: noise
+    of a large range is active, and what it seems to know is about one factor by chance (pure noise has an
+    infomodularity of 0.4 to 0.7); and a dimension of small units beside one of large units is not active.
 
     Parameters
     ----------
@@ -76,51 +73,37 @@ def infomec(
     ------
     DislabError : no factor varies.
     """
-    rows, _ = distinct_rows(table, rng, num_train)
-    factors = table.factors[rows]
-    entropies = entropy(factors)
-    varying = np.flatnonzero(entropies)
-    if not len(varying):
-        raise DislabError(f"infomec needs a factor that varies, but all are constant in {len(rows)} rows")
-    active = active_dimensions(table.mean[rows])
-    codes = Standardiser(table.mean[rows])(table.mean[rows])
-    parted = codes + 1e-10 * rng.standard_normal(codes.shape)  # no ties, as Kraskov et al. 2004 advise
-    information = np.empty((len(active), len(varying)))
+    sample = table.draw(rng, num_train, distinct=True)
+    active = active_dimensions(sample.codes)
+    codes = Standardiser(sample.codes)(sample.codes)
+    apart = codes + 1e-10 * rng.standard_normal(codes.shape)  # no ties, as Kraskov et al. 2004 advise
+    information = np.empty((len(active), len(sample.columns)))
     for row, d in enumerate(active):
-        order = np.argsort(parted[:, d])
-        for column, k in enumerate(varying):
-            information[row, column] = nearest_neighbor_information(
-                parted[order, d], factors[order, k], num_neighbors
-            )
-    information /= entropies[varying]
+        order = np.argsort(apart[:, d])
+        for k, values in enumerate(sample.factors.T):
+            information[row, k] = nearest_neighbor_information(apart[order, d], values[order], num_neighbors)
+    information /= entropy(sample.factors)
     modularity, compactness = largest_share(information), largest_share(information.T)
-    explicitness = [1 - log_loss_of_classifier(codes, factors[:, k]) for k in varying]
+    explicitness = [1 - log_loss_of_classifier(codes, values) for values in sample.factors.T]
     return {
         "infomodularity": modularity.mean() if len(active) else 0.0,
         "infomodularity_active_dimensions": len(active),
-        "infomodularity_per_dimension": _spread(modularity, active, table.mean.shape[1]),
+        "infomodularity_per_dimension": spread(modularity, active, codes.shape[1]),
         "infocompactness": compactness.mean(),
-        "infocompactness_per_factor": _spread(compactness, varying, len(table.names)),
+        "infocompactness_per_factor": sample.per_factor(compactness),
         "infoexplicitness": np.mean(explicitness),
-        "infoexplicitness_per_factor": _spread(explicitness, varying, len(table.names)),
+        "infoexplicitness_per_factor": sample.per_factor(explicitness),
     }
 
 
-def _spread(values, positions: np.ndarray, length: int) -> np.ndarray:
-    """The values at their positions in a list of this length, None elsewhere."""
-    spread = np.full(length, None)
-    spread[positions] = values
-    return spread
-
-
 def active_dimensions(codes: np.ndarray) -> np.ndarray:
-    """Dimensions of codes [N, D] whose range is more than 1/20 of the largest range: int64 [A]."""
+    """Return the dimensions of codes [N, D] whose range is more than 1/20 of the largest one, int64 [A]."""
     ranges = np.ptp(codes.astype(np.float64), axis=0)
     return np.flatnonzero(ranges > ranges.max() / 20)
 
 
 def largest_share(information: np.ndarray) -> np.ndarray:
-    """Of every row [B, n]: its largest entry as a share of its sum, rescaled from [1/n, 1] to [0, 1]."""
+    """Return the largest entry of every row [B, n] over its sum, rescaled from [1/n, 1] to [0, 1]."""
     total, (rows, n) = information.sum(axis=1), information.shape
     largest = information.max(axis=1, initial=0.0)
     share = np.divide(largest, total, out=np.full(rows, 1 / max(n, 1)), where=total > 0)
@@ -128,13 +111,13 @@ def largest_share(information: np.ndarray) -> np.ndarray:
 
 
 def nearest_neighbor_information(values: np.ndarray, classes: np.ndarray, num_neighbors: int) -> float:
-    """Mutual information of a continuous and a discrete variable, in nats (Ross 2014).
+    """Return the mutual information of a continuous and a discrete variable, in nats (Ross 2014).
 
     I = ψ(N) + mean ψ(k_i) - mean ψ(N_i) - mean ψ(m_i): N_i points are of point i's class, k_i is
     `num_neighbors` or N_i - 1 if that is less, and m_i points of any class lie nearer to it than its k_i-th
     neighbour in its own class, itself included. Points that are alone in their class are left out; an
-    estimate below 0 is clipped. The same number as scikit-learn's `mutual_info_classif` gives for one
-    feature, but without a tree: in one dimension, the k nearest of a class are a window of its sorted values.
+    estimate below 0 is clipped. The result is that of scikit-learn's `mutual_info_classif` for one feature.
+    No tree is needed: in one dimension, the k nearest of a class are a window of its sorted values.
 
     Parameters
     ----------
@@ -142,6 +125,8 @@ def nearest_neighbor_information(values: np.ndarray, classes: np.ndarray, num_ne
     classes : int [N].
     num_neighbors : k.
     """
+    from scipy.special import digamma
+
     _, classes, counts = np.unique(classes, return_inverse=True, return_counts=True)
     joined = counts[classes] > 1
     values, classes = values[joined], classes[joined]
@@ -167,10 +152,10 @@ def nearest_neighbor_information(values: np.ndarray, classes: np.ndarray, num_ne
 
 
 def _count_within(values: np.ndarray, centres: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """How many of the ascending values lie at most `radius` from each centre."""
+    """Return how many of the ascending values lie at most `radius` from each centre."""
     low = np.searchsorted(values, centres - radius, side="left")
     high = np.searchsorted(values, centres + radius, side="right")
-    # centre ± radius is rounded, and the radius ends at a value: hold the distances themselves against it.
+    # centre ± radius is rounded, and the radius ends at a value: compare the distances themselves with it.
     padded = np.concatenate([[-np.inf], values, [np.inf]])  # values[i] is padded[i + 1]
     low += (centres - padded[low + 1] > radius).astype(int) - (centres - padded[low] <= radius)
     high += (padded[high + 1] - centres <= radius).astype(int) - (padded[high] - centres > radius)
@@ -178,7 +163,7 @@ def _count_within(values: np.ndarray, centres: np.ndarray, radius: np.ndarray) -
 
 
 def log_loss_of_classifier(codes: np.ndarray, classes: np.ndarray) -> float:
-    """Log-loss of the classifier of infoexplicitness on its training rows, in units of ln n.
+    """Return the log-loss of infoexplicitness's classifier on its training rows, in units of ln n.
 
     On constant input the balanced classifier gives all n classes the same probability: ln n is what the
     authors fit as H0.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.information import histogram_bins
-from dislab.scoring.table import CodeTable
+from dislab.scoring.table import CodeTable, spread
 
-LEAST_DEVIATION = 1e-6  # of 1 + |mean|: float32 codes that vary less are constant up to rounding
+LEAST_DEVIATION = 1e-6  # times 1 + |mean|: float32 codes that vary less are constant up to rounding
 
 
 @register_metric(
@@ -27,11 +26,11 @@ def irs(
     num_bins: int = 20,
     diff_quantile: float = 0.99,
 ) -> dict:
-    """IRS = Σ_d M_d max_k ( 1 - V_dk / M_d ) / Σ_d M_d, over the dimensions that vary.
+    """Return IRS = Σ_d M_d max_k ( 1 - V_dk / M_d ) / Σ_d M_d, over the dimensions that vary.
 
     M_d is the largest distance of a code from the dimension's mean. V_dk is the mean over the values of
     factor k of how far codes that share it lie from their own mean, as the `diff_quantile` of the distances.
-    Codes that know nothing score well above 0, as no value's quantile reaches the largest distance of all.
+    Codes that know nothing score well above 0, because no value's quantile reaches the largest distance.
 
     Parameters
     ----------
@@ -47,31 +46,23 @@ def irs(
     irs_active_dimensions : number of dimensions that vary.
     irs_per_dimension : max_k ( 1 - V_dk / M_d ) of every dimension (None for one that does not vary).
     """
-    rows, _ = table.split(rng, num_train)
-    codes, groups = table.mean[rows].astype(np.float64), histogram_bins(table.factors[rows], num_bins)
-    groups = groups[:, np.ptp(groups, axis=0) > 0]
-    if not groups.shape[1]:
-        raise DislabError(
-            f"irs needs a factor that varies, but all are constant in the {len(rows)} rows used"
-        )
+    sample = table.draw(rng, num_train)
+    codes, groups = sample.codes.astype(np.float64), histogram_bins(sample.factors, num_bins)
     mean = codes.mean(axis=0)
     largest = np.abs(codes - mean).max(axis=0)
     active = largest > LEAST_DEVIATION * (1 + np.abs(mean))
-    per_dimension = np.full(len(active), None)
-    if not active.any():
-        return {"irs": 0.0, "irs_active_dimensions": 0, "irs_per_dimension": per_dimension}
-    within = deviations(codes[:, active], groups, diff_quantile)
-    scores = 1 - within.min(axis=1) / largest[active]
-    per_dimension[active] = scores
+    scores = 1 - deviations(codes[:, active], groups, diff_quantile).min(axis=1) / largest[active]
     return {
-        "irs": np.average(scores, weights=largest[active]),
-        "irs_active_dimensions": int(active.sum()),
-        "irs_per_dimension": per_dimension,
+        "irs": np.average(scores, weights=largest[active]) if active.any() else 0.0,
+        "irs_active_dimensions": np.count_nonzero(active),
+        "irs_per_dimension": spread(scores, active, len(active)),
     }
 
 
 def deviations(codes: np.ndarray, groups: np.ndarray, quantile: float) -> np.ndarray:
-    """V_dk, float64 [D, K]: mean over the groups, equally weighted, of the quantile of |z_d - their mean|.
+    """Return V_dk, float64 [D, K]: the mean over groups of the quantile of |z_d - mean of the group|.
+
+    All groups have the same weight.
 
     Parameters
     ----------

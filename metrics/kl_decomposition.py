@@ -1,4 +1,4 @@
-"""What the KL term of the ELBO is made of: index-code information, total correlation, dimension-wise KL."""
+"""The parts of the KL term of the ELBO: index-code information, total correlation, dimension-wise KL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFERENCE = "Chen et al. 2018, eq. 2; Hoffman & Johnson 2016"
     needs=("variances",),
 )
 def kl(table: CodeTable, rng: np.random.Generator) -> dict:
-    """Mean over all rows of KL(q(z|n) || Normal(0, 1)), in closed form, in nats.
+    """Return the mean over all rows of KL(q(z|n) || Normal(0, 1)), in closed form, in nats.
 
     Parameters
     ----------
@@ -68,20 +68,21 @@ def kl(table: CodeTable, rng: np.random.Generator) -> dict:
     needs=("variances",),
 )
 def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples: int = 2_000) -> dict:
-    """E_n KL(q(z|n) || p(z)) = I(z; n) + TC(z) + Σ_d KL(q(z_d) || p(z_d)), with q(z) over all rows.
+    """Return the three terms of E_n KL(q(z|n) || p(z)) = I(z; n) + TC(z) + Σ_d KL(q(z_d) || p(z_d)).
 
-    In entropies: I = H(z) - H(z|n), TC = Σ_d H(z_d) - H(z), and the last is -Σ_d H(z_d) - E ln p(z). H(z|n)
-    and E ln p(z) have closed forms, H(z_d) is integrated on a grid over all rows; only H(z) = -E ln q(z) is
-    estimated, from `num_samples` z. So the three add up to the mean KL exactly.
+    q(z) is taken over all rows. In entropies: I = H(z) - H(z|n), TC = Σ_d H(z_d) - H(z), and the last is
+    -Σ_d H(z_d) - E ln p(z). H(z|n) and E ln p(z) have closed forms, and H(z_d) is integrated on a grid over
+    all rows. Only H(z) = -E ln q(z) is estimated, from `num_samples` z, so that the three add up to the mean
+    KL exactly.
 
-    ln q(z) is the sum over all N rows with weight 1/N each, the sampled row among them. (A sum over M rows
-    bounds the index-code information by ln M, and weights that treat a few rows as the whole data set, or
-    leave out z's own row, turn the total correlation negative.) The estimate is regressed on ln q(z|n),
-    Σ_d ln q(z_d) and ln p(z), whose expectations are known: what is left of the Monte-Carlo error is in
-    `_standard_error`. It is kept where H(z) can be: H(z|n) <= H(z) <= Σ_d H(z_d), and H(z) <= H(z|n) + ln N.
+    ln q(z) is the sum over all N rows with weight 1/N each, including the sampled row. A sum over M rows
+    would bound the index-code information by ln M; weights that treat a few rows as the whole data set, or
+    leave out z's own row, would make the total correlation negative. The estimate is regressed on ln q(z|n),
+    Σ_d ln q(z_d) and ln p(z), whose expectations are known; the remaining Monte-Carlo error is in
+    `_standard_error`. H(z) is clipped to its bounds: H(z|n) <= H(z) <= Σ_d H(z_d), H(z) <= H(z|n) + ln N.
 
-    Standard deviations below 1 / 8,192 of what their dimension spans are raised to that; only where that
-    happens is the sum less than `kl`.
+    Standard deviations below 1 / 8,192 of what their dimension spans are raised to that; the sum is less than
+    `kl` only then.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
 
     dimensions = list(zip(mean.T.copy(), variance.T.copy(), strict=True))
     conditional = 0.5 * (1 + np.log(2 * math.pi * variance)).mean(axis=0)  # H(z_d|n), [D]
-    # H(z_d) >= H(z_d|n): the grid's rounding would make the information of a few like rows negative.
+    # H(z_d) >= H(z_d|n), but rounding on the grid can make the information of a few equal rows negative.
     marginal_entropy = np.maximum([mixture_entropy(*one) for one in dimensions], conditional)
     conditional_entropy = conditional.sum()
     prior = -0.5 * (math.log(2 * math.pi) + (mean**2 + variance).mean(axis=0))  # E ln p(z_d), [D]
@@ -138,7 +139,7 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
 
 
 def regression_mean(values: np.ndarray, controls: np.ndarray) -> tuple[float, float]:
-    """Mean of `values` [S] with the help of control variates [S, C] of mean 0, and its standard error.
+    """Return the mean of `values` [S], by control variates [S, C] of mean 0, and its standard error.
 
     It is the intercept of a least-squares fit (Owen 2013, Monte Carlo theory, section 8.9).
     """

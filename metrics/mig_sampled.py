@@ -1,4 +1,4 @@
-"""Mutual information gap as first defined: of z drawn from q(z|x), not of binned means."""
+"""Mutual information gap as first defined: of z drawn from q(z|x) in place of binned means."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from dislab.registry import register_metric
 from dislab.scoring.aggregate_posterior import mixture_entropy, posterior
-from dislab.scoring.information import entropy
-from dislab.scoring.table import CodeTable
+from dislab.scoring.information import entropy, gaps
+from dislab.scoring.table import CodeTable, spread
 
 
 @register_metric(
@@ -19,13 +19,15 @@ from dislab.scoring.table import CodeTable
     needs=("variances", "two factors"),
 )
 def mig_sampled(table: CodeTable, rng: np.random.Generator) -> dict:
-    """MIG = 1/K Σ_k ( I_(1)k - I_(2)k ) / H(v_k), where I(z_d; v_k) = H(z_d) - Σ_v p(v) H(z_d | v_k = v).
+    """Return MIG = 1/K Σ_k ( I_(1)k - I_(2)k ) / H(v_k).
+
+    I(z_d; v_k) = H(z_d) - Σ_v p(v) H(z_d | v_k = v) is the mutual information of dimension d and factor k.
 
     z_d is drawn from q(z_d|n) of a row n drawn uniformly: H(z_d) is the entropy of a mixture of all N
     Normals, H(z_d | v_k = v) that of the rows that have the value v. The original averages ln q over 10,000
-    samples of z with all rows in the inner sum; here the mixtures' densities are taken from all rows and
-    -q ln q is integrated on a grid, to some 1e-4 nats, so that nothing is random. (With the sampled rows
-    alone in the inner sum every z lies near its own row and all gaps come out near 0.)
+    samples of z with all rows in the inner sum. Here the mixtures' densities are taken from all rows and
+    -q ln q is integrated on a grid, to some 1e-4 nats, so that nothing is random. If only the sampled rows
+    were in the inner sum, every z would lie near its own row and all gaps would be near 0.
 
     Factors that take a single value are left out of the mean; with one code dimension the second largest
     information is 0. Standard deviations below 1 / 8,192 of what their dimension spans are raised to that.
@@ -46,8 +48,8 @@ def mig_sampled(table: CodeTable, rng: np.random.Generator) -> dict:
     entropies = entropy(table.factors)
     varying = entropies > 0
     marginal = np.array([mixture_entropy(*one) for one in zip(mean, variance, strict=True)])
-    information = np.zeros((1 + len(mean), np.count_nonzero(varying)))
-    for column, factor in zip(information[1:].T, table.factors.T[varying], strict=True):
+    information = np.zeros((len(mean), np.count_nonzero(varying)))
+    for column, factor in zip(information.T, table.factors.T[varying], strict=True):
         order = np.argsort(factor, kind="stable")
         ends = np.cumsum(np.unique(factor, return_counts=True)[1])
         for d in range(len(mean)):
@@ -55,13 +57,10 @@ def mig_sampled(table: CodeTable, rng: np.random.Generator) -> dict:
                 np.split(mean[d][order], ends[:-1]), np.split(variance[d][order], ends[:-1]), strict=True
             )
             column[d] = marginal[d] - sum(len(m) * mixture_entropy(m, v) for m, v in groups) / len(factor)
-    largest = np.sort(information.clip(min=0), axis=0)
-    gaps = (largest[-1] - largest[-2]) / entropies[varying]
-    per_factor = np.full(len(varying), None)
-    per_factor[varying] = gaps
+    gap = gaps(information.clip(min=0)) / entropies[varying]
     return {
-        "mig_sampled": gaps.mean(),
+        "mig_sampled": gap.mean(),
         "mig_sampled_rows": len(table),
         "mig_sampled_widened": widened,
-        "mig_sampled_per_factor": per_factor,
+        "mig_sampled_per_factor": spread(gap, varying, len(varying)),
     }

@@ -1,4 +1,4 @@
-"""Modularity: does each code dimension tell of one factor only?"""
+"""Modularity: does each code dimension know one factor only?"""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NO_INFORMATION = 1e-12  # nats: what is below is the rounding of a zero
 def modularity(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_bins: int = 20
 ) -> dict:
-    """Mean over the code dimensions of how far their information is about one factor alone.
+    """Return the mean over code dimensions of how far their information is about one factor alone.
 
     A constant dimension counts as 0, as in disentanglement_lib; `modularity_active` leaves it out. A
-    dimension of noise counts with what the bias of its estimated informations says, which is well above 0:
-    factors with many values seem to be known better.
+    dimension of noise scores well above 0: its estimated informations are biased, and the bias is larger for
+    factors with many values.
 
     Parameters
     ----------
@@ -41,14 +41,12 @@ def modularity(
     modularity_active : mean over those that vary; 0 where none does.
     modularity_per_dimension : of every dimension.
     """
-    rows, _ = table.split(rng, num_train)
-    codes, factors = table.mean[rows], table.factors[rows]
-    varying = np.ptp(factors, axis=0) > 0
-    if varying.sum() < 2:
-        raise DislabError(f"modularity needs two factors that vary in the {len(rows)} rows used")
-    information = mutual_information(histogram_bins(codes, num_bins), factors[:, varying])
+    sample = table.draw(rng, num_train)
+    if len(sample.columns) < 2:
+        raise DislabError(f"it needs two factors that vary in the {len(sample.codes)} rows used")
+    information = mutual_information(histogram_bins(sample.codes, num_bins), sample.factors)
     scores = modularity_per_dimension(information)
-    active = codes.min(axis=0) < codes.max(axis=0)
+    active = sample.codes.min(axis=0) < sample.codes.max(axis=0)
     return {
         "modularity": scores.mean(),
         "modularity_active": scores[active].mean() if active.any() else 0.0,
@@ -57,7 +55,7 @@ def modularity(
 
 
 def modularity_per_dimension(information: np.ndarray) -> np.ndarray:
-    """1 - δ_d, float64 [D], with δ_d = ( Σ_k m_dk² - θ_d² ) / ( θ_d² (K - 1) ) and θ_d = max_k m_dk.
+    """Return 1 - δ_d, float64 [D], with δ_d = ( Σ_k m_dk² - θ_d² ) / ( θ_d² (K - 1) ) and θ_d = max_k m_dk.
 
     Parameters
     ----------

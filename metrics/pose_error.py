@@ -1,4 +1,4 @@
-"""Pose error: by how many degrees does a readout of the code miss the angle of objects it has never seen?"""
+"""Pose error: by how many degrees is the angle of unseen objects missed, when read from the code?"""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from dislab.data.space import Circle
 from dislab.errors import DislabError
-from dislab.metrics.fov_regression import ridge, small_network
 from dislab.registry import register_metric
+from dislab.scoring.readouts import ridge, small_network
 from dislab.scoring.table import CodeTable
 
 
@@ -22,13 +22,13 @@ from dislab.scoring.table import CodeTable
 def pose_error(
     table: CodeTable, rng: np.random.Generator, *, max_train: int = 50_000, max_test: int = 5_000
 ) -> dict:
-    """Median absolute angular difference, in degrees, between the read angle and the true one.
+    """Return the median absolute angular difference, in degrees, between the read angle and the true one.
 
     The readouts of `fov_regression` are fitted to sine and cosine of the circular factor; the angle is that
-    of the point that they predict. A fifth of the instances (all images of a car; where no factor names the
-    object, all rows that agree in every other factor) is drawn for the test, and no row of theirs is trained
-    on. Where the angle has a meaning only for one value of a factor (the heart of dSprites), only those rows
-    are used. The split by instances is drawn even where the rows of a table are taken in their order.
+    of the point that they predict. A fifth of the instances is drawn for the test, and none of their rows is
+    trained on. An instance is all images of a car; if no factor names the object, all rows that agree in
+    every other factor. If the angle has a meaning for one value of a factor only (the heart of dSprites),
+    only those rows are used. The split by instances is drawn even if the rows of a table are taken in order.
 
     Parameters
     ----------
@@ -39,22 +39,20 @@ def pose_error(
     -------
     pose_error : of the small network, in [0, 180]; a code that knows nothing has 90.
     pose_error_linear : of ridge regression.
-    pose_error_mean : mean in place of the median: a few angles off by 180 show here.
+    pose_error_mean : the mean in place of the median, which shows a few angles that are off by 180.
     pose_error_test_instances : how many instances were kept for the test.
 
     Raises
     ------
     DislabError : there are fewer than two instances, or the circular factor does not vary.
     """
-    if table.circle is None:
-        raise DislabError("pose_error needs a circular factor")
     train, test, num_instances = split_by_instance(table, table.circle, rng)
     train, test = rng.permutation(train)[:max_train], rng.permutation(test)[:max_test]
     turns = table.factors[:, table.names.index(table.circle.factor)] / table.circle.steps
     angles = 2 * np.pi * turns
     if np.ptp(turns[train] % 1) == 0:
         raise DislabError(
-            f"pose_error needs angles that vary, but '{table.circle.factor}' is constant in {len(train)} rows"
+            f"it needs angles that vary, but '{table.circle.factor}' is constant in {len(train)} rows"
         )
     examples = table.mean[train], np.column_stack([np.sin(angles[train]), np.cos(angles[train])])
     errors = [
@@ -70,14 +68,14 @@ def pose_error(
 
 
 def angular_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Absolute difference of two angles in radians [B], the shorter way round, in degrees."""
+    """Return the absolute difference of angles in radians [B], the shorter way round, in degrees."""
     return np.abs((np.degrees(one - other) + 180) % 360 - 180)
 
 
 def split_by_instance(
     table: CodeTable, circle: Circle, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Rows of the instances for training and of those for testing, and the number of the latter."""
+    """Return the rows for training and for testing, by instance, and the number of test instances."""
     rows = np.arange(len(table))
     if circle.only is not None:
         name, value = circle.only
@@ -93,8 +91,8 @@ def split_by_instance(
     num_instances = int(instance.max(initial=-1)) + 1
     if num_instances < 2:
         raise DislabError(
-            f"pose_error needs images of two instances at least, one of them unseen in training, but the "
-            f"{len(rows)} rows with an angle have {num_instances}"
+            f"it needs images of at least two instances, one of them unseen in training, but the {len(rows)} "
+            f"rows with an angle have {num_instances}"
         )
     num_test = -(-num_instances // 5)
     unseen = np.zeros(num_instances, dtype=bool)

@@ -47,7 +47,7 @@ class BetaTCVAE(VAE):
         self.estimator = estimator
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
-        """The negative of eq. 4 and its terms, nats per image."""
+        """Return the negative of eq. 4 and its terms, nats per image."""
         mean, logvar = self.encode(batch.images)
         codes = sample_normal(mean, logvar, batch.noise)
         reconstruction = negative_log_likelihood(self.decode(codes), batch.images, self.likelihood).mean()
@@ -55,8 +55,8 @@ class BetaTCVAE(VAE):
             len(codes), batch.dataset_size, self.estimator, device=codes.device
         )
         mutual_information, total_correlation = decompose_kl(codes, mean, logvar, log_weights)
-        # E KL(q(z|x) || p(z)) is known in closed form and is the sum of the three terms: taking the
-        # dimension-wise KL as what remains keeps their sum exact whatever the minibatch estimates.
+        # E KL(q(z|x) || p(z)) has a closed form and is the sum of the three terms. With the dimension-wise KL
+        # as the remainder, their sum is exact whatever the minibatch estimates.
         kl = kl_to_standard_normal(mean, logvar).sum(1).mean()
         dimensionwise_kl = kl - mutual_information - total_correlation
         loss = (
@@ -76,7 +76,7 @@ class BetaTCVAE(VAE):
 
 
 def decompose_kl(codes: Tensor, mean: Tensor, logvar: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Index-code mutual information and total correlation, nats per image, from one minibatch.
+    """Return the index-code mutual information and the total correlation, nats per image, of a minibatch.
 
     Parameters
     ----------
@@ -93,11 +93,11 @@ def decompose_kl(codes: Tensor, mean: Tensor, logvar: Tensor, log_weights: Tenso
 
 
 def log_importance_weights(batch_size: int, dataset_size: int, estimator: str, device=None) -> Tensor:
-    """ln of the weights [B, B] of image j in the estimate of q(z_i), Chen et al. 2018, appendix C.
+    """Return ln of the weights [B, B] of image j in the estimate of q(z_i), Chen et al. 2018, appendix C.
 
-    Weighted sampling gives every image 1 / (N B) (eq. S5). Stratified sampling gives the image itself 1 / N,
-    one other image the (N - M) / (N M) that stands for all rows not drawn, and each remaining one 1 / M,
-    where M = B - 1; these sum to 1 (eq. S7).
+    Weighted sampling gives every image 1 / (N B) (eq. S5). With M = B - 1, stratified sampling gives the
+    image itself 1 / N, one other image (N - M) / (N M), which stands for all rows that were not drawn, and
+    each remaining image 1 / M. These sum to 1 (eq. S7).
     """
     if estimator == "weighted" or batch_size < 2:
         weight = -math.log(dataset_size * batch_size)

@@ -18,7 +18,7 @@ class BetaVAE(VAE):
     Parameters
     ----------
     beta : weight of the KL term; 1 is the VAE.
-    warmup_steps : beta rises linearly to its value over so many steps; 0 uses it from the start.
+    warmup_steps : number of steps over which beta rises linearly to its value; 0 uses it from the start.
     others : see `VAE`.
     """
 
@@ -30,11 +30,11 @@ class BetaVAE(VAE):
         self.warmup_steps = warmup_steps
 
     def report(self, image_shape: tuple[int, int, int]) -> dict[str, float]:
-        """Normalised beta = beta * (latent size) / (input size), Higgins et al. 2017, section 4.2."""
+        """Return beta * (latent size) / (input size), Higgins et al. 2017, section 4.2."""
         return {"normalised_beta": self.beta * self.latents / math.prod(image_shape)}
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
-        """Reconstruction + beta(step) * KL, nats per image."""
+        """Return reconstruction + beta(step) * KL and its terms, nats per image."""
         terms = super().loss(batch, step)
         warm = ((step + 1) / max(1, self.warmup_steps)).clamp(max=1)
         return {**terms, "loss": terms["reconstruction"] + self.beta * warm * terms["kl"]}

@@ -5,9 +5,9 @@
     q(s_i|x_i)                            style, one per image
     ELBO(G) = sum_i E ln p(x_i|c_G, s_i) - sum_i KL(q(s_i|x_i) || p(s)) - KL(q(c_G|x_G) || p(c))    (eq. 4)
 
-The objective is the mean of ELBO(G) over the groups of the minibatch (eq. 5). With several groupings at once
-(by shape and by hue) an image has a content code for each, shared with another group of images.
-docs/mlvae.md walks through it with the paper's figures.
+The objective is the mean of ELBO(G) over the groups of the minibatch (eq. 5). With several groupings, such as
+by shape and by hue, an image has a content code for each, shared with another group of images. docs/mlvae.md
+explains the model with the paper's figures.
 """
 
 from __future__ import annotations
@@ -39,22 +39,23 @@ class MLVAE(VAE):
     Parameters
     ----------
     content : number of content dimensions of a grouping, shared by the images of a group.
-    style : number of style dimensions, one code per image. A small style is what keeps the class out of it:
-        on MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well;
-        on Shapes3D, grouped by object hue, three carry it in some runs and two no better than chance.
-    group_size : images per group in a training batch; the last group of a batch takes what is left. Groups
-        that have fewer images are not trained on.
-    beta_content, beta_style : weights of the KL of the content and of the style; eq. 4 has 1 for both. Where
-        a group of the data is larger than group_size, its ELBO has the KL of its content less often than the
-        batches have it: beta_content = group_size / (its size) makes up for that.
+    style : number of style dimensions, one code per image. Only a small style keeps the class out of it. On
+        MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well. On
+        Shapes3D, grouped by object hue, three carry it in some runs and two no better than chance.
+    group_size : images per group in a training batch; the last group of a batch takes the rest. Groups with
+        fewer images are not trained on.
+    beta_content, beta_style : weights of the KL of the content and of the style; eq. 4 has 1 for both. If a
+        group of the data is larger than group_size, the batches count the KL of its content more often than
+        its ELBO does: beta_content = group_size / (its size) makes up for that.
     groupings : number of groupings, each with a content code of its own; a run sets it by its groupings.
-    posterior : what joins the evidence of the members: the "product" of their Normals (eq. 6), or "mixture",
-        the alternative that section 3 names; the KL of a mixture has no closed form and is that of its draw.
+    posterior : how the posteriors of the members are joined: as the "product" of their Normals (eq. 6), or as
+        their "mixture", the alternative in section 3. The KL of a mixture has no closed form and is estimated
+        from its draw.
     content_draw : one draw of the content for the whole "group", or one for every "image" of it.
     network, likelihood : see `VAE`.
     """
 
-    batch = "groups"
+    supervision = "groups"
 
     def __init__(
         self,
@@ -80,16 +81,16 @@ class MLVAE(VAE):
 
     @property
     def blocks(self) -> dict[str, slice]:
-        """content and style, or content_1, content_2, … and style where there are several groupings."""
+        """Return the slices of content and style, or of content_1, content_2, … and style."""
         names = ["content"] if self.groupings == 1 else [f"content_{g + 1}" for g in range(self.groupings)]
         blocks = {name: slice(g * self.content, (g + 1) * self.content) for g, name in enumerate(names)}
         return blocks | {"style": slice(self.groupings * self.content, self.latents)}
 
     def encode_groups(self, images: Tensor, groupings: tuple[Groups, ...]) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance [B, D] like `encode`, with the content of each image's group in place of its
-        own: the evidence of the group's images accumulated. Of a mixture, its mean and variance.
+        """Return mean and log-variance [B, D], with the content that of all images of each image's group.
 
-        Nothing but this method joins images at test time: who groups them says by what.
+        For a mixture, these are its mean and its log-variance. This is the only place where test images are
+        joined. Callers must state which labels they used.
         """
         mean, logvar = self.encode(images)
         grouped_mean, grouped_logvar = mean.clone(), logvar.clone()
@@ -102,11 +103,14 @@ class MLVAE(VAE):
     def content_of(
         self, groups: Groups, mean: Tensor, logvar: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The content drawn for each image [B, content], and KL(q(c_G|x_G) || p(c)) of each group [number].
+        """Return the content drawn for each image [B, content], and KL(q(c_G|x_G) || p(c)) [number].
 
-        mean, logvar and noise are [B, content], of single images.
+        Parameters
+        ----------
+        groups : the groups of the images, of which there are `number`.
+        mean, logvar, noise : [B, content], of single images.
         """
-        # A draw for the group takes the noise of one of its images, and serves all of them.
+        # One draw with the noise of one image of the group serves all of its images.
         drawn = groups.first if self.content_draw == "group" else torch.arange(len(mean), device=mean.device)
         group = groups.index[drawn]
         if self.posterior == "product":
@@ -114,8 +118,8 @@ class MLVAE(VAE):
             content = sample_normal(group_mean[group], group_logvar[group], noise[drawn])
             kl = kl_to_standard_normal(group_mean, group_logvar).sum(1)
         else:
-            # A group's own first image is a member drawn at random, or nearly so: of a class with few images
-            # the last group_size - 1 come first in no group.
+            # The first image of a group is a random member, or nearly so: in a class with few images, the
+            # last group_size - 1 are first in no group.
             content = sample_normal(mean[drawn], logvar[drawn], noise[drawn])
             member = group[:, None] == groups.index
             densities = normal_log_density(content[:, None], mean, logvar).sum(2)
@@ -127,10 +131,10 @@ class MLVAE(VAE):
         return (content[groups.index] if self.content_draw == "group" else content), kl
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
-        """The negative average group ELBO (eq. 5), nats per group, and its terms.
+        """Return the negative average group ELBO (eq. 5), nats per group, and its terms.
 
-        `reconstruction` and `kl_style` are nats per image, `kl_content` is nats per group (summed over
-        groupings).
+        `reconstruction` and `kl_style` are in nats per image, `kl_content` is in nats per group, summed over
+        the groupings.
         """
         mean, logvar = self.encode(batch.images)
         *blocks, style = self.blocks.values()
@@ -150,7 +154,14 @@ class MLVAE(VAE):
         style_logvar: Tensor,
         style_noise: Tensor,
     ) -> dict[str, Tensor]:
-        """The loss and its terms, of what `content_of` gives for each grouping, and the style [B, style]."""
+        """Return the loss and its terms.
+
+        Parameters
+        ----------
+        images : [B, C, H, W].
+        contents : what `content_of` returns, for each grouping.
+        style_mean, style_logvar, style_noise : [B, style].
+        """
         style = sample_normal(style_mean, style_logvar, style_noise)
         decoded = self.decode(torch.cat([*(content for content, _ in contents), style], dim=1))
         reconstruction = negative_log_likelihood(decoded, images, self.likelihood)
@@ -166,8 +177,10 @@ class MLVAE(VAE):
 
 
 def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance [num_groups, D] of the equal mixture of each group's Normals; arguments as for
-    `product_of_normals`."""
+    """Return mean and log-variance [num_groups, D] of the equal mixture of each group's Normals.
+
+    The arguments are those of `product_of_normals`.
+    """
     nothing = mean.new_zeros(num_groups, mean.shape[1])
     size = nothing.index_add(0, group, torch.ones_like(mean))
     centre = nothing.index_add(0, group, mean) / size

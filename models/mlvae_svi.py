@@ -1,8 +1,8 @@
-"""The ML-VAE without its encoder: content and style of every group and image are found by gradient steps.
+"""The ML-VAE without its encoder: content and style of every group and image are inferred by gradient steps.
 
-This is the non-amortised alternative that the ML-VAE paper weighs (section 3): stochastic variational
-inference, where a minibatch's own variational parameters are optimised first and the decoder then takes one
-step (Hoffman et al. 2013, algorithm 1). At test time nothing is known of an image before its own steps.
+This is the non-amortised alternative in section 3 of the ML-VAE paper, stochastic variational inference: the
+variational parameters of a minibatch are optimised first, and the decoder then takes one step (Hoffman et al.
+2013, algorithm 1). At test time, too, the code of an image is inferred by steps of its own.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class MLVAESVI(MLVAE):
 
     Parameters
     ----------
-    inference_steps : gradient steps (Adam) on the variational parameters of a batch, from the prior on, in
-        training and at test time.
+    inference_steps : gradient steps (Adam) on the variational parameters of a batch, which start at the
+        prior, in training and at test time.
     inference_rate : their learning rate.
     content, style, group_size, groupings, network, likelihood : see `MLVAE`.
     """
@@ -61,14 +61,14 @@ class MLVAESVI(MLVAE):
         self.inference_steps, self.inference_rate = inference_steps, inference_rate
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance [B, D] of every image as a group of its own."""
+        """Return mean and log-variance [B, D], each image as a group of its own."""
         alone = torch.arange(len(images), device=images.device)
         return self.encode_groups(images, (Groups(alone, alone),) * self.groupings)
 
     def encode_groups(self, images: Tensor, groupings: tuple[Groups, ...]) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance [B, D], the content that of each image's group."""
+        """Return mean and log-variance [B, D], with the content that of each image's group."""
         generator = torch.Generator(images.device).manual_seed(0)
-        # All images get the same noise, so that the codes of one do not depend on its place in the batch.
+        # All images get the same noise, so that a code does not depend on the position in the batch.
         shape = (self.inference_steps, 1, self.latents)
         noise = torch.randn(shape, generator=generator, device=images.device).expand(-1, len(images), -1)
         contents, style = self.infer(images, groupings, noise)
@@ -82,7 +82,7 @@ class MLVAESVI(MLVAE):
     def infer(
         self, images: Tensor, groupings: tuple[Groups, ...], noise: Tensor
     ) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-        """The variational parameters of a batch, of which the decoder's gradient does not pass.
+        """Optimise the variational parameters of a batch; no gradient flows to the decoder.
 
         Parameters
         ----------
@@ -91,15 +91,15 @@ class MLVAESVI(MLVAE):
 
         Returns
         -------
-        For each grouping mean and log-variance [number, content] of its groups; and mean and log-variance
+        Mean and log-variance [number, content] of the groups of each grouping, and mean and log-variance
         [B, style] of the images.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            # (What inference mode made cannot take part in a gradient; its copy can.)
+            # A tensor made in inference mode cannot take part in a gradient, but its copy can.
             images, noise = images.clone(), noise.clone()
             groupings = tuple(Groups(groups.index.clone(), groups.first.clone()) for groups in groupings)
             sizes = [(groups.number, self.content) for groups in groupings] + [(len(images), self.style)]
-            normals = [  # those of the prior: mean 0, log-variance 0
+            normals = [  # at first the prior: mean 0, log-variance 0
                 tuple(images.new_zeros(size).requires_grad_() for _ in range(2)) for size in sizes
             ]
             free = [parameter for normal in normals for parameter in normal]
@@ -113,13 +113,15 @@ class MLVAESVI(MLVAE):
         return contents, style
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
-        """The negative average group ELBO and its terms, see `MLVAE.loss`."""
-        # A draw for every inference step without more random numbers: the images' draws, passed on.
+        """Return the negative average group ELBO and its terms, see `MLVAE.loss`."""
+        # Each inference step uses the noise of the batch, shifted by some images, so that all randomness
+        # comes from the batch.
         noise = torch.stack([batch.noise.roll(shift, 0) for shift in range(1, self.inference_steps + 1)])
         contents, style = self.infer(batch.images, batch.groupings, noise)
         return self._elbo_of(batch.images, batch.groupings, [*contents, style], batch.noise)
 
     def _elbo_of(self, images, groupings, normals, noise) -> dict[str, Tensor]:
+        """Return the loss and its terms at these variational parameters."""
         *contents, (style_mean, style_logvar) = normals
         *blocks, style = self.blocks.values()
         drawn = []

@@ -12,18 +12,18 @@ from dislab.registry import register_model
 class Oracle(nn.Module):
     """Codes [B, K]: factor k's value divided by its largest one, so that every code lies in [0, 1].
 
-    It looks the factors up by row, so it never sees an image, and it cannot draw one.
+    The factors are looked up by row. The oracle sees no image, and it cannot draw one.
     """
 
-    batch = "none"
+    supervision = "none"
 
     def __init__(self, image_shape: tuple[int, int, int]):
         super().__init__()
 
     def fit(self, dataset, rows, generator: torch.Generator) -> None:
-        """Nothing is learned."""
+        """Do nothing: the factors are known."""
 
     def encode_rows(self, dataset, rows) -> Tensor:
-        """Codes float32 [B, K] of the dataset's rows int64 [B]."""
+        """Return codes float32 [B, K] of the dataset's rows int64 [B]."""
         highest = torch.tensor(dataset.space.sizes).clamp(min=2) - 1
         return torch.from_numpy(dataset.space.factors(rows)) / highest

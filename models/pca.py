@@ -1,4 +1,4 @@
-"""Principal component analysis of the pixels: what a linear encoder without training steps gives."""
+"""Principal component analysis of the pixels: a linear encoder without training steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dislab.data.dataset import unit_images
 from dislab.registry import register_model
 
-MOST_IMAGES = 5_000  # to find the components; more move the first ten by less than the seeds do
+MOST_IMAGES = 5_000  # for the components: more images change the first ten by less than the seeds do
 
 
 @register_model("pca", title="Principal components of the pixels (no training)", reference="Pearson 1901")
@@ -23,7 +23,7 @@ class PCA(nn.Module):
     latents : number of components D.
     """
 
-    batch = "none"
+    supervision = "none"
 
     def __init__(self, image_shape: tuple[int, int, int], *, latents: int = 10):
         super().__init__()
@@ -42,16 +42,16 @@ class PCA(nn.Module):
         images = unit_images(dataset.images(torch.as_tensor(rows)[chosen.cpu()])).flatten(1).cpu().numpy()
         number = min(self.latents, *images.shape)
         seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-        found = PrincipalComponents(number, random_state=seed).fit(images)
-        self.mean.copy_(torch.from_numpy(found.mean_))
-        self.components[:number] = torch.from_numpy(found.components_)
-        self.deviation[:number] = torch.from_numpy(found.explained_variance_).sqrt().clamp(min=1e-6)
+        components = PrincipalComponents(number, random_state=seed).fit(images)
+        self.mean.copy_(torch.from_numpy(components.mean_))
+        self.components[:number] = torch.from_numpy(components.components_)
+        self.deviation[:number] = torch.from_numpy(components.explained_variance_).sqrt().clamp(min=1e-6)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes float32 [B, D] of images [B, C, H, W] in [0, 1]."""
+        """Return codes float32 [B, D] of images [B, C, H, W] in [0, 1]."""
         return (images.flatten(1) - self.mean) @ self.components.T / self.deviation
 
     def mean_image(self, codes: Tensor) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] of codes [B, D]."""
+        """Return images [B, C, H, W] in [0, 1] of codes [B, D]."""
         flat = self.mean + (codes * self.deviation) @ self.components
         return flat.clamp(0, 1).reshape(-1, *self.image_shape)

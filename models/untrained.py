@@ -10,9 +10,9 @@ from dislab.registry import register_model
 
 @register_model("untrained", title="A VAE with random weights (no training): a table's floor")
 class Untrained(VAE):
-    """A `VAE` as it is before the first step."""
+    """A `VAE` before its first step."""
 
-    batch = "none"
+    supervision = "none"
 
     def fit(self, dataset, rows, generator: torch.Generator) -> None:
-        """Nothing is learned."""
+        """Do nothing: the weights stay random."""

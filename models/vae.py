@@ -1,4 +1,4 @@
-"""The variational autoencoder, and what every other model here builds on."""
+"""The variational autoencoder, from which most other models are derived."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ class VAE(nn.Module):
     ----------
     image_shape : (C, H, W).
     latents : number of code dimensions D.
-    network : "conv" (Locatello et al. 2019), "mlp" (500 tanh units), or "auto": conv where the image allows
+    network : "conv" (Locatello et al. 2019), "mlp" (500 tanh units), or "auto": conv if the image sides allow
         it.
     likelihood : "bernoulli", or "gaussian" with a learned variance per pixel.
     """
 
-    # The supervision that the loss needs: "iid" images, or "groups" of them; "none" for a model that takes no
-    # gradient steps but has a method `fit(dataset, rows, generator)`.
-    batch = "iid"
+    supervision = "iid"  # the loss sees single images; see dislab.training.model.Model
 
     def __init__(
         self,
@@ -50,35 +48,26 @@ class VAE(nn.Module):
         self.encoder = make_encoder(network, image_shape, 2 * latents)
         self.decoder = make_decoder(network, image_shape, latents, pixel_channels(likelihood, image_shape[0]))
 
-    @property
-    def blocks(self) -> dict[str, slice]:
-        """Named slices of the code dimensions; empty where all dimensions are alike."""
-        return {}
-
-    def report(self, image_shape: tuple[int, int, int]) -> dict[str, float]:
-        """Values derived from the hyper-parameters that papers quote; kept with the run."""
-        return {}
-
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), both [B, D], for images [B, C, H, W] in [0, 1]."""
+        """Return mean and log-variance of q(z|x), both [B, D], for images [B, C, H, W] in [0, 1]."""
         mean, logvar = self.encoder(images).chunk(2, dim=1)
         return mean, logvar
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Parameters of p(x|z): [B, C, H, W] logits, or [B, 2C, H, W] mean and log-variance."""
+        """Return the parameters of p(x|z): logits [B, C, H, W], or mean and log-variance [B, 2C, H, W]."""
         return self.decoder(codes)
 
     def mean_image(self, codes: Tensor) -> Tensor:
-        """E[x|z], [B, C, H, W] in [0, 1], for codes [B, D]."""
+        """Return E[x|z], [B, C, H, W] in [0, 1], for codes [B, D]."""
         return mean_image(self.decode(codes), self.likelihood)
 
     def reconstruction(self, images: Tensor, noise: Tensor) -> Tensor:
-        """-ln p(x|z) in nats, [B], with z ~ q(z|x) drawn by the standard Normal noise [B, D]."""
+        """Return -ln p(x|z) in nats, [B], with z ~ q(z|x) drawn by the standard Normal noise [B, D]."""
         codes = sample_normal(*self.encode(images), noise)
         return negative_log_likelihood(self.decode(codes), images, self.likelihood)
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
-        """The negative ELBO and its terms, nats per image."""
+        """Return the negative ELBO and its terms, nats per image."""
         mean, logvar = self.encode(batch.images)
         codes = sample_normal(mean, logvar, batch.noise)
         reconstruction = negative_log_likelihood(self.decode(codes), batch.images, self.likelihood).mean()

@@ -1,14 +1,21 @@
 """What several test files share: a dataset of 60 small images whose pixels follow from three factors."""
 
-import dislab  # noqa: F401, I001  (before torch: it says how torch's threads wait)
+import dislab  # noqa: I001  (before torch: it says how torch's threads wait)
 
 import numpy as np
 import pytest
 import torch
+from bars import PLUGIN
 
-from dislab.runs import workers
+from dislab import registry
 from dislab.data.dataset import Dataset
 from dislab.data.space import FactorSpace
+from dislab.runs import machine, perform
+from dislab.runs.hyperparameters import defaults
+from dislab.runs.images import forget_images
+
+# The images are tiny: threads that wait for one another were measured at twice the time of one thread.
+torch.set_num_threads(1)
 
 NAMES, SIZES, IMAGE_SHAPE = ("shape", "size", "position"), (4, 3, 5), (1, 16, 16)
 
@@ -28,12 +35,55 @@ def make_tiny_dataset(held_out: np.ndarray | None = None) -> Dataset:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_at_a_time():
-    """Runs are done in this process, which knows what the tests register, unless a test says --jobs."""
+    """Do runs in this process, which knows what the tests register, unless a test says --jobs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "usual_jobs", lambda device: 1)
+        patch.setattr(machine, "default_jobs", lambda device: 1)
+        yield
+
+
+@pytest.fixture
+def isolated():
+    """Forget after the test what it registers, and which plug-in files it loads."""
+    with registry.isolated():
         yield
 
 
 @pytest.fixture
 def tiny_dataset() -> Dataset:
     return make_tiny_dataset()
+
+
+@pytest.fixture
+def bars(tmp_path, monkeypatch) -> list[str]:
+    """Options that make the dataset "bars" known to `dislab`; the working folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISLAB_DATA", raising=False)
+    (tmp_path / "bars.py").write_text(PLUGIN)
+    forget_images()  # each command is a process of its own, which opens its dataset
+    with registry.isolated():
+        yield ["--plugin", "bars.py"]
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Runs in this process draw no pictures, which would take most of their time."""
+    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
+
+
+@pytest.fixture
+def cheap_run(tmp_path, no_pictures, tiny_dataset):
+    """A function that makes a finished run of the tiny dataset with one score; arguments of `dislab.run`."""
+
+    def make(model: str = "vae", dataset: Dataset = tiny_dataset, **settings):
+        usual = {
+            "steps": 2,
+            "batch_size": 16,
+            "metrics": ["mig"],
+            "device": "cpu",
+            "out": tmp_path / "results",
+        }
+        if "network" in defaults(registry.MODELS[model].make):
+            usual["network"] = "mlp"
+        return dislab.run(model, dataset, **(usual | settings))
+
+    return make

@@ -59,7 +59,7 @@ def test_the_oracle_knows_the_factors():
 def test_runs_need_no_steps_and_can_be_read_back(model, tmp_path):
     dataset = make_tiny_dataset()
     run = dislab.run(model, dataset, steps=500, seed=3, out=tmp_path, metrics=["mig", "factorvae_score"])
-    assert run.config["protocol"]["steps"] == 0 and run.record["timings"]["train_images_per_second"] is None
+    assert run.config.protocol.steps == 0 and run.record["timings"]["train_images_per_second"] is None
     codes = run.codes.mean
     again = dislab.run(model, dataset, seed=3, out=tmp_path / "again", metrics=["mig"])
     assert np.array_equal(again.codes.mean, codes) and again.scores["mig"] == run.scores["mig"]

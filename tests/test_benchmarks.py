@@ -1,7 +1,6 @@
 """The comparison with golden files, on a folder made here: another grid, other cases; and the speed table."""
 
 import contextlib
-import copy
 import dataclasses
 import json
 import os
@@ -19,8 +18,9 @@ from dislab.benchmarks.reference import Goldens
 from dislab.benchmarks.speed import __main__ as table
 from dislab.benchmarks.speed import metrics as speed
 from dislab.benchmarks.speed import ways
+from dislab.benchmarks.speed.processes import WayProcesses
 from dislab.networks import distributions
-from dislab.networks.architectures import make_decoder, make_encoder
+from dislab.networks.fused import Fused
 
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 SIZES = (3, 2, 4)
@@ -217,7 +217,7 @@ def test_wrong_options_of_the_speed_table_are_one_line(arguments, message, capsy
 
 
 def test_both_ways_begin_with_the_same_model_and_learn(monkeypatch):
-    monkeypatch.setattr(distributions, "bernoulli", distributions.bernoulli)  # the usual way brings torch's
+    monkeypatch.setattr(distributions, "bernoulli", distributions.bernoulli)  # the usual way replaces it
     work = ways.Work("mlvae", "shapes3d", {"network": "mlp", "group_size": 4}, batch_size=8)
     usual = ways.Usual(dataclasses.replace(work, rows=64), "fp32", torch.device("cpu"), None)
     ours = ways.OfDislab(work, "fp32", torch.device("cpu"), None)
@@ -229,15 +229,15 @@ def test_both_ways_begin_with_the_same_model_and_learn(monkeypatch):
         way.encode(np.arange(16))
 
 
-@pytest.mark.parametrize("make", [make_encoder, make_decoder])
-def test_the_usual_networks_are_torch_layers_that_compute_the_same(make):
-    arguments = ("conv", (3, 32, 32), 5) if make is make_encoder else ("conv", (3, 32, 32), 5, 3)
-    ours = make(*arguments)
-    usual = ways.plain(copy.deepcopy(ours))
-    assert {type(layer).__module__.partition(".")[0] for layer in usual} == {"torch"}
-    assert not any(getattr(layer, "inplace", False) for layer in usual)
-    inputs = torch.rand(4, 3, 32, 32) if make is make_encoder else torch.randn(4, 5)
-    torch.testing.assert_close(usual(inputs), ours(inputs))
+def test_the_usual_way_runs_the_plain_networks_and_dislab_the_fused_ones(monkeypatch):
+    monkeypatch.setattr(distributions, "bernoulli", distributions.bernoulli)  # the usual way replaces it
+    work = ways.Work("vae", "shapes3d", batch_size=4, rows=64)
+    usual, ours = (
+        kind(work, "bf16", torch.device("cpu"), None).model for kind in (ways.Usual, ways.OfDislab)
+    )
+    assert [type(network) for network in usual.children()] == [torch.nn.Sequential] * 2
+    assert [type(network) for network in ours.children()] == [Fused] * 2
+    assert ours.decoder(torch.zeros(1, 10)).dtype == torch.float32
 
 
 def test_a_ratio_is_of_readings_that_follow_on_each_other():
@@ -249,13 +249,13 @@ def test_a_ratio_is_of_readings_that_follow_on_each_other():
 def test_models_side_by_side_are_trained_at_the_same_time(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     work = ways.Work("vae", "shapes3d", {"network": "mlp"}, batch_size=8, rows=64)
-    with contextlib.closing(ways.Team(2, ways.OfDislab, "fp32", "cpu", None, threads=2)) as team:
-        team.ask("begin", work)
-        (seconds, other), (one, same) = team.ask("steps", 3), team.ask("losses", 4, 2)
+    with contextlib.closing(WayProcesses(2, ways.OfDislab, "fp32", "cpu", None, threads=2)) as both:
+        both.ask("begin", work)
+        (seconds, other), (one, same) = both.ask("steps", 3), both.ask("losses", 4, 2)
         assert seconds > 0 and other > 0 and one == same and len(one) == 2
-        assert min(team.ask("memory")) > 50
+        assert min(both.ask("memory")) > 50
         with pytest.raises(dislab.DislabError, match="unknown model 'vea'"):
-            team.ask("begin", dataclasses.replace(work, model="vea"))
+            both.ask("begin", dataclasses.replace(work, model="vea"))
 
 
 def test_the_usual_way_draws_groups_of_one_class():

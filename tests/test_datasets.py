@@ -1,11 +1,8 @@
-"""Datasets: official files read exactly and refused clearly, rendered grids, the cache."""
+"""Datasets: official files read exactly and refused clearly, rendered grids, the contract of a plug-in."""
 
-import errno
 import gzip
 import os
 import struct
-import time
-import zipfile
 from pathlib import Path
 
 import h5py
@@ -14,10 +11,11 @@ import pytest
 import torch
 
 import dislab
-from dislab.data import dataset as base
+from dislab.data.official import is_complete
 from dislab.data.space import FactorSpace
 from dislab.datasets import dsprites, mnist, shapes3d
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import DislabError
+from dislab.registry import DATASETS
 
 
 @pytest.fixture
@@ -53,7 +51,7 @@ def test_shapes3d_official_file_is_read_exactly(tmp_path, cache, monkeypatch):
         file.create_dataset("images", data=images, compression="gzip")
     for _ in range(2):  # the second time from the cache
         dataset = dislab.load_dataset("shapes3d", data_dir=tmp_path)
-        assert dataset.source == "official"
+        assert (dataset.source, dataset.renderer) == ("official", None)
         rows = [0, 5, len(space) - 1]
         assert np.array_equal(dataset.images(rows).permute(0, 2, 3, 1).numpy(), images[rows])
 
@@ -62,7 +60,7 @@ def test_dsprites_official_file_is_read_exactly(tmp_path, cache, monkeypatch):
     space = small_dsprites(monkeypatch)
     monkeypatch.setattr(dsprites, "CHUNK", 100)
     images = np.random.default_rng(0).integers(0, 2, (len(space), 64, 64), dtype=np.uint8)
-    np.savez_compressed(tmp_path / dsprites.OFFICIAL_FILES[0].removesuffix(".npz"), imgs=images)
+    np.savez_compressed(tmp_path / dsprites.OFFICIAL.files[0].name.removesuffix(".npz"), imgs=images)
     for _ in range(2):
         dataset = dislab.load_dataset("dsprites", data_dir=tmp_path)
         assert dataset.source == "official"
@@ -97,9 +95,8 @@ def test_real_mnist():
     # The published counts of the digits in the training and the test file.
     assert list(np.bincount(digits[:60_000])) == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert list(np.bincount(digits[60_000:])) == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert (
-        abs(dataset.images(np.arange(60_000)).float().mean().item() / 255 - 0.1307) < 1e-4
-    )  # the known mean
+    mean = dataset.images(np.arange(60_000)).sum(dtype=torch.int64).item() / (60_000 * 28 * 28 * 255)
+    assert abs(mean - 0.1307) < 1e-4  # the known one
 
 
 def wrong_files():
@@ -139,7 +136,7 @@ def wrong_files():
         np.savez_compressed(path, imgs=np.zeros((480, 64, 64), np.uint8))
         path.write_bytes(path.read_bytes()[:-30])
 
-    sprites = dsprites.OFFICIAL_FILES[0]
+    sprites = dsprites.OFFICIAL.files[0].name
     return [
         ("shapes3d", "3dshapes.h5", text, "not a whole HDF5 file"),
         ("shapes3d", "3dshapes.h5", cut, "not a whole HDF5 file"),
@@ -171,6 +168,9 @@ def test_wrong_files_are_refused_in_one_line(name, file, write, says, tmp_path, 
     small_shapes3d(monkeypatch)
     small_dsprites(monkeypatch)
     write(tmp_path / file)
+    if name == "mnist":  # the other three files are there
+        for other in mnist.OFFICIAL.files[1:]:
+            (tmp_path / other.name).touch()
     with pytest.raises(DislabError) as error:
         dislab.load_dataset(name, data_dir=tmp_path)
     assert says in str(error.value)
@@ -194,20 +194,23 @@ def test_missing_files_and_names(tmp_path, cache):
         dislab.load_dataset("shapes3d", data_dir=tmp_path / "nowhere")
 
 
-def test_rendered_shapes3d_is_the_grid(monkeypatch):
-    monkeypatch.delenv("DISLAB_DATA", raising=False)
-    dataset = dislab.load_dataset("shapes3d", source="rendered")
-    assert (len(dataset), dataset.image_shape) == (480_000, (3, 64, 64))
+def test_rendered_shapes3d_is_the_grid(cache, monkeypatch):
+    """Noise stands for the layers, which take three seconds to draw."""
     from dislab.rendering import shapes3d as renderer
 
+    layers = np.random.default_rng(1).integers(0, 100, (480, renderer.NUM_LAYERS, 64, 64), dtype=np.uint8)
+    monkeypatch.setattr(renderer, "draw_layers", lambda: layers)
+    dataset = dislab.load_dataset("shapes3d", source="rendered")
+    assert (len(dataset), dataset.image_shape) == (480_000, (3, 64, 64))
+    assert (dataset.source, dataset.renderer) == ("rendered", renderer.VERSION)
+    assert [path.name for path in cache.iterdir()] == [f"shapes3d-rendered-v{renderer.VERSION}.npy"]
     rows = np.random.default_rng(0).integers(0, len(dataset), 20)
     images = dataset.images(rows)
     assert images.shape == (20, 3, 64, 64)
     assert images.dtype == torch.uint8
-    # Independently of the dataset's index arithmetic: the factors from the space, the layers drawn afresh.
+    # Independently of the dataset's index arithmetic.
     factors = torch.from_numpy(np.stack(np.unravel_index(rows, (10, 10, 10, 8, 4, 15)), axis=1))
-    layers = torch.from_numpy(renderer.draw_layers())
-    assert torch.equal(images, renderer.compose(layers, factors, renderer.palette()))
+    assert torch.equal(images, renderer.compose(torch.from_numpy(layers), factors, renderer.palette()))
 
 
 def test_rendered_dsprites_is_the_grid(cache, monkeypatch):
@@ -223,79 +226,6 @@ def test_rendered_dsprites_is_the_grid(cache, monkeypatch):
     assert np.array_equal(images.flatten(1).numpy(), expected)
 
 
-def test_cache_is_whole_or_not_there(cache):
-    calls = []
-
-    def make(array):
-        calls.append(1)
-        array[:] = 7
-
-    def fail(array):
-        array[:1] = 7
-        raise DislabError("the source broke off")
-
-    with pytest.raises(DislabError):
-        base.cached_array("numbers", (4, 5), fail)
-    assert not list(cache.iterdir())
-    for _ in range(2):
-        assert (base.cached_array("numbers", (4, 5), make) == 7).all()
-    assert len(calls) == 1
-    whole = (cache / "numbers.npy").read_bytes()
-    (cache / "numbers.npy").write_bytes(whole[:-3])  # as a full disk or another program may leave it
-    assert (base.cached_array("numbers", (4, 5), make) == 7).all()
-    assert len(calls) == 2
-
-
-def test_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("DISLAB_CACHE", str(tmp_path / "file"))
-    array = base.cached_array("numbers", (2, 2), lambda array: array.fill(3))
-    assert (array == 3).all()
-
-
-def test_what_is_too_large_for_memory_names_the_cache_folder(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("DISLAB_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(base, "MOST_IN_MEMORY", 3)
-    with pytest.raises(RunFailed, match=r"cannot write .* GB .* to the cache folder .*\$DISLAB_CACHE"):
-        base.cached_array("numbers", (2, 2), lambda array: array.fill(3))
-
-
-def test_a_full_disk_is_found_before_anything_is_drawn(cache, monkeypatch):
-    def full(handle, offset, length):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr(base, "MOST_IN_MEMORY", 3)
-    with pytest.raises(RunFailed, match="No space left on device"):
-        base.cached_array("numbers", (2, 2), lambda array: pytest.fail("drawn in vain"))
-    assert not list(cache.iterdir())
-
-
-def test_unfinished_files_of_killed_processes_are_removed_after_a_day(cache):
-    cache.mkdir()
-    for name, age in (("old.part", 90_000), ("new.part", 60)):
-        (cache / name).write_text("half")
-        os.utime(cache / name, (time.time() - age, time.time() - age))
-    base.cached_array("numbers", (2, 2), lambda array: array.fill(3))
-    assert sorted(path.name for path in cache.iterdir()) == ["new.part", "numbers.npy"]
-
-
-def test_drawn_images_of_other_versions_are_removed_after_an_hour(cache):
-    cache.mkdir()
-    for name, age in (
-        ("a-rendered-1", 4000),
-        ("a-rendered-2", 60),
-        ("b-rendered-1", 4000),
-        ("a-official-1", 4000),
-    ):
-        (cache / f"{name}.npy").write_text("images")
-        os.utime(cache / f"{name}.npy", (time.time() - age, time.time() - age))
-    base.cached_array("a-rendered-3", (2, 2), lambda array: array.fill(3))
-    left = sorted(path.stem for path in cache.iterdir())
-    assert left == ["a-official-1", "a-rendered-2", "a-rendered-3", "b-rendered-1"]
-
-
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_a_device_that_is_not_there_is_one_clear_line(device):
     with pytest.raises(DislabError, match=f"device '{device}' cannot be used here") as error:
@@ -303,12 +233,99 @@ def test_a_device_that_is_not_there_is_one_clear_line(device):
     assert "\n" not in str(error.value)
 
 
-def test_npz_member_is_streamed(tmp_path):
-    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    np.savez(tmp_path / "a.npz", imgs=array)
-    with base.open_npz_member(tmp_path / "a.npz", "imgs", (2, 3, 4)) as stream:
-        assert np.array_equal(np.frombuffer(stream.read(), np.uint8).reshape(2, 3, 4), array)
-    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
-        archive.writestr("imgs.npy", b"nonsense")
-    with pytest.raises(DislabError, match="not a whole"):
-        base.open_npz_member(tmp_path / "b.npz", "imgs", (2, 3, 4))
+def test_is_complete(tmp_path):
+    assert is_complete("shapes3d", "auto", tmp_path) and is_complete("mpi3d", "rendered", tmp_path)
+    assert is_complete("a folder/", "auto", tmp_path), "what has no official files lacks none"
+    for name, source in (("shapes3d", "official"), ("mpi3d", "official"), ("mnist", "auto")):
+        assert not is_complete(name, source, tmp_path)
+    (tmp_path / "mpi3d_toy.npz").touch()
+    assert is_complete("mpi3d", "official", tmp_path) and is_complete("mpi3d_toy", "official", tmp_path)
+    for number, file in enumerate(mnist.OFFICIAL.files):
+        assert is_complete("mnist", "official", tmp_path) == (number == 4)
+        (tmp_path / file.name).touch()
+    assert is_complete("mnist", "official", tmp_path)
+
+
+# The contract of a plug-in
+
+
+def three_images(name="three", shape=(1, 4, 4), draw=None, group_by=("hue",), **options) -> dislab.Dataset:
+    space = FactorSpace(("hue",), (3,))
+    if draw is None:
+        draw = lambda rows: torch.zeros(len(rows), *shape, dtype=torch.uint8)  # noqa: E731
+    return dislab.Dataset(name, "own", space, shape, draw, group_by, **options)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """A function that registers a callable as the dataset `mine` and opens it."""
+    list(DATASETS)  # reads the registry, so that what follows is undone without it
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+
+    def register_and_open(make):
+        DATASETS._entries.pop("mine", None)
+        dislab.register_dataset("mine")(make)
+        return dislab.load_dataset("mine")
+
+    return register_and_open
+
+
+def test_a_dataset_that_keeps_the_contract(opened):
+    dataset = opened(lambda source, data_dir, device: three_images(group_by="hue", renderer=4))
+    assert (dataset.group_by, dataset.image_shape, dataset.renderer) == (["hue"], (1, 4, 4), 4)
+    assert opened(lambda **options: three_images()).renderer is None
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [(name, f"the dataset's name is {name!r}") for name in ("", "..", "a/b", "/a", "a\0", 3)],
+)
+def test_names_that_are_no_file_names(name, says):
+    with pytest.raises(DislabError) as error:
+        three_images(name)
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 4, 4.0), (1, 0, 4), 4, "144"])
+def test_shapes_that_are_not_three_sizes(shape):
+    with pytest.raises(DislabError, match=r"the image shape of three is .*: it must be \(C, H, W\)"):
+        three_images(shape=shape, draw=lambda rows: None)
+
+
+def test_groups_are_by_known_factors():
+    with pytest.raises(DislabError, match="unknown factor 'hu': did you mean 'hue'"):
+        three_images(group_by=["hu"])
+    with pytest.raises(DislabError, match="group_by of three is empty"):
+        three_images(group_by=[])
+
+
+def drawn(images):
+    """A dataset's function whose images are these, whatever the row."""
+    return lambda source, data_dir, device: three_images(draw=lambda rows: images)
+
+
+def raising(source, data_dir, device):
+    return FactorSpace(("a", "b"), (3,))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda source, device: None, "'mine' must be called with (source, data_dir, device): got an unexp"),
+        (lambda source, data_dir, device, size: None, "missing a required argument: 'size'"),
+        (lambda source, data_dir, device: None, "'mine' must return a dislab.Dataset, not NoneType"),
+        (lambda source, data_dir, device: three_images("a/b"), "the dataset's name is 'a/b'"),
+        (raising, f"'mine' cannot be opened ({__file__}, line {raising.__code__.co_firstlineno + 1}): Val"),
+        (drawn(torch.zeros(1, 1, 4, 4)), "as uint8 [1, 1, 4, 4], not as float32 [1, 1, 4, 4]"),
+        (drawn(torch.zeros(1, 4, 4, 1, dtype=torch.uint8)), "not as uint8 [1, 4, 4, 1]"),
+        (drawn(torch.zeros(1, 4, 4, dtype=torch.uint8)), "not as uint8 [1, 4, 4]"),
+        (drawn(np.zeros((1, 4, 4), np.uint8)), "not as uint8 [1, 4, 4]"),
+        (drawn(None), "not as NoneType []"),
+        (lambda source, data_dir, device: three_images(draw=lambda rows: rows / "a"), "TypeError"),
+    ],
+)
+def test_what_breaks_the_contract_is_one_line(make, says, opened):
+    with pytest.raises(DislabError) as error:
+        opened(make)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

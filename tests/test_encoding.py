@@ -12,6 +12,7 @@ from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.scoring import encoding
 from dislab.scoring.encoding import encode
+from dislab.scoring.evaluate import score
 from dislab.scoring.table import CodesOnDemand
 
 N = 12 * 10 * 9
@@ -62,7 +63,7 @@ def test_scores_of_rows_on_demand_are_those_of_the_whole_table(grid):
     whole = encode(Counting(), grid, np.arange(N))
     for metric in METRICS:
         scores = dislab.evaluate(encoder, dataset=grid, metrics=[metric])
-        assert scores == dislab.evaluation.score(whole, [metric])
+        assert scores == score(whole, [metric])
 
 
 def test_few_rows_are_encoded_for_a_metric_that_needs_few(grid):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -142,7 +143,7 @@ def measured(model, dataset, drawn, seed: int = 0, group_by=(("kind",),)):
     """The table of all rows, and for each of its lines the rows of each group: list of int64 [groups, k]."""
     rows = np.arange(len(dataset))
     drawn.clear()
-    table = evidence(model, dataset, rows, dataset.space.labels_of(group_by, rows), seed, "cpu")
+    table = pd.DataFrame(evidence(model, dataset, rows, dataset.space.labels_of(group_by, rows), seed, "cpu"))
     return table, [asked.reshape(-1, k) for asked, k in zip(drawn, table["k"], strict=True)]
 
 
@@ -172,7 +173,7 @@ def test_the_exact_posterior_gives_the_exact_likelihood(dataset, drawn):
 @pytest.mark.parametrize("wrong", ["content", "style"])
 def test_another_proposal_gives_a_lower_bound(wrong, dataset, drawn, monkeypatch):
     """On the mean over many seeds: the gap of the ELBO is KL(q || p(z|x_G)), the other bound is tighter."""
-    monkeypatch.setattr("dislab.evidence.IMAGES", (2, 10))
+    monkeypatch.setattr("dislab.scoring.evidence.IMAGES", (2, 10))
     loadings = orthogonal(3)
     exact = Linear(loadings, exact=True, content=2, style=1)
     # Of the content the product of the shifted posteriors of single images, which counts the prior k times;
@@ -279,6 +280,6 @@ def test_the_seed_decides_the_images_and_the_draws(dataset, drawn):
 def test_small_classes_are_joined_by_fewer(dataset, drawn):
     model = Linear(orthogonal(3), content=2, style=1)
     rows = np.array([0, 1, 2, 3, 30, 31, 32, 33, 34, 35])  # four rows of one kind, six of another
-    table = evidence(model, dataset, rows, dataset.space.labels_of([["kind"]], rows), 0, "cpu")
+    table = pd.DataFrame(evidence(model, dataset, rows, dataset.space.labels_of([["kind"]], rows), 0, "cpu"))
     assert table["k"].tolist() == [1, 2, 3] and table["groups"].tolist() == [8, 4, 2]
     assert all(set(asked) <= set(rows) for asked in drawn), "rows are the dataset's, not the table's"

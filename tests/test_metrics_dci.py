@@ -1,79 +1,20 @@
-"""DCI against the reference library's numbers, the joint trees against scikit-learn's, and their limits."""
+"""DCI: the joint trees against scikit-learn's, scores of importances in closed form, and what is special."""
 
-import json
-import os
-from functools import cache
+from functools import partial
 from math import log
-from pathlib import Path
 
 import numpy as np
 import pytest
+from metric_tables import (
+    grid,
+    one_thread,  # noqa: F401 (a fixture)
+)
 
 import dislab
-from dislab.metrics.dci import gradient_boosting, importance_scores, joint_boosting
+from dislab.metrics.dci import importance_scores
 from dislab.registry import METRICS
-
-GOLDENS = (
-    Path(os.environ["DISLAB_DATA"]).parent / "goldens" if "DISLAB_DATA" in os.environ else Path("goldens")
-)
-needs_goldens = pytest.mark.skipif(
-    not (GOLDENS / "goldens.json").is_file(), reason="no folder of goldens beside $DISLAB_DATA"
-)
-PARTS = ("disentanglement", "completeness", "informativeness")
-NAMES = [f"dci_{part}" for part in PARTS]
-FAST = [f"dci_fast_{part}" for part in PARTS]
-
-
-@cache
-def golden(case: str) -> dict:
-    records = json.loads((GOLDENS / "goldens.json").read_text())["records"]
-    [record] = [record for record in records if record["case"] == case and record["metric"] == "dci_3000"]
-    return record["value"]
-
-
-def rows_of_golden(case: str) -> dict:
-    """The rows that the reference was given: 3,000 training rows, then 2,000 test rows."""
-    file = np.load(GOLDENS / f"{case}.npz")
-    rows = np.r_[0:3000, 10_000:12_000]
-    given = {"codes": file["codes"][rows], "factors": file["factors"][rows]}
-    return given | {"shuffle": False, "num_train": 3000, "num_test": 2000}
-
-
-def check(scores: dict, case: str, name: str, tolerance: float) -> None:
-    expected = golden(case)
-    for part in PARTS[:2]:
-        assert scores[f"{name}_{part}"] == pytest.approx(expected[part], abs=tolerance)
-    for ours, theirs in (("", "_test"), ("_train", "_train")):
-        assert scores[f"{name}_informativeness{ours}"] == pytest.approx(
-            expected[f"informativeness{theirs}"], abs=tolerance
-        )
-
-
-@needs_goldens
-def test_dci_equals_the_reference():
-    case = "dsprites__zeros"  # the only one of a few seconds
-    check(dislab.evaluate(**rows_of_golden(case), metrics=NAMES), case, "dci", 1e-6)
-
-
-@needs_goldens
-@pytest.mark.parametrize("learner", [gradient_boosting, joint_boosting])
-@pytest.mark.parametrize("case", ["shapes3d__rotation", "mpi3d__noisy_identity", "cars3d__half_entangled"])
-def test_importances_equal_the_reference(case, learner):
-    """For the factors of at most four values, which are quick: each has a classifier of its own."""
-    given, file = rows_of_golden(case), np.load(GOLDENS / f"{case}.npz")
-    few = np.flatnonzero(file["factor_sizes"] <= 4)
-    codes, factors = given["codes"], given["factors"][:, few].astype(np.int64)
-    readout = learner(codes[:3000], factors[:3000], codes[3000:], np.random.default_rng(0))
-    expected = file["ref_dci_importance_3000"][:, few]
-    # scikit-learn's trees are the reference's but for ties between single cuts, which it breaks at random.
-    tolerance = 0.005 if learner is gradient_boosting else 0.02
-    np.testing.assert_allclose(readout.importance, expected, rtol=0, atol=tolerance)
-
-
-@needs_goldens
-def test_fast_dci_agrees_with_the_reference():
-    case = "shapes3d__noisy_identity"  # the one that coarser searches miss
-    check(dislab.evaluate(**rows_of_golden(case), metrics=FAST), case, "dci_fast", 0.02)
+from dislab.scoring import boosting
+from dislab.scoring.boosting import gradient_boosting, joint_boosting
 
 
 def drawn(num_rows=700, seed=0):
@@ -100,21 +41,19 @@ def test_joint_trees_are_those_of_scikit_learn(num_train):
 
 
 def test_few_candidates_and_small_chunks_change_little(monkeypatch):
-    from dislab.metrics import dci
-
     codes, factors = drawn()
     arrays = codes[:600], factors[:600], codes[600:]
-    monkeypatch.setattr(dci, "ROUNDS", 30)
+    monkeypatch.setattr(boosting, "ROUNDS", 30)
     whole = joint_boosting(*arrays, np.random.default_rng(0))
-    monkeypatch.setattr(dci, "CHUNK", 2 * 608 * 5)  # two trees at a time
+    monkeypatch.setattr(boosting, "CHUNK", 2 * 608 * 5)  # two trees at a time
     pieces = joint_boosting(*arrays, np.random.default_rng(0))
     np.testing.assert_allclose(pieces.importance, whole.importance, rtol=0, atol=0.02)
-    monkeypatch.setattr(dci, "CANDIDATES", 20)
+    monkeypatch.setattr(boosting, "CANDIDATES", 20)
     coarse = joint_boosting(*arrays, np.random.default_rng(0))
     np.testing.assert_allclose(coarse.importance, whole.importance, rtol=0, atol=0.05)
 
 
-# From importances to scores ------------------------------------------------------------------------
+# From importances to scores -----------------------------------------------------------------------
 
 
 def test_scores_of_an_importance_matrix_by_loops():
@@ -134,16 +73,6 @@ def test_scores_of_an_importance_matrix_by_loops():
     assert scores.per_code.shape == (4,) and scores.per_factor.shape == (3,)
 
 
-@needs_goldens
-def test_importance_matrices_of_the_reference():
-    for path in sorted(GOLDENS.glob("*__*.npz")):
-        file = np.load(path)
-        if "ref_dci_importance_3000" in file:
-            scores = importance_scores(file["ref_dci_importance_3000"])
-            for part in PARTS[:2]:
-                assert getattr(scores, part) == pytest.approx(golden(path.stem)[part], abs=1e-12)
-
-
 def test_importance_matrices_with_known_scores():
     assert importance_scores(np.eye(5) * 3)[:2] == pytest.approx((1, 1))
     assert importance_scores(np.vstack([np.eye(3), np.zeros((1, 3))]))[:2] == pytest.approx((1, 1))
@@ -156,93 +85,78 @@ def test_importance_matrices_with_known_scores():
     assert importance_scores(np.zeros((1, 1)))[:2] == (0, 0)
 
 
-# Limits --------------------------------------------------------------------------------------------
+# What is special ----------------------------------------------------------------------------------
+
 
 SMALL = {"num_train": 400, "num_test": 200}
+both = pytest.mark.parametrize("name", ["dci", "dci_fast"])
 
 
-def grid(sizes, copies):
-    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=-1).repeat(copies, axis=0)
+@pytest.fixture
+def few_rounds(monkeypatch):
+    """Fewer trees, which are enough for codes without noise."""
+    import sklearn.ensemble
+
+    trees = partial(sklearn.ensemble.GradientBoostingClassifier, n_estimators=30)
+    monkeypatch.setattr(sklearn.ensemble, "GradientBoostingClassifier", trees)
+    monkeypatch.setattr(boosting, "ROUNDS", 30)
 
 
-@pytest.mark.parametrize("names", [NAMES, FAST])
-class TestLimits:
-    def scores(self, names, codes, factors, **settings):
-        scores = dislab.evaluate(codes=codes, factors=factors, metrics=names, **SMALL | settings)
-        assert np.isfinite(list(scores.values())).all()
-        return scores
+def scores_of(name, codes, factors, **settings):
+    return dislab.evaluate(codes=codes + 0.0, factors=factors, metrics=[name], **(SMALL | settings))
 
-    def test_perfect_codes_and_seeds(self, names):
-        factors = grid((2, 3, 4), 25)
-        codes = factors[:, [2, 0, 1]] * [1.0, -3.0, 0.01]
-        scores = self.scores(names, codes, factors)
-        for name in names:
-            assert scores[name] == pytest.approx(1, abs=1e-6)
-        assert self.scores(names, codes, factors) == scores
-        importance = np.array(scores.details[names[0] + "_importance"])
-        np.testing.assert_allclose(importance, np.eye(3)[[2, 0, 1]], atol=1e-6)
 
-    @pytest.mark.parametrize("value", [0.0, 0.1, -3.7, 1e6])
-    def test_constant_codes_tell_nothing(self, names, value):
-        factors = grid((3, 4), 50)
-        scores = self.scores(names, np.full((600, 3), value), factors)
-        assert scores[names[0]] == scores[names[1]] == 0
-        assert scores[names[2]] == pytest.approx((1 / 3 + 1 / 4) / 2, abs=0.06)
+@both
+def test_importances_of_perfect_codes_and_of_twins(name, few_rounds):
+    factors = grid((2, 3, 4), 25)
+    codes = factors[:, [2, 0, 1]] * [1.0, -3.0, 0.01]
+    perfect = scores_of(name, codes, factors)
+    importance = np.array(perfect.details[f"{name}_disentanglement_importance"])
+    np.testing.assert_allclose(importance, np.eye(3)[[2, 0, 1]], atol=1e-6)
+    twins = scores_of(name, np.hstack([codes, codes]), factors)
+    assert twins[f"{name}_disentanglement"] == pytest.approx(1, abs=1e-6)
+    assert twins[f"{name}_completeness"] == pytest.approx(1 - log(2, 6), abs=0.08)
+    for column in np.array(twins.details[f"{name}_disentanglement_importance"]).T:
+        assert (np.sort(column)[-2:] > 0.25).all()
 
-    def test_twins_share_the_splits(self, names):
-        factors = grid((3, 4), 50)
-        scores = self.scores(names, np.hstack([factors, factors]), factors)
-        assert scores[names[0]] == pytest.approx(1, abs=1e-6)
-        assert scores[names[1]] == pytest.approx(1 - log(2, 4), abs=0.08)
-        for column in np.array(scores.details[names[0] + "_importance"]).T:
-            assert (np.sort(column)[-2:] > 0.3).all()
 
-    def test_one_dimension(self, names):
-        factors = grid((3, 4), 50)
-        scores = self.scores(names, factors[:, :1] + 0.0, factors)
-        # Importances sum to 1 for every factor that has a split at all, however little it tells.
-        assert scores[names[0]] == pytest.approx(0, abs=1e-6) and scores[names[1]] == 1
+@both
+def test_one_dimension_and_one_factor(name, few_rounds):
+    factors = grid((3, 4), 50)
+    scores = scores_of(name, factors[:, :1], factors)
+    # Importances sum to 1 for every factor that has a split at all, however little it tells.
+    assert scores[f"{name}_disentanglement"] == pytest.approx(0, abs=1e-6)
+    assert scores[f"{name}_completeness"] == 1
+    scores = scores_of(name, factors, factors[:, 1])
+    assert scores[f"{name}_disentanglement"] == 1 and scores[f"{name}_completeness"] > 0.9
 
-    def test_one_factor(self, names):
-        factors = grid((3, 4), 50)
-        scores = self.scores(names, factors + 0.0, factors[:, 1])
-        assert scores[names[0]] == 1 and scores[names[1]] > 0.9
 
-    def test_constant_factors_are_left_out(self, names):
-        varying = grid((3, 4), 50)
-        factors = np.column_stack([varying[:, 0], np.full(600, 2), varying[:, 1]])
-        scores = self.scores(names, varying + 0.0, factors)
-        for name in names:
-            assert scores[name] == pytest.approx(1, abs=1e-6)
-        assert scores.details[names[1] + "_per_factor"][1] is None
-        assert scores.details[names[2] + "_per_factor"][1] is None
-        assert [row[1] for row in scores.details[names[0] + "_importance"]] == [None, None]
-        with pytest.raises(dislab.DislabError, match="factor that varies"):
-            self.scores(names, varying + 0.0, np.ones_like(varying))
+@both
+def test_values_are_names(name, few_rounds):
+    factors = grid((3, 4), 50)
+    gaps = np.column_stack([np.array([0, 5, 9])[factors[:, 0]], factors[:, 1] + 40])
+    assert scores_of(name, factors, gaps)[f"{name}_informativeness"] == 1
+    factors = np.column_stack([np.arange(600) % 3, np.arange(600) % 2])
+    factors[400:, 0] = 7  # the training rows do not have that value
+    scores = scores_of(name, factors, factors, shuffle=False)
+    assert scores.details[f"{name}_informativeness_per_factor"] == [0, 1]
 
-    def test_values_are_names(self, names):
-        factors = grid((3, 4), 50)
-        gaps = np.column_stack([np.array([0, 5, 9])[factors[:, 0]], factors[:, 1] + 40])
-        assert self.scores(names, factors + 0.0, gaps)[names[2]] == 1
 
-    def test_values_that_only_the_test_rows_have_are_missed(self, names):
-        factors = np.column_stack([np.arange(600) % 3, np.arange(600) % 2])
-        factors[400:, 0] = 7
-        scores = self.scores(names, factors + 0.0, factors, shuffle=False)
-        assert scores.details[names[2] + "_per_factor"] == [0, 1]
+@both
+def test_a_constant_factor_has_no_importances(name, few_rounds):
+    varying = grid((3, 4), 50)
+    factors = np.insert(varying, 1, 2, axis=1)
+    importance = scores_of(name, varying, factors).details[f"{name}_disentanglement_importance"]
+    assert [row[1] for row in importance] == [None, None]
 
-    def test_small_tables(self, names):
-        factors = grid((2, 3), 2)
-        assert 0 <= self.scores(names, factors + 0.0, factors)[names[2]] <= 1
-        with pytest.raises(dislab.DislabError, match="to test on"):
-            self.scores(names, factors + 0.0, factors, num_test=0)
 
-    def test_large_codes(self, names):
-        factors = grid((3, 4), 50)
-        scores = self.scores(names, factors * 1e30 - 1e30, factors)
-        for name in names:
-            assert scores[name] == pytest.approx(1, abs=1e-6)
+@both
+def test_large_codes(name, few_rounds):
+    factors = grid((3, 4), 50)
+    scores = scores_of(name, factors * 1e30 - 1e30, factors)
+    for part in ("disentanglement", "completeness", "informativeness"):
+        assert scores[f"{name}_{part}"] == pytest.approx(1, abs=1e-6)
 
 
 def test_scores_that_take_seconds_or_minutes_are_computed_only_when_named():
-    assert all(METRICS[name].slow for name in NAMES + FAST)
+    assert all(entry.slow for entry in METRICS.choose(["dci", "dci_fast"]))

@@ -1,17 +1,13 @@
-"""Metrics of the posterior and those without factors: against quadrature, brute force and the reference."""
+"""MIG of the posterior and the decomposition of the KL: against quadrature and brute force."""
 
-import json
 import math
-import os
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+from metric_tables import grid
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-import dislab
 from dislab.metrics.kl_decomposition import regression_mean
 from dislab.scoring.aggregate_posterior import (
     joint_log_density,
@@ -23,25 +19,7 @@ from dislab.scoring.aggregate_posterior import (
 from dislab.scoring.evaluate import score
 from dislab.scoring.table import CodeTable
 
-GOLDENS = (
-    Path(os.environ["DISLAB_DATA"]).parent / "goldens" if "DISLAB_DATA" in os.environ else Path("goldens")
-)
-needs_goldens = pytest.mark.skipif(
-    not (GOLDENS / "goldens.json").is_file(), reason="no folder of goldens beside $DISLAB_DATA"
-)
-CASES = sorted(p.stem for p in GOLDENS.glob("*__*.npz") if not p.stem.startswith("betavae_points"))
-CASES = CASES or ["none"]
-GAUSSIAN = (
-    "gaussian_total_correlation",
-    "gaussian_wasserstein_correlation",
-    "gaussian_wasserstein_correlation_norm",
-    "mutual_info_score",
-)
 DECOMPOSITION = ("index_code_mi", "total_correlation", "dimension_wise_kl")
-
-
-def grid(*sizes, copies=1):
-    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=-1).repeat(copies, axis=0)
 
 
 # The aggregate posterior ---------------------------------------------------------------------------
@@ -134,7 +112,7 @@ def binary_channel_information(deviation):
 
 def channels(num_copies=2000):
     """Two signs and nothing else: dimensions 0 and 1 carry the first, dimension 2 the second."""
-    factors = grid(2, 2, copies=num_copies)
+    factors = grid((2, 2), copies=num_copies)
     mean = np.column_stack([2.0 * factors[:, 0] - 1, 1 - 2.0 * factors[:, 0], 2.0 * factors[:, 1] - 1])
     deviation = np.array([0.6, 2.0, 1.1])
     logvar = np.broadcast_to(2 * np.log(deviation), mean.shape)
@@ -166,7 +144,7 @@ def test_mig_sampled_by_sampling_with_all_rows_in_the_inner_sum():
     table = random_table()
     rng = np.random.default_rng(1)
     mean, variance = table.mean.astype(float), np.exp(table.logvar.astype(float))
-    rows = np.arange(400).repeat(25)
+    rows = np.arange(400).repeat(15)
     log_ratio = {}
     for d in range(4):
         z = mean[rows, d] + np.sqrt(variance[rows, d]) * rng.standard_normal(len(rows))
@@ -184,7 +162,7 @@ def test_mig_sampled_by_sampling_with_all_rows_in_the_inner_sum():
         first, second = sorted((log_ratio[d, k] for d in range(4)), key=np.mean)[:-3:-1]
         gaps.append((first.mean() - second.mean()) / entropy)
         errors.append(math.hypot(first.std(), second.std()) / math.sqrt(len(rows)) / entropy)
-    assert max(errors) < 0.015 and max(gaps) > 0.1
+    assert max(errors) < 0.02 and max(gaps) > 0.1
     found = score(table, ["mig_sampled"]).details["mig_sampled_per_factor"]
     for ours, theirs, error in zip(found, gaps, errors, strict=True):
         assert abs(ours - theirs) < 4 * error
@@ -204,7 +182,7 @@ def test_mig_sampled_does_not_depend_on_units_order_or_seed():
 
 
 def test_mig_sampled_is_one_for_perfect_codes_and_zero_for_twins_and_nothing():
-    factors = grid(4, 5, copies=20)
+    factors = grid((4, 5), copies=20)
     codes = factors / [3, 4]
 
     def gap(codes, logvar):
@@ -233,7 +211,7 @@ def test_mig_sampled_of_one_dimension_and_of_a_factor_with_one_value():
 
 def test_metrics_of_the_posterior_are_left_out_without_one():
     names = ["mig_sampled", "kl", *DECOMPOSITION, "elbo"]
-    factors = grid(3, 4, copies=5)
+    factors = grid((3, 4), copies=5)
     scores = score(CodeTable(factors.astype(float), factors), names)
     assert not scores and not scores.failed and set(scores.left_out) == set(names)
 
@@ -309,7 +287,7 @@ def test_many_rows_that_do_not_overlap():
 
 
 def test_independent_dimensions_have_no_total_correlation():
-    factors = grid(8, 9, 10)
+    factors = grid((8, 9, 10))
     rng = np.random.default_rng(0)
     columns = [
         (rng.standard_normal(n)[column], rng.uniform(-4, 0, n)[column])
@@ -331,7 +309,7 @@ def test_a_posterior_that_is_the_prior_has_no_kl_of_any_kind():
 
 
 def test_standard_error_is_the_spread_over_seeds():
-    runs = [score(plane_table(False), DECOMPOSITION, seed) for seed in range(30)]
+    runs = [score(plane_table(False), DECOMPOSITION, seed) for seed in range(20)]
     spread = np.std([run["total_correlation"] for run in runs], ddof=1)
     assert spread == pytest.approx(runs[0]["total_correlation_standard_error"], rel=0.5)
     assert len({run["dimension_wise_kl"] for run in runs}) == 1
@@ -363,109 +341,3 @@ def test_a_log_variance_that_is_no_width_names_its_dimension():
     wild[7, 2] = 1e4
     scores = score(CodeTable(table.mean, table.factors, logvar=wild), ["mig_sampled", "kl", *DECOMPOSITION])
     assert len(scores.failed) == 5 and all("dimension 2" in cause for cause in scores.failed.values())
-
-
-# Scores of a fitted Normal -------------------------------------------------------------------------
-
-
-@cache
-def golden(case: str) -> dict:
-    records = json.loads((GOLDENS / "goldens.json").read_text())["records"]
-    return next(r["value"] for r in records if r["case"] == case and r["metric"] == "unsupervised")
-
-
-@needs_goldens
-@pytest.mark.parametrize("case", CASES)
-def test_gaussian_correlation_equals_the_reference(case):
-    file = np.load(GOLDENS / f"{case}.npz")
-    scores = dislab.evaluate(codes=file["codes"], factors=file["factors"], metrics=GAUSSIAN, shuffle=False)
-    for name in GAUSSIAN:
-        expected = float(golden(case)[name])
-        if math.isfinite(expected):
-            assert scores[name] == pytest.approx(expected, rel=1e-6, abs=1e-6)
-    num_dims = file["codes"].shape[1]
-    num_constant = np.count_nonzero(np.ptp(file["codes"][:10_000], axis=0) == 0)
-    assert scores["gaussian_total_correlation_constant_dimensions"] == num_constant
-    if "duplicate" in case:  # infinite in the reference
-        assert scores["gaussian_total_correlation_dependent_dimensions"] == num_dims / 2
-        assert scores["gaussian_total_correlation"] == pytest.approx(
-            -0.25 * num_dims * math.log(2 * 2**-23), abs=0.01
-        )
-    if "dead_dims" in case:  # not a number in the reference: two noise dimensions and the factors are left
-        assert 0 < scores["gaussian_total_correlation"] < 0.01
-    if num_constant == num_dims:
-        assert all(scores[name] == 0 for name in GAUSSIAN)
-
-
-def test_gaussian_correlation_of_two_correlated_dimensions():
-    x = np.random.default_rng(0).standard_normal((10_000, 2))
-    codes = np.column_stack([x[:, 0], 3 * (0.6 * x[:, 0] + 0.8 * x[:, 1])]).astype(np.float32)
-    (a, c), (_, b) = np.cov(codes.astype(float), rowvar=False)
-    scores = dislab.evaluate(codes=codes, factors=np.arange(10_000) % 5, metrics=GAUSSIAN, shuffle=False)
-    assert scores["gaussian_total_correlation"] == pytest.approx(
-        -0.5 * math.log(1 - c**2 / (a * b)), rel=1e-5
-    )
-    # The trace of the root of a 2 x 2 matrix M is (tr M + 2 det(M)^1/2)^1/2, here M = diag(C) C.
-    root = math.sqrt(a**2 + b**2 + 2 * math.sqrt(a * b * (a * b - c**2)))
-    wasserstein = 2 * (a + b) - 2 * root
-    assert scores["gaussian_wasserstein_correlation"] == pytest.approx(wasserstein, rel=1e-5)
-    assert scores["gaussian_wasserstein_correlation_norm"] == pytest.approx(wasserstein / (a + b), rel=1e-5)
-    counts = np.histogram2d(*codes.T.astype(float), bins=20)[0] / 10_000
-    apart = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0)
-    information = (counts * np.log(np.where(counts > 0, counts, 1) / np.where(counts > 0, apart, 1))).sum()
-    assert scores["mutual_info_score"] == pytest.approx(information, rel=0.01)
-    wide = np.column_stack([codes, np.full(10_000, 0.1), np.full(10_000, 1e6), np.zeros(10_000)])
-    dead = dislab.evaluate(codes=wide, factors=np.arange(10_000) % 5, metrics=GAUSSIAN, shuffle=False)
-    for name in GAUSSIAN[:3]:
-        assert dead[name] == pytest.approx(scores[name], rel=1e-9)
-    assert dead["mutual_info_score"] == pytest.approx(scores["mutual_info_score"] / 10)
-    assert dead["gaussian_total_correlation_constant_dimensions"] == 3
-
-
-def test_gaussian_correlation_of_one_dimension_of_one_row_and_of_sums():
-    rng = np.random.default_rng(0)
-    factors = np.arange(500) % 5
-    one = dislab.evaluate(codes=rng.standard_normal((500, 1)), factors=factors, metrics=GAUSSIAN)
-    single = dislab.evaluate(codes=np.ones((1, 3)), factors=[[2]], metrics=GAUSSIAN)
-    for name in GAUSSIAN:
-        assert one[name] == pytest.approx(0, abs=1e-9) and single[name] == 0
-    codes = rng.standard_normal((500, 3)).astype(np.float32)
-    codes = np.column_stack([codes, codes.sum(axis=1)])
-    scores = dislab.evaluate(codes=codes, factors=factors, metrics=GAUSSIAN)
-    assert scores["gaussian_total_correlation_dependent_dimensions"] == 1
-    assert 7 < scores["gaussian_total_correlation"] < 10
-
-
-# Active units and the ELBO -------------------------------------------------------------------------
-
-
-def test_active_units_are_counted_not_listed():
-    rng = np.random.default_rng(0)
-    deviation = np.array([1.0, 0.5, 0.0, 0.09, 0.11, 0.0, 0.01])
-    mean = rng.standard_normal((20_000, 7)) * deviation + 5
-    logvar = np.zeros((20_000, 7))
-    mean[:, [2, 5, 6]] -= 5
-    logvar[:, 5] = -1  # says more than the prior, but the same of every image
-    table = CodeTable(mean, np.arange(20_000) % 5, logvar=logvar)
-    scores = score(table, ["active_units"])
-    assert scores["active_units"] == 3
-    assert scores["active_units_by_kl"] == 5
-    assert scores.details["active_units_variance"] == pytest.approx(deviation**2, rel=0.05, abs=1e-6)
-    bare = score(CodeTable(mean, table.factors), ["active_units"])
-    assert bare["active_units"] == 3 and "active_units_by_kl" not in bare
-    assert score(CodeTable(np.full((50, 4), 0.1), np.arange(50)), ["active_units"])["active_units"] == 0
-
-
-def test_elbo_is_the_sum_of_both_terms():
-    table = random_table()
-    errors = np.array([90.0, 110.0, 130.0, 70.0])
-    with_errors = CodeTable(table.mean, table.factors, logvar=table.logvar, reconstruction=errors)
-    scores = score(with_errors, ["elbo", "kl"])
-    assert scores["elbo_reconstruction"] == 100
-    assert scores["elbo_kl"] == scores["kl"] > 1
-    assert scores["elbo"] == pytest.approx(-100 - scores["kl"])
-    assert scores["elbo_standard_error"] == pytest.approx(errors.std() / 2)
-    errors[2] = np.nan
-    broken = CodeTable(table.mean, table.factors, logvar=table.logvar, reconstruction=errors)
-    assert "1 of 4" in score(broken, ["elbo"]).failed["elbo"]
-    assert "reconstruction" in score(table, ["elbo"]).left_out["elbo"]

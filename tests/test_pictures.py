@@ -1,5 +1,7 @@
 """Pictures: which files are written and how large, and which code and which image every tile shows."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from PIL import Image
 
 import dislab
 from dislab.models.mlvae import MLVAE
+from dislab.models.oracle import Oracle
 from dislab.models.vae import VAE
 from dislab.scoring import pictures
 from dislab.scoring.encoding import encode
 from dislab.scoring.table import CodeTable
+from dislab.training.model import check_model
 
 COPIES, CLASSES = 24, 3
 ROWS = np.arange(COPIES * CLASSES)
@@ -52,10 +56,10 @@ class Painter(torch.nn.Module):
         for number, groups in enumerate(groupings):
             index = groups.index.numpy()
             members = [np.flatnonzero(index == g) for g in range(groups.number)]
-            if any(len(places) > 1 for places in members):
-                self.joined += [rows[places].tolist() for places in members]
-            for places in members:
-                mean[places, number] = mean[places, number].mean()
+            if any(len(positions) > 1 for positions in members):
+                self.joined += [rows[positions].tolist() for positions in members]
+            for positions in members:
+                mean[positions, number] = mean[positions, number].mean()
         return mean, torch.zeros_like(mean)
 
 
@@ -80,9 +84,9 @@ def make_scene(groupings: int = 1) -> pictures.Scene:
 @pytest.fixture
 def drawn(monkeypatch) -> list[pictures.Panel]:
     """The panels of the figures that the test makes."""
-    found = []
-    monkeypatch.setattr(pictures, "draw", lambda panels, title: found.extend(panels))
-    return found
+    drawn = []
+    monkeypatch.setattr(pictures, "draw", lambda panels, title: drawn.extend(panels))
+    return drawn
 
 
 def assert_paints(tile: torch.Tensor, content: float, style: float) -> None:
@@ -251,43 +255,45 @@ SIZES_BY_PARITY = {"swap": (4, [4, 4], False, True), "generation": (2, [10, 14],
 SIZES_BY_PARITY |= {"interpolation": SIZES["interpolation"], "evidence": (6, [10], True, False)}
 
 
-def draw_all(folder, group_by):
+def draw_all(folder, group_by) -> dict[str, Path]:
     torch.manual_seed(0)
     dataset = make_dataset()
     model = MLVAE((1, 8, 8), content=2, style=2, network="mlp", groupings=len(group_by)).eval()
     table = encode(model.encode, dataset, ROWS, blocks=model.blocks, group_by=group_by)
-    paths = pictures.draw_pictures(folder, model, dataset, table, ROWS)
-    assert sorted(paths) == sorted(folder.glob("*"))
-    return {path.stem: path for path in paths}
+    return {path.stem: path for path in pictures.draw_pictures(folder, model, dataset, table, ROWS)}
 
 
-@pytest.mark.parametrize(
-    ("group_by", "sizes"),
-    [
-        ([["kind"]], SIZES | {"traversals": (4, [9], True, False)}),
-        (
-            [["kind"], ["parity"]],
-            {"reconstructions": SIZES["reconstructions"], "traversals": (6, [9], True, False)}
-            | {f"{name}_1": size for name, size in SIZES.items() if name != "reconstructions"}
-            | {f"{name}_2": size for name, size in SIZES_BY_PARITY.items()},
-        ),
-    ],
-)
-def test_pictures_are_files_of_the_right_size(tmp_path, group_by, sizes):
-    paths = draw_all(tmp_path, group_by)
-    assert paths.keys() == sizes.keys()
+def test_pictures_are_files_of_the_right_size(tmp_path):
+    paths = draw_all(tmp_path, [["kind"]])
+    sizes = SIZES | {"traversals": (4, [9], True, False)}
+    assert paths.keys() == sizes.keys() and sorted(paths.values()) == sorted(tmp_path.glob("*"))
     for name, size in sizes.items():
         assert paths[name].suffix == ".png"
         assert size_of_file(paths[name]) == pytest.approx(expected_size(*size), abs=1.5), name
 
 
+def test_every_grouping_has_pictures_of_its_own(tmp_path, monkeypatch):
+    figures = {}
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.update({path: figure}))
+    paths = draw_all(tmp_path, [["kind"], ["parity"]])
+    sizes = {"reconstructions": SIZES["reconstructions"], "traversals": (6, [9], True, False)}
+    sizes |= {f"{name}_1": size for name, size in SIZES.items() if name != "reconstructions"}
+    sizes |= {f"{name}_2": size for name, size in SIZES_BY_PARITY.items()}
+    assert paths.keys() == sizes.keys() and sorted(paths.values()) == sorted(figures)
+    for name, size in sizes.items():
+        assert paths[name] == tmp_path / f"{name}.png"
+        pixels = DPI * figures[paths[name]].get_size_inches()
+        assert tuple(pixels) == pytest.approx(expected_size(*size), abs=1.5), name
+
+
 def test_a_model_without_content_and_style_has_no_pictures_of_groups(tmp_path):
     dataset = make_dataset()
-    model = VAE((1, 8, 8), latents=2, network="mlp").eval()
+    model = check_model(VAE((1, 8, 8), latents=2, network="mlp"), "vae").eval()
     table = encode(model.encode, dataset, ROWS, group_by=[["kind"]])
     paths = pictures.draw_pictures(tmp_path, model, dataset, table, ROWS)
     assert [path.name for path in paths] == ["reconstructions.png", "traversals.png"]
-    assert pictures.draw_pictures(tmp_path / "none", torch.nn.Identity(), dataset, table, ROWS) == []
+    without_decoder = check_model(Oracle((1, 8, 8)), "oracle")
+    assert pictures.draw_pictures(tmp_path / "none", without_decoder, dataset, table, ROWS) == []
     assert not (tmp_path / "none").exists()
 
 
@@ -303,7 +309,7 @@ def test_a_tile_is_drawn_where_it_belongs(tmp_path):
     side, left, top = 0.6 * DPI, 0.1 * DPI, 0.3 * DPI
 
     def middle(row: int, column: int) -> list[int]:
-        # (Of a tile of 8 pixels and a gap of 2.)
+        # A tile has 8 pixels, and a gap of 2 pixels follows it.
         return picture[round(top + (row + 0.4) * side), round(left + (column + 0.4) * side)].tolist()
 
     black, white = [0, 0, 0], [255, 255, 255]

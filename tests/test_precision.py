@@ -10,19 +10,19 @@ import dislab
 from dislab.cli import main
 from dislab.errors import DislabError
 from dislab.models.vae import VAE
-from dislab.training.precision import arithmetic, compute_in_bfloat16
-from dislab.training.protocol import PROTOCOLS, Protocol, choose_protocol
+from dislab.training.precision import arithmetic, choose_precision, compute_in_bfloat16, usual_precision
 
 SETTING = {"protocol": "quick", "steps": 30, "batch_size": 8, "metrics": ["mig"], "network": "mlp"}
 
 
-def test_only_an_unusual_precision_is_part_of_the_protocol():
-    assert choose_protocol("quick") == choose_protocol("quick", precision="fp32") == PROTOCOLS["quick"]
-    assert choose_protocol("quick", precision="tf32", device="cuda:0") == PROTOCOLS["quick"]
-    changed = choose_protocol("quick", precision="bf16")
-    assert changed == Protocol("quick+precision=bf16", 2000, 1e-3, 32, 30_000, "bf16")
-    assert choose_protocol("quick", precision="fp32", device="cuda").name == "quick+precision=fp32"
-    assert choose_protocol("quick", steps=5, precision="bf16").name == "quick+steps=5+precision=bf16"
+def test_only_an_unusual_precision_is_named():
+    for usual in (None, "usual", "fp32"):
+        assert choose_precision(usual, "cpu") == "usual"
+    for usual in (None, "usual", "tf32"):
+        assert choose_precision(usual, "cuda:0") == "usual"
+    assert choose_precision("bf16", "cpu") == choose_precision("bf16", "cuda") == "bf16"
+    assert choose_precision("fp32", "cuda") == "fp32"
+    assert (usual_precision("cpu"), usual_precision("cuda:1")) == ("fp32", "tf32")
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_only_an_unusual_precision_is_part_of_the_protocol():
 )
 def test_wrong_precisions_are_one_clear_line(precision, message, capsys, tmp_path):
     with pytest.raises(DislabError, match=message):
-        choose_protocol("quick", precision=precision)
+        choose_precision(precision, "cpu")
     arguments = ["run", "--model", "vae", "--precision", precision, "--device", "cpu", "--out", str(tmp_path)]
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
 class Networks(nn.Module):
-    """Networks at every place where a model may have them, and what they are given and give."""
+    """Networks as a model may have them: a child module, and in a list of modules."""
 
     def __init__(self):
         super().__init__()
@@ -91,9 +91,9 @@ def test_a_run_in_bfloat16_is_a_row_of_its_own(tmp_path, tiny_dataset):
     explicit = dislab.run("vae", tiny_dataset, out=tmp_path, precision="fp32", **SETTING)
     rounded = dislab.run("vae", tiny_dataset, out=tmp_path, precision="bf16", **SETTING)
     assert explicit.path == usual.path
-    assert "precision" not in usual.config["protocol"]
+    assert (usual.config.precision, rounded.config.precision) == ("usual", "bf16")
     assert usual.record["environment"]["precision"] == "fp32"
-    assert rounded.config["protocol"]["name"] == "quick+steps=30+batch_size=8+precision=bf16"
+    assert rounded.config.protocol_name == "quick+steps=30+batch_size=8+precision=bf16"
     assert rounded.record["environment"]["precision"] == "bf16"
     assert rounded.path.parent.parent != usual.path.parent.parent
     assert rounded.codes.mean.dtype == np.float32

@@ -9,26 +9,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import IMAGE_SHAPE, make_tiny_dataset
-from test_training import at_step, make_training
+from test_training import at_step, make_training, train
 from torch import nn
 
-import dislab
-from dislab import studies as bench
-from dislab.errors import RunFailed
 from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
-from dislab.registry import register_dataset, register_model
-from dislab.runs import run as runs
 from dislab.training import loop as training
 from dislab.training.batches import Batches, draw_together
 from dislab.training.checkpoint import Member
-from dislab.training.loop import train, train_stack
+from dislab.training.loop import train_stack
 from dislab.training.protocol import Protocol
 from dislab.training.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
 
-# (what torch cannot map over a stack, it would do one by one)
+# What torch cannot map over a stack, it would do one by one.
 pytestmark = pytest.mark.filterwarnings("error:There is a performance drop")
 CPU = torch.device("cpu")
 STEPS = 60
@@ -155,10 +150,10 @@ def whole_stack(tmp_path_factory) -> list[Member]:
 @pytest.mark.parametrize("step", [0, 31, 49])
 def test_an_interrupted_stack_goes_on_to_the_same_result(tmp_path, whole_stack, step):
     members = make_members(tmp_path)
-    # (Without gradients the loss is only tried, to see whether it can be mapped.)
     pressed = []
 
     def press(terms) -> None:
+        # Without gradients the loss is only tried, to see whether it can be mapped.
         if torch.is_grad_enabled() and not pressed:
             pressed.append(True)
             os.kill(os.getpid(), signal.SIGINT)
@@ -215,7 +210,7 @@ def test_a_member_whose_loss_is_not_finite_does_not_stop_the_others(tmp_path, wh
 
 
 class Branching(VAE):
-    """A loss that python decides upon: it cannot be mapped over a stack, nor captured."""
+    """A loss with a branch in Python, which can neither be mapped over a stack nor captured."""
 
     def loss(self, batch, step):
         terms = super().loss(batch, step)
@@ -265,135 +260,12 @@ def test_the_loss_curve_is_that_of_a_plain_loop(tmp_path):
         assert loss == pytest.approx(curve[int(done) - 1], rel=1e-3)
 
 
-# Runs of several seeds
-
-
-TRAINING = {"protocol": "quick", "steps": 30, "batch_size": 8, "metrics": ["mig"]}
-SETTING = TRAINING | {"network": "mlp"}
-
-
-@pytest.fixture
-def stacked(monkeypatch):
-    """Runs of several seeds are stacked, as on a GPU."""
-    monkeypatch.setattr(runs, "most_at_once", lambda place: 2)
-
-
-def variants(seeds: list[int]) -> list[dict]:
-    return [{"seed": seed, "network": "mlp"} for seed in seeds]
-
-
-def files_of(run: dislab.Run) -> set[str]:
-    return {path.name for path in run.path.iterdir()}
-
-
-def test_seeds_are_stacked_into_ordinary_runs(tmp_path, tiny_dataset, stacked):
-    alone = dislab.run("vae", tiny_dataset, seed=2, out=tmp_path / "alone", **SETTING)
-    found = runs.run_several(variants([2, 0, 5]), "vae", tiny_dataset, out=tmp_path / "stack", **TRAINING)
-    assert [run.config["seed"] for run in found] == [2, 0, 5]
-    assert [run.record["timings"]["trained_at_once"] for run in found] == [2, 2, 1]
-    assert found[0].config == alone.config
-    assert all(files_of(run) == files_of(alone) for run in found)
-    assert found[0].path.relative_to(tmp_path / "stack") == alone.path.relative_to(tmp_path / "alone")
-    np.testing.assert_allclose(found[0].codes.mean, alone.codes.mean, atol=0.02)
-    np.testing.assert_allclose(found[0].history, alone.history, rtol=1e-3)
-    assert not np.allclose(found[1].codes.mean, alone.codes.mean, atol=0.02)
-
-
-def test_finished_seeds_are_not_trained_again(tmp_path, tiny_dataset, stacked, monkeypatch):
-    (before,) = runs.run_several(variants([1]), "vae", tiny_dataset, out=tmp_path, **TRAINING)
-    trained = []
-    train_members = training.train_stack
-
-    def noted(members, *others):
-        trained.append(len(members))
-        train_members(members, *others)
-
-    monkeypatch.setattr(runs, "train_stack", noted)
-    found = runs.run_several(variants([0, 1, 2]), "vae", tiny_dataset, out=tmp_path, **TRAINING)
-    assert trained == [2]
-    assert [run.config["seed"] for run in found] == [0, 1, 2]
-    assert found[1].record == before.record
-
-
-def test_a_seed_that_fails_does_not_stop_the_others(tmp_path, tiny_dataset, stacked):
-    @register_model("fails_with_seed_1")
-    class FailsWithSeed1(VAE):
-        def __init__(self, image_shape):
-            super().__init__(image_shape, network="mlp", latents=3)
-            if torch.initial_seed() == 1:
-                nn.init.constant_(self.encoder[-1].bias, math.inf)
-
-    seeds = [{"seed": seed} for seed in range(3)]
-    found = runs.run_several(seeds, "fails_with_seed_1", tiny_dataset, out=tmp_path, **TRAINING)
-    first, failed, last = found
-    assert isinstance(failed, RunFailed) and "noticed at step 25" in str(failed)
-    assert first.scores and last.scores
-    with pytest.raises(RunFailed, match="noticed at step 25"):
-        dislab.run("fails_with_seed_1", tiny_dataset, seed=1, out=tmp_path, **TRAINING)
-
-
 def test_what_is_no_number_and_differs_is_not_stacked(tmp_path):
     members = begun(make_members(tmp_path, VAE, seeds=(0, 1)))
     for member, capacity in zip(members, (5.0, 25.0), strict=True):
         member.model.capacity = (0.0, capacity)
     with pytest.raises(CannotStack, match="they differ in capacity"):
         StackedSteps(members, PROTOCOL.learning_rate)
-
-
-def test_models_trained_one_after_the_other_say_so(tmp_path, tiny_dataset, monkeypatch):
-    """The times of runs count what was really done at once."""
-    monkeypatch.setattr(runs, "most_at_once", lambda place: 16)
-    seeds = [{"seed": seed, "network": "mlp", "inference_steps": 2} for seed in (0, 1)]
-    found = runs.run_several(seeds, "mlvae_svi", tiny_dataset, out=tmp_path, **TRAINING)
-    assert [run.record["timings"]["trained_at_once"] for run in found] == [1, 1]
-    seeds = [{"seed": seed, "network": "mlp"} for seed in (0, 1)]
-    found = runs.run_several(seeds, "vae", tiny_dataset, out=tmp_path, precision="bf16", **TRAINING)
-    assert [run.record["timings"]["trained_at_once"] for run in found] == [1, 1]
-
-
-def test_a_sweep_of_a_weight_is_stacked(tmp_path, tiny_dataset, monkeypatch):
-    monkeypatch.setattr(runs, "most_at_once", lambda place: 16)
-    sweep = [{"seed": 0, "beta": beta, "network": "mlp"} for beta in (1.0, 8.0)]
-    found = runs.run_several(sweep, "betavae", tiny_dataset, out=tmp_path / "stack", **TRAINING)
-    assert [run.record["timings"]["trained_at_once"] for run in found] == [2, 2]
-    for run, beta in zip(found, (1.0, 8.0), strict=True):
-        alone = dislab.run("betavae", tiny_dataset, beta=beta, out=tmp_path / "alone", **SETTING)
-        assert run.config == alone.config
-        np.testing.assert_allclose(run.codes.mean, alone.codes.mean, atol=0.02)
-    assert not np.allclose(found[0].codes.mean, found[1].codes.mean, atol=0.02)
-
-
-STUDY = """
-steps = 30
-batch_size = 8
-metrics = ["mig"]
-[[runs]]
-model = "betavae"
-dataset = "small_bars"
-seeds = [0, 1]
-set = { latents = 4, beta = [1, 8], network = "mlp" }
-[[runs]]
-model = "betavae"
-dataset = "small_bars"
-set = { latents = 5, beta = [1, 8], network = "mlp" }
-[[runs]]
-model = "vae"
-dataset = "small_bars"
-set = { latents = 5, network = "mlp" }
-"""
-
-
-def test_a_study_stacks_seeds_and_weights(tmp_path, monkeypatch):
-    @register_dataset("small_bars")
-    def small_bars(source, data_dir, device):
-        return make_tiny_dataset()
-
-    monkeypatch.setattr(runs, "most_at_once", lambda place: 16)
-    (tmp_path / "sweep.toml").write_text(STUDY)
-    outcome = bench.run_study(tmp_path / "sweep.toml", out=tmp_path / "out")
-    assert not outcome.failures
-    at_once = [run.record["timings"]["trained_at_once"] for run in outcome.runs]
-    assert at_once == [4, 4, 4, 4, 2, 2, 1]
 
 
 # On a GPU
@@ -467,7 +339,7 @@ def test_images_on_the_host_are_drawn_outside_of_the_graph(tmp_path):
 def test_a_loss_that_cannot_be_captured_is_trained_all_the_same(tmp_path, capsys):
     (member,), (other,) = (make_members_on_gpu(tmp_path, kind, (0,)) for kind in (Branching, VAE))
     train_stack([member], PROTOCOL, quiet=False)
-    assert "not as a CUDA graph" in capsys.readouterr().err
+    assert "CUDA graph capture failed" in capsys.readouterr().err
     other.checkpoint = tmp_path / "other"
     train_stack([other], PROTOCOL)
     np.testing.assert_allclose(member.history.rows, other.history.rows, rtol=1e-4)

@@ -1,332 +1,27 @@
-"""Batches, hyper-parameters, protocols, and a training loop that may be stopped at any time."""
+"""A training loop that may be stopped at any time."""
 
-import itertools
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import pytest
 import torch
 from conftest import IMAGE_SHAPE, make_tiny_dataset
-from scipy.stats import chisquare
 
 from dislab.errors import DislabError, RunFailed
-from dislab.files import write_atomically
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
-from dislab.registry import MODELS, Entry
-from dislab.runs import hyperparameters
 from dislab.training import loop as training
 from dislab.training.batches import Batches
-from dislab.training.checkpoint import History, save_checkpoint
-from dislab.training.loop import train
-from dislab.training.protocol import PROTOCOLS, Protocol, choose_protocol
+from dislab.training.checkpoint import History, Member
+from dislab.training.loop import train_stack
+from dislab.training.protocol import Protocol
 
 CPU = torch.device("cpu")
 
-
-class Grouped:
-    """What `Batches` asks of a model that is trained on groups."""
-
-    batch, latents = "groups", 3
-
-    def __init__(self, group_size: int):
-        self.group_size = group_size
-
-
-class Ungrouped:
-    batch, latents = "iid", 3
-
-
-def draw_rows(batches: Batches, times: int) -> np.ndarray:
-    """Rows [times, B] of so many batches."""
-    return torch.stack([batches.rows()[0] for _ in range(times)]).numpy()
-
-
-def assert_uniform(rows: np.ndarray, among) -> None:
-    """The rows are uniform draws from `among`, and nothing else."""
-    values, counts = np.unique(rows, return_counts=True)
-    assert set(values) == set(among)
-    # The seeds are fixed, so this does not fail by chance; a true bias gives far smaller p-values.
-    assert chisquare(counts).pvalue > 1e-3
-
-
-# Batches
-
-
-@pytest.mark.parametrize("group_by", [["shape"], ["position", "shape"]])
-def test_groups_share_their_label_and_have_different_members(tiny_dataset, group_by):
-    batches = Batches(tiny_dataset, Grouped(3), 9, [group_by], 0, CPU)
-    columns = tiny_dataset.space.columns(group_by)
-    for rows in draw_rows(batches, 50):
-        for group in rows.reshape(3, 3):
-            assert len(set(group)) == 3
-            assert len(np.unique(tiny_dataset.space.factors(group)[:, columns], axis=0)) == 1
-    assert batches.slots.index.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert batches.slots.first.tolist() == [0, 3, 6]
-
-
-def test_rows_are_uniform_in_every_place_of_a_batch(tiny_dataset):
-    for model in (Ungrouped(), Grouped(4)):
-        rows = draw_rows(Batches(tiny_dataset, model, 12, [["shape"]], 1, CPU), 2000)
-        assert_uniform(rows, range(60))
-    # In a group of an "iid" batch there is one image, and images come back.
-    batches = Batches(tiny_dataset, Ungrouped(), 12, [["shape"]], 1, CPU)
-    assert batches.slots.index.tolist() == batches.slots.first.tolist() == list(range(12))
-    assert any(len(set(rows)) < 12 for rows in draw_rows(batches, 50))
-
-
-def test_every_set_of_members_is_equally_likely(tiny_dataset):
-    # The groups of shape and size have five rows each, and ten sets of three.
-    rows = draw_rows(Batches(tiny_dataset, Grouped(3), 30, [["shape", "size"]], 2, CPU), 1000)
-    sets = np.sort(rows.reshape(-1, 3) % 5, axis=1) @ [25, 5, 1]
-    assert_uniform(sets, [a * 25 + b * 5 + c for a, b, c in itertools.combinations(range(5), 3)])
-
-
-@pytest.mark.parametrize("group_size", [4, 8, 15])
-def test_the_last_group_takes_what_is_left_and_is_uniform_too(tiny_dataset, group_size):
-    left = 3
-    batches = Batches(tiny_dataset, Grouped(group_size), 2 * group_size + left, [["shape"]], 3, CPU)
-    assert batches.slots.index.tolist() == [0] * group_size + [1] * group_size + [2] * left
-    assert batches.slots.first.tolist() == [0, group_size, 2 * group_size]
-    last = draw_rows(batches, 2000)[:, 2 * group_size :]
-    assert last.shape == (2000, left)
-    assert all(len(set(group)) == left for group in last)
-    assert (last // 15 == last[:, :1] // 15).all()
-    assert_uniform(last, range(60))
-
-
-def test_a_batch_smaller_than_a_group_is_one_group(tiny_dataset):
-    batches = Batches(tiny_dataset, Grouped(8), 5, [["shape"]], 0, CPU)
-    assert batches.slots.index.tolist() == [0] * 5
-    assert batches.slots.first.tolist() == [0]
-    assert len(set(draw_rows(batches, 1)[0])) == 5
-
-
-def test_a_group_that_is_too_small_is_an_error(tiny_dataset):
-    Batches(tiny_dataset, Grouped(5), 10, [["shape", "size"]], 0, CPU)
-    with pytest.raises(
-        DislabError, match=r"group_size=6 .*--group-by shape,size.* more than 5 training images"
-    ):
-        Batches(tiny_dataset, Grouped(6), 12, [["shape", "size"]], 0, CPU)
-    with pytest.raises(DislabError, match="did you mean 'shape'"):
-        Batches(tiny_dataset, Grouped(2), 12, [["shap"]], 0, CPU)
-
-
-def test_groups_with_too_few_images_are_not_drawn():
-    dataset = make_tiny_dataset(
-        held_out=np.arange(12)
-    )  # leaves three images of shape 0, fifteen of the others
-    rows = draw_rows(Batches(dataset, Grouped(4), 12, [["shape"]], 0, CPU), 200)
-    assert set(np.unique(rows // 15)) == {1, 2, 3}
-
-
-def test_only_training_rows_are_drawn():
-    held_out = np.array([0, 1, 2, 3, 4, 5, 14, 16, 33, 58, 59])
-    dataset = make_tiny_dataset(held_out)
-    trained = np.setdiff1d(np.arange(60), held_out)
-    batches = Batches(dataset, Ungrouped(), 10, [[]], 0, CPU)
-    assert_uniform(draw_rows(batches, 2000), trained)
-    assert batches.draw().dataset_size == 49
-
-    batches = Batches(dataset, Grouped(4), 12, [["shape"]], 0, CPU)
-    rows = draw_rows(batches, 2000)
-    assert set(rows.flat) == set(trained)
-    # Groups are uniform though the first has 8 images and the third has 14; so are images within each.
-    assert_uniform(rows[:, ::4] // 15, range(4))
-    for shape in range(4):
-        assert_uniform(rows[rows // 15 == shape], trained[trained // 15 == shape])
-    assert batches.draw().dataset_size == 49
-
-
-def test_a_group_without_training_rows_is_not_drawn():
-    dataset = make_tiny_dataset(np.arange(15, 30))
-    rows = draw_rows(Batches(dataset, Grouped(4), 12, [["shape"]], 0, CPU), 200)
-    assert set(np.unique(rows // 15)) == {0, 2, 3}
-
-
-def test_several_groupings_are_drawn_alike(tiny_dataset):
-    batches = Batches(tiny_dataset, Grouped(4), 12, [["shape"], ["size", "position"]], 0, CPU)
-    values = [[], []]
-    for _ in range(500):
-        rows, groupings = batches.rows_of_several()
-        factors = tiny_dataset.space.factors(rows)
-        labels = [factors[:, 0], 5 * factors[:, 1] + factors[:, 2]]
-        for grouping, (groups, label) in enumerate(zip(groupings, labels, strict=True)):
-            assert torch.bincount(groups.index).tolist() == [4, 4, 4]
-            assert groups.index[groups.first].tolist() == [0, 1, 2]
-            of_group = label[groups.first]
-            assert (label == of_group[groups.index]).all(), "all images of a group share its value"
-            values[grouping] += of_group.tolist()
-        pairs = torch.stack([groups.index for groups in groupings])
-        assert len(torch.unique(pairs, dim=1).T) > 3, "the groupings cut across each other"
-    assert_uniform(np.array(values[0]), range(4))
-    assert_uniform(np.array(values[1]), range(15))
-
-
-def test_several_groupings_need_every_combination():
-    dataset = make_tiny_dataset(held_out=np.arange(5))  # all images of shape 0 and size 0
-    with pytest.raises(DislabError, match=r"1 of 12 are missing for shape with size"):
-        Batches(dataset, Grouped(2), 12, [["shape"], ["size"]], 0, CPU)
-
-
-def test_a_batch_holds_the_images_of_its_rows(tiny_dataset):
-    batches, same = (Batches(tiny_dataset, Grouped(4), 10, [["shape"]], 5, CPU) for _ in range(2))
-    batch, rows = batches.draw(), same.rows()[0]
-    assert batch.images.dtype == torch.float32
-    torch.testing.assert_close(batch.images, tiny_dataset.images(rows).float() / 255)
-    assert 0.5 < batch.images.max() <= 1
-    assert batch.noise.shape == (10, 3)
-    assert batch.groupings[0].number == 3
-    noise = torch.cat([batches.draw().noise.flatten() for _ in range(300)])
-    assert noise.mean().abs() < 0.05
-    assert abs(noise.std() - 1) < 0.05
-
-
-def test_the_seed_decides_the_batches(tiny_dataset):
-    first, again, other = (
-        Batches(tiny_dataset, Grouped(4), 10, [["shape"]], seed, CPU) for seed in (7, 7, 8)
-    )
-    for _ in range(3):
-        one, two, three = first.draw(), again.draw(), other.draw()
-        assert torch.equal(one.images, two.images)
-        assert torch.equal(one.noise, two.noise)
-        assert not torch.equal(one.noise, three.noise)
-
-
-# Hyper-parameters and protocols
-
-
-class Base:
-    def __init__(self, image_shape, *, latents: int = 10, kind: Literal["a", "b"] = "a"):
-        pass
-
-
-class Derived(Base):
-    def __init__(self, image_shape, *, beta: float = 4.0, offset: int = 0, fast: bool = False, **others):
-        pass
-
-
-class Last(Derived):
-    def __init__(self, image_shape, *, beta: float = 8.0, **others):
-        pass
-
-
-class Closed(Derived):
-    def __init__(self, image_shape, *, width: int = 3):
-        pass
-
-
-class Inheriting(Derived):
-    pass
-
-
-def resolve(**given):
-    return hyperparameters.resolve(Entry("toy", Derived), given)
-
-
-def test_defaults_follow_others_to_the_base_class():
-    assert hyperparameters.defaults(Base) == {"latents": 10, "kind": "a"}
-    both = {"beta": 4.0, "offset": 0, "fast": False, "latents": 10, "kind": "a"}
-    assert hyperparameters.defaults(Derived) == hyperparameters.defaults(Inheriting) == both
-    assert hyperparameters.defaults(Last) == both | {"beta": 8.0}
-    assert hyperparameters.defaults(Closed) == {"width": 3}
-
-
-def test_defaults_of_the_models_make_the_models():
-    for name in ("vae", "betavae", "betatcvae", "mlvae"):
-        entry = MODELS[name]
-        values = hyperparameters.resolve(entry, {"network": "mlp"})
-        assert values["network"] == "mlp"
-        model = entry.make(IMAGE_SHAPE, **values)
-        assert {key: getattr(model, key) for key in values if hasattr(model, key)} == {
-            key: value for key, value in values.items() if key != "network"
-        }
-
-
-def test_values_are_read_as_the_type_of_the_default():
-    assert resolve() == hyperparameters.defaults(Derived)
-    values = resolve(latents="8", beta="2", fast="true", kind="b", offset="0")
-    assert values == {"latents": 8, "beta": 2.0, "fast": True, "kind": "b", "offset": 0}
-    assert {name: type(value) for name, value in values.items()} == {
-        "latents": int,
-        "beta": float,
-        "fast": bool,
-        "kind": str,
-        "offset": int,
-    }
-    assert resolve(latents=8.0)["latents"] == 8
-    assert resolve(latents="1e1")["latents"] == 10
-    assert resolve(beta=0)["beta"] == 0.0
-    for word, value in {"True": True, "no": False, "0": False, "1": True, False: False}.items():
-        assert resolve(fast=word)["fast"] is value
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"latents": "8.5"}, "toy: latents is '8.5': it must be a whole number"),
-        ({"latents": 8.5}, "must be a whole number"),
-        ({"latents": "many"}, "must be a whole number"),
-        ({"latents": None}, "must be a whole number"),
-        ({"latents": "nan"}, "must be a whole number"),
-        ({"latents": "inf"}, "must be a whole number"),
-        ({"latents": 0}, "latents is 0: it must be 1 or more"),
-        ({"latents": "-3"}, "latents is -3: it must be 1 or more"),
-        ({"beta": "nan"}, "beta is 'nan': it must be a number"),
-        ({"beta": float("inf")}, "must be a number"),
-        ({"beta": "-0.5"}, "beta is -0.5: it must be 0 or more"),
-        ({"offset": -1}, "offset is -1: it must be 0 or more"),
-        ({"fast": "maybe"}, "fast is 'maybe': it must be true or false"),
-        ({"kind": "c"}, "kind is 'c': choose a, b"),
-        ({"betta": 1}, "unknown hyper-parameter of toy 'betta': did you mean 'beta'?"),
-        ({"zzz": 1}, "known are beta, offset, fast, latents, kind"),
-    ],
-)
-def test_wrong_values_are_one_clear_line(given, message):
-    with pytest.raises(DislabError) as error:
-        resolve(**given)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_choices_of_the_models():
-    with pytest.raises(DislabError, match="estimator is 'exact': choose weighted, stratified"):
-        hyperparameters.resolve(MODELS["betatcvae"], {"estimator": "exact"})
-    with pytest.raises(DislabError, match="likelihood is 'poisson': choose bernoulli, gaussian"):
-        hyperparameters.resolve(MODELS["betatcvae"], {"likelihood": "poisson"})
-
-
-def test_protocols_and_their_changes():
-    assert choose_protocol("quick") == PROTOCOLS["quick"]
-    changed = choose_protocol("paper", steps=10, batch_size=32)
-    assert changed == Protocol("paper+steps=10+batch_size=32", 10, 1e-4, 32, None)
-    # A value that is the protocol's own is no change.
-    assert choose_protocol("quick", steps=2000, batch_size=32) == PROTOCOLS["quick"]
-    assert choose_protocol("quick", steps=0).steps == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        ("quik", {}, "unknown protocol 'quik': did you mean 'quick'?"),
-        ("zzz", {}, "known are quick, paper"),
-        ("quick", {"steps": -1}, "--steps is -1: it must be 0"),
-        ("quick", {"batch_size": 1}, "--batch-size is 1: it must be 2 or more"),
-    ],
-)
-def test_wrong_protocols_are_errors(name, changes, message):
-    with pytest.raises(DislabError) as error:
-        choose_protocol(name, **changes)
-    assert message in str(error.value)
-
-
-# Training
 
 STEPS = 60
 PROTOCOL = Protocol("test", steps=STEPS, learning_rate=1e-3, batch_size=10, rows=None)
@@ -339,6 +34,15 @@ def make_training(kind: type = MLVAE, seed: int = 0) -> tuple[VAE, Batches]:
         torch.manual_seed(seed)
         model = kind(IMAGE_SHAPE, network="mlp", **sizes)
     return model, Batches(make_tiny_dataset(), model, PROTOCOL.batch_size, [["shape"]], seed, CPU)
+
+
+def train(model, batches: Batches, protocol: Protocol, checkpoint: Path) -> History:
+    """Train a single model."""
+    member = Member(model, batches, checkpoint)
+    train_stack([member], protocol)
+    if member.failure:
+        raise member.failure
+    return member.history
 
 
 def at_step(model, wanted: int, do) -> None:
@@ -462,11 +166,11 @@ def test_convolutions_with_their_channels_last_go_on_to_the_same_result(tmp_path
 
 def assert_same_progress(checkpoint: Path, steps: int) -> None:
     """The checkpoint holds what a training of so many steps has: no step was cut in two."""
-    model, batches = make_training(seed=5)
-    optimiser = torch.optim.Adam(model.parameters())
-    assert training.load_checkpoint(checkpoint, model, optimiser, batches.generator, History()) == steps
-    assert torch.equal(batches.generator.get_state(), generator_after(steps))
-    counts = {int(state["step"]) for state in optimiser.state_dict()["state"].values()}
+    member = Member(*make_training(seed=5), checkpoint)
+    member.resume(PROTOCOL.learning_rate)
+    assert member.done == steps
+    assert torch.equal(member.batches.generator.get_state(), generator_after(steps))
+    counts = {int(state["step"]) for state in member.optimiser.state_dict()["state"].values()}
     assert counts == {steps}
 
 
@@ -506,10 +210,11 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import torch
+from dislab import files
 from dislab.training import loop as training
-from test_training import PROTOCOL, at_step, make_training
+from test_training import PROTOCOL, at_step, make_training, train
 
-checkpoint, place, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+checkpoint, moment, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(threads)
 training.SECONDS_BETWEEN_CHECKPOINTS, training.LOG_EVERY = -1, 25
 model, batches = make_training()
@@ -518,21 +223,21 @@ def wait(*_):
     print("waiting", flush=True)
     time.sleep(60)
 
-if place == "loss":
+if moment == "loss":
     at_step(model, 37, wait)
-else:  # the second checkpoint is written, but not moved to its place
-    sync, calls = training.os.fsync, []
-    training.os.fsync = lambda file: sync(file) if calls.append(1) or len(calls) == 1 else wait()
-training.train(model, batches, PROTOCOL, checkpoint)
+else:  # the second checkpoint is written, but not yet renamed
+    sync, calls = files.os.fsync, []
+    files.os.fsync = lambda file: sync(file) if calls.append(1) or len(calls) == 1 else wait()
+train(model, batches, PROTOCOL, checkpoint)
 """
 
 
-@pytest.mark.parametrize("place", ["loss", "checkpoint"])
-def test_killed_training_goes_on_to_the_same_result(tmp_path, uninterrupted, place):
+@pytest.mark.parametrize("moment", ["loss", "checkpoint"])
+def test_killed_training_goes_on_to_the_same_result(tmp_path, uninterrupted, moment):
     whole, history = uninterrupted
     checkpoint = tmp_path / "checkpoint.safetensors"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(checkpoint), place, str(torch.get_num_threads())],
+        [sys.executable, "-c", KILLED, str(checkpoint), moment, str(torch.get_num_threads())],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
@@ -543,7 +248,7 @@ def test_killed_training_goes_on_to_the_same_result(tmp_path, uninterrupted, pla
         process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob("*.part"))) == (place == "checkpoint")
+    assert len(list(tmp_path.glob("*.part"))) == (moment == "checkpoint")
     assert_same_progress(checkpoint, 25)
 
     model, batches = make_training(seed=5)
@@ -554,7 +259,7 @@ def test_killed_training_goes_on_to_the_same_result(tmp_path, uninterrupted, pla
 
 def test_checkpoints_are_written_when_their_time_has_come(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(training, "save_checkpoint", lambda *arguments: saved.append(arguments[-1]))
+    monkeypatch.setattr(Member, "save", lambda member: saved.append(member.done))
     for seconds, expected in ((-1, [25, 50, 60, 60]), (1000, [60])):
         saved.clear()
         monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", seconds)
@@ -581,68 +286,38 @@ def test_a_loss_that_turned_nan_is_noticed_at_the_next_reading(tmp_path):
 
 
 def test_checkpoint_without_steps_or_history_can_be_read(tmp_path):
-    model, batches = make_training()
-    optimiser = torch.optim.Adam(model.parameters())
-    save_checkpoint(tmp_path / "checkpoint", model, optimiser, batches.generator, History(), 0)
-    other, other_batches = make_training(seed=3)
-    history = History()
-    steps = training.load_checkpoint(
-        tmp_path / "checkpoint", other, torch.optim.Adam(other.parameters()), other_batches.generator, history
-    )
-    assert (steps, history) == (0, History())
-    assert_same_parameters(model, other)
+    first, other = (Member(*make_training(seed=seed), tmp_path / "checkpoint") for seed in (0, 3))
+    first.resume(PROTOCOL.learning_rate)
+    first.save()
+    other.resume(PROTOCOL.learning_rate)
+    assert (other.done, other.history) == (0, History())
+    assert_same_parameters(first.model, other.model)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_one_clear_line(tmp_path):
+    path = tmp_path / "checkpoint"
+    path.write_bytes(b"damaged")
+    with pytest.raises(DislabError, match=r"checkpoint' is damaged, delete it to train anew: ") as error:
+        train(*make_training(), PROTOCOL, path)
+    assert "\n" not in str(error.value)
+    member = Member(*make_training(), path)
+    path.unlink()
+    member.resume(PROTOCOL.learning_rate)
+    member.save()
+    path.write_bytes(path.read_bytes().replace(b'"device":"cpu"', b'"device":"tpu"'))
+    with pytest.raises(DislabError, match=r"the run was begun on tpu: go on there \(--device\), or delete"):
+        train(*make_training(), PROTOCOL, path)
+
+
+@pytest.mark.parametrize(("returned", "named"), [(torch.ones(()), "not Tensor"), ({"kl": 1}, "not only kl")])
+def test_a_loss_that_does_not_return_its_terms_is_one_clear_line(tmp_path, returned, named):
+    model, batches = make_training(VAE)
+    model.loss = lambda batch, step: returned
+    with pytest.raises(DislabError, match=f"VAE.loss must return a dict .* with the key 'loss', {named}$"):
+        train(model, batches, PROTOCOL, tmp_path / "checkpoint")
 
 
 def test_history_is_written_as_csv(tmp_path):
     history = History(["loss", "kl"], [[25, 1.5, 0.25], [50, 1234567.0, 1e-9]], 1.0)
     history.write_csv(tmp_path / "history.csv")
     assert (tmp_path / "history.csv").read_text() == "step,loss,kl\n25,1.5,0.25\n50,1.23457e+06,1e-09\n"
-
-
-# Files
-
-
-def test_write_atomically_replaces_the_file(tmp_path):
-    for content in (b"first", b"the second, which is longer", b""):
-        write_atomically(tmp_path / "file", content)
-        assert (tmp_path / "file").read_bytes() == content
-        assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_reader_of_the_old_file_never_sees_a_mixture(tmp_path):
-    write_atomically(tmp_path / "file", b"old")
-    with (tmp_path / "file").open("rb") as reader:
-        write_atomically(tmp_path / "file", b"new")
-        assert reader.read() == b"old"
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_half_one(tmp_path, monkeypatch, error):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(descriptor):
-        assert path.read_bytes() == b"old"
-        assert len(list(tmp_path.iterdir())) == 2
-        raise error
-
-    monkeypatch.setattr(training.os, "fsync", fail)
-    expected = RunFailed if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected) as raised:
-        write_atomically(path, b"new")
-    if expected is RunFailed:
-        assert str(raised.value) == f"cannot write '{path}': No space left on device"
-    assert path.read_bytes() == b"old"
-    assert [file.name for file in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path):
-    path = tmp_path / "none" / "file"
-    with pytest.raises(RunFailed, match="No such file or directory"):
-        write_atomically(path, b"new")
-
-
-def test_a_file_in_place_of_the_folder_is_one_clear_line(tmp_path):
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(RunFailed, match="Not a directory"):
-        write_atomically(tmp_path / "taken" / "file", b"new")

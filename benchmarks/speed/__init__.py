@@ -1,1 +1,1 @@
-"""How fast dislab is, beside what a user would run instead: one script per part."""
+"""Measure the speed of dislab beside what a user would run instead: one script per part."""

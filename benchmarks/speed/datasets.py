@@ -1,8 +1,8 @@
-"""How fast batches are drawn: images/s of every dataset and source that can be opened here.
+"""Measure how fast batches are drawn: images/s of every dataset and source that can be opened here.
 
     python -m dislab.benchmarks.speed.datasets [--device cpu] [--data-dir FOLDER] [--out FILE.csv]
 
-Beside it stands what a training step of a VAE takes on such batches, and the share that drawing adds to it.
+The table also has the time of a VAE's training step on such batches, and that of drawing as a share of it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ import dislab
 from dislab.data.devices import choose_device
 from dislab.errors import DislabError
 from dislab.models.vae import VAE
+from dislab.networks.fused import fuse
 from dislab.progress import say
 from dislab.registry import DATASETS
 from dislab.training.batches import Batches
@@ -53,12 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(name: str, source: str, data_dir, device: torch.device, repeats: int) -> dict:
-    """One row of the table; medians of `repeats` batches, drawing and training in turn."""
+    """Return a row of the table: medians over `repeats` batches, drawing and training in turn."""
     dislab.load_dataset(name, source=source, data_dir=data_dir, device=str(device))  # fills the cache
     began = time.perf_counter()
     dataset = dislab.load_dataset(name, source=source, data_dir=data_dir, device=str(device))
     opened = time.perf_counter() - began
-    model = VAE(dataset.image_shape).to(device, memory_format=torch.channels_last)
+    model = fuse(VAE(dataset.image_shape).to(device, memory_format=torch.channels_last))
     batches = Batches(dataset, model, BATCH, [dataset.group_by], 0, device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     step = torch.zeros((), device=device)
@@ -76,8 +78,8 @@ def measure(name: str, source: str, data_dir, device: torch.device, repeats: int
     seconds: dict[str, list[float]] = {"draw": [], "train": []}
     for repeat in range(repeats + 3):
         for what, work in (("draw", draw), ("train", train)):
-            taken = _timed(work, device)
-            if repeat >= 3:  # the first ones warm up
+            taken = _seconds(work, device)
+            if repeat >= 3:  # the first ones are slower
                 seconds[what].append(taken)
     drawing, training = (statistics.median(seconds[what]) for what in ("draw", "train"))
     stored = np.prod(dataset.image_shape) * len(dataset) / 1e6
@@ -93,7 +95,7 @@ def measure(name: str, source: str, data_dir, device: torch.device, repeats: int
     }
 
 
-def _timed(work, device: torch.device) -> float:
+def _seconds(work: Callable, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()

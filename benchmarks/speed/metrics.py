@@ -1,11 +1,11 @@
-"""How long every metric takes on a full grid of codes, beside the reference's way of encoding images anew.
+"""Measure the seconds of every metric on a full grid of codes, beside encoding images anew.
 
     python -m dislab.benchmarks.speed.metrics [--rows 30000] [--metrics mig,sap] [--out FILE.csv]
 
-The table has the factors of Shapes3D and codes that are noisy mixtures of them, so no model is needed. For
-three metrics it also says what disentanglement_lib's way would take: drawing factors, looking up their
-images and encoding them batch by batch, for every point of the metric. It is measured on a few points and
-scaled to all; the classifier that follows is left out, so that it is a lower bound.
+The codes are noisy mixtures of the factors of Shapes3D, so no model is needed. For three metrics the table
+also has the time that disentanglement_lib's way would take: it draws factors, looks up their images and
+encodes them batch by batch, for every point of the metric. This is measured on a few points and scaled to
+all. It is a lower bound, because the classifier that follows is left out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dislab.data.dataset import unit_images
 from dislab.data.space import Circle
 from dislab.errors import DislabError
 from dislab.networks.architectures import make_encoder
+from dislab.networks.fused import fuse
 from dislab.registry import METRICS
 from dislab.scoring.encoding import encode
 from dislab.scoring.evaluate import score
@@ -43,11 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dislab.benchmarks.speed.metrics", description="Seconds per metric on a full grid."
     )
-    parser.add_argument("--rows", type=int, help="so many random rows, instead of the full grid of 480,000")
+    parser.add_argument("--rows", type=int, help="number of random rows; by default the full grid of 480,000")
     parser.add_argument("--metrics", help="names with commas; by default all but the slow ones")
     parser.add_argument("--threads", type=int, default=1, help="threads of numpy and torch (1)")
     parser.add_argument(
-        "--points", type=int, default=20, help="points that the reference's way is measured on; 0: none (20)"
+        "--points", type=int, default=20, help="points to measure the reference's way on, or 0 (20)"
     )
     parser.add_argument("--out", help="write the table as CSV, too")
     options = parser.parse_args(arguments)
@@ -67,7 +68,7 @@ def run(options) -> list[dict]:
     from threadpoolctl import threadpool_limits
 
     names = [name.strip() for name in (options.metrics or "").split(",") if name.strip()]
-    functions: dict[Callable, str] = {}  # with one of its scores: it is called once for all of them
+    functions: dict[Callable, str] = {}  # with the name of one of its scores; one call gives all of them
     for entry in METRICS.choose(names) if names else METRICS.default():
         functions.setdefault(entry.make, entry.name)
     before = torch.get_num_threads()
@@ -76,14 +77,14 @@ def run(options) -> list[dict]:
         with threadpool_limits(options.threads):
             print(description(options.threads))
             table = make_table(options.rows)
-            print(f"table: {table}, 1 seed; seconds are those of the clock, CPU those of this process")
+            print(f"table: {table}, 1 seed; seconds: of the clock; CPU: of this process")
             return measure_all(table, functions, options.points)
     finally:
         torch.set_num_threads(before)
 
 
 def description(threads: int) -> str:
-    """The machine and the versions, on two lines."""
+    """Return the machine and the versions, on two lines."""
     import sklearn
 
     versions = f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}"
@@ -103,9 +104,9 @@ def processor() -> str:
 
 
 def make_table(num_rows: int | None, seed: int = 0) -> CodeTable:
-    """Codes that are mixtures of the six factors with noise, with all that any metric needs.
+    """Return codes that are mixtures of the six factors with noise, with all that any metric needs.
 
-    The orientation is taken as a circle, which it is not in Shapes3D, so that pose_error has one.
+    The orientation is declared a circle, which it is not in Shapes3D, because pose_error needs one.
     """
     rng = np.random.default_rng(seed)
     rows = np.arange(np.prod(SIZES))
@@ -131,8 +132,8 @@ def make_table(num_rows: int | None, seed: int = 0) -> CodeTable:
 
 
 def measure_all(table: CodeTable, functions: dict[Callable, str], num_points: int) -> list[dict]:
-    """The rows of the table, printed as they come."""
-    # Imported now, as the metrics would on their first call.
+    """Measure the metrics, print a row for each, and return the rows."""
+    # Imported here, so that the first metric that needs them is not charged for it.
     import sklearn.ensemble
     import sklearn.linear_model
     import sklearn.neural_network  # noqa: F401
@@ -140,7 +141,7 @@ def measure_all(table: CodeTable, functions: dict[Callable, str], num_points: in
     way = ReferenceWay() if num_points else None
     columns = f"{'seconds':>9} {'CPU':>8} {'peak, MB':>9} {'images anew':>12}  points used"
     print(f"{'metric':<22} {columns}")
-    lines, notes = [], ["peak, MB: of the process so far, the table and the images included"]
+    lines, notes = [], ["peak, MB: of the process so far, with the table and the images"]
     for function, name in functions.items():
         seconds, cpu, scores = timed(lambda name=name: score(table, [name]))
         anew, anew_cpu, note = None, None, ""
@@ -183,27 +184,27 @@ def measure_all(table: CodeTable, functions: dict[Callable, str], num_points: in
 
 
 def points_used(function: Callable) -> str:
-    """The whole-number arguments of a metric's protocol, such as num_train=10,000."""
+    """Return the whole-number arguments of a metric's protocol, such as num_train=10,000."""
     parameters = inspect.signature(function).parameters.values()
     numbers = [p for p in parameters if isinstance(p.default, int) and not isinstance(p.default, bool)]
     return ", ".join(f"{p.name}={p.default:,}" for p in numbers)
 
 
 def timed(work: Callable) -> tuple[float, float, object]:
-    """Seconds of the clock, CPU seconds of this process, and the result."""
+    """Return seconds of the clock, CPU seconds of this process, and the result."""
     began, began_cpu = time.perf_counter(), time.process_time()
     result = work()
     return time.perf_counter() - began, time.process_time() - began_cpu, result
 
 
 def peak_memory() -> float:
-    """MB that the process has held at most."""
-    try:  # (Linux's getrusage also counts what the process was started from.)
+    """Return the peak memory of this process in MB."""
+    try:  # On Linux, getrusage also counts the memory of the process that started this one.
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
     except (OSError, IndexError):
         pass
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
@@ -211,19 +212,20 @@ def peak_memory() -> float:
 
 
 class ReferenceWay:
-    """Factors drawn as disentanglement_lib draws them, and their images encoded batch by batch.
+    """Draws factors as disentanglement_lib does, and encodes their images batch by batch.
 
-    The encoder is the convolutional one of Locatello et al. 2019, untrained: that takes as long.
+    The encoder is the convolutional one of Locatello et al. 2019, not trained.
 
     Attributes
     ----------
-    work : metric -> the work for one point, in words, and how many there are in the published protocol.
+    work : metric -> the work for one point, its description, and the number of points in the published
+        protocol.
     """
 
     def __init__(self):
         self.dataset = dislab.load_dataset("shapes3d", source="rendered")
         encoder = make_encoder("conv", self.dataset.image_shape, 2 * NUM_CODES)
-        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.encoder = fuse(encoder.to(memory_format=torch.channels_last))
         self.random = np.random.RandomState(0)
         self.work = {
             "betavae_score": (self.betavae_point, "two batches of 64", 10_000 + 5_000),
@@ -240,14 +242,14 @@ class ReferenceWay:
             return self.encoder(images)[:, :NUM_CODES].numpy()
 
     def betavae_point(self) -> None:
-        """Two batches that share a factor, and the mean distance of their codes."""
+        """Draw two batches that share a factor, and compute the mean distance of their codes."""
         first, second = self.factors(64), self.factors(64)
         shared = self.random.randint(len(SIZES))
         second[:, shared] = first[:, shared]
         np.abs(self.codes(first) - self.codes(second)).mean(axis=0)
 
     def factorvae_vote(self) -> None:
-        """A batch with one factor fixed, and the variances of its codes."""
+        """Draw a batch with one factor fixed, and compute the variances of its codes."""
         factors = self.factors(64)
         fixed = self.random.randint(len(SIZES))
         factors[:, fixed] = factors[0, fixed]
@@ -257,10 +259,10 @@ class ReferenceWay:
         self.codes(self.factors(16))
 
     def measure(self, metric: str, num_points: int) -> tuple[float, float, str]:
-        """Seconds and CPU seconds, scaled from `num_points` to all points, and a line that says so."""
-        one, words, number = self.work[metric]
-        one()  # warms up
-        seconds, cpu, _ = timed(lambda: [one() for _ in range(num_points)])
+        """Return seconds and CPU seconds, scaled from `num_points` to all points, and a line that says so."""
+        point, words, number = self.work[metric]
+        point()  # the first one is slower
+        seconds, cpu, _ = timed(lambda: [point() for _ in range(num_points)])
         seconds, cpu = seconds / num_points, cpu / num_points
         note = (
             f"images anew, {metric}: {1e3 * seconds:.1f} ms ({1e3 * cpu:.1f} ms CPU) per {words}, measured "
@@ -269,7 +271,7 @@ class ReferenceWay:
         return round(seconds * number, 1), round(cpu * number, 1), note
 
     def encode_once(self) -> tuple[float, float]:
-        """Seconds and CPU seconds for every image of the dataset, scaled from ENCODED of them."""
+        """Return seconds and CPU seconds for all images of the dataset, scaled from ENCODED of them."""
         rows = np.random.default_rng(0).integers(len(self.dataset), size=ENCODED)
         seconds, cpu, _ = timed(lambda: encode(lambda x: self.encoder(x)[:, :NUM_CODES], self.dataset, rows))
         return seconds / ENCODED * len(self.dataset), cpu / ENCODED * len(self.dataset)

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from dislab.cli.options import DataDir, Plugin, Source, load_plugins
+from dislab.cli.tables import print_table
 from dislab.errors import DislabError, RunFailed
 
 app = typer.Typer(
@@ -19,27 +21,21 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else data in the cache folder."),
-]
-
 
 @app.command("list")
 def list_command(data_dir: DataDir = None) -> None:
     """List the datasets and their official files.
 
-    Which are there, what is used without them, and how large a download is. Nothing is read or downloaded:
-    whether a file is right, `dislab data verify` says.
+    Shows which files are there, what is used without them, and how large a download is. Nothing is read or
+    downloaded; `dislab data verify` checks the files.
     """
-    from dislab.cli import print_table
     from dislab.data import official as files
 
     folder = files.data_folder(data_dir)
     print(f"data folder: {folder} (another: --data-dir or $DISLAB_DATA)")
     lines = [("dataset", "official files", "used by default", "download", "licence", "drawn twin")]
     pages, found = [], []
-    for dataset in sorted(files.OFFICIAL.values(), key=lambda dataset: dataset.name):
+    for dataset in files.published().values():
         paths = [files.locate(dataset, file, data_dir) for file in dataset.files]
         state = _state(dataset, paths)
         if None not in paths:
@@ -68,15 +64,15 @@ def fetch_command(
 ) -> None:
     """Download the official files of a dataset.
 
-    A file is put in its place only when it is whole and its hash is right. An interrupted download leaves
-    nothing behind and starts anew; files that are there already are not downloaded again.
+    A file is kept only if it is whole and its hash is right. An interrupted download leaves nothing behind
+    and starts anew; files that are there already are not downloaded again.
 
     The published hashes of MPI3D are those of its earlier host. A file with another hash is kept if it is
     whole by the checksum that it contains, and both hashes are shown.
     """
-    from dislab.data import official as files
+    from dislab.data.download import fetch
 
-    files.fetch(name, data_dir, force)
+    fetch(name, data_dir, force)
 
 
 @app.command("verify")
@@ -94,7 +90,7 @@ def verify_command(
     from dislab.data import official as files
 
     wrong = 0
-    for dataset in files.OFFICIAL.values() if name is None else [files.official(name)]:
+    for dataset in files.published().values() if name is None else [files.official(name)]:
         for file in dataset.files:
             path = files.locate(dataset, file, data_dir)
             if path is None:
@@ -110,38 +106,27 @@ def verify_command(
 @app.command("show")
 def show_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset, see `dislab list datasets`.")],
-    source: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|official|rendered", help="Published images, or the same grid drawn by dislab."
-        ),
-    ] = "auto",
+    source: Source = "auto",
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="The picture; by default NAME-SOURCE.png.")
     ] = None,
     data_dir: DataDir = None,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE.py", help="A file that registers datasets; may be repeated."),
-    ] = None,
+    plugin: Plugin = None,
 ) -> None:
     """Draw what each factor of a dataset does.
 
-    One row per factor, one image per value of it, with the other factors at a middle value. Where the images
-    are no grid of factors (MNIST), a row shows images of one value.
+    One row per factor, one image per value of it, with the other factors at a middle value. If the images
+    are no grid of factors, as in MNIST, a row shows images of one value.
     """
     # Both are checked before a dataset is drawn or decoded, which can take minutes the first time.
     if out is not None and out.suffix.lower() != ".png":
         raise DislabError(f"--out is '{out}': the picture is a .png file")
     if out is not None and not out.parent.is_dir():
         raise DislabError(f"--out is '{out}': the folder '{out.parent}' does not exist")
-    from dislab.registry import load_plugin
-
-    for path in plugin or []:
-        load_plugin(path)
+    load_plugins(plugin)
     from dislab.data.dataset import load_dataset
+    from dislab.files import save_figure
     from dislab.report.dataset_picture import factor_picture
-    from dislab.scoring.pictures import save_figure
 
     dataset = load_dataset(name, source=source, data_dir=data_dir)
     path = out or Path(f"{dataset.name}-{dataset.source}.png")
@@ -150,7 +135,7 @@ def show_command(
 
 
 def _state(dataset, paths: list[Path | None]) -> str:
-    """What is there of a dataset, in a word; sizes are looked at, hashes are for `verify`."""
+    """Return in a word what is there of a dataset. Sizes are compared here, hashes by `verify`."""
     there = [(file, path) for file, path in zip(dataset.files, paths, strict=True) if path is not None]
     for file, path in there:
         fixed = file.exact_size and not file.content and path.is_file()

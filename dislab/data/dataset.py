@@ -1,32 +1,30 @@
-"""What every dataset is: a factor space, and images by row; where its official files and its cache lie."""
+"""What every dataset is: a factor space and images by row; and how one of the registry is opened.
+
+torch is imported where it is used, so that `dislab data` reads the registry of datasets without it.
+"""
 
 from __future__ import annotations
 
 import copy
-import hashlib
+import inspect
 import math
-import os
-import tempfile
-import time
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dislab.data.devices import choose_device
-from dislab.data.official import cache_folder, data_folder, find_file
 from dislab.data.space import FactorSpace
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import DislabError, line_within
 from dislab.registry import DATASETS
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 SOURCES = ("auto", "official", "rendered")
-MOST_IN_MEMORY = 2 * 10**9  # bytes of images
 
 
 class Dataset:
@@ -34,22 +32,27 @@ class Dataset:
 
     Parameters
     ----------
-    name : the registered name, with the variant where there is one (mpi3d_toy).
-    source : where the images come from: "official" or "rendered" (or "own-" and a digest, for a user's).
+    name : the registered name, with the variant if there is one (mpi3d_toy). It becomes part of file names.
+    source : the origin of the images: "official" or "rendered"; "own-" and a digest for a user's data.
     space : FactorSpace of the N rows.
     image_shape : (C, H, W).
     draw : function from rows, int64 tensor [B], to images, uint8 tensor [B, C, H, W] in 0..255, on one
         device.
-    group_by : names of the factors whose combined value is a group, where the user does not choose.
+    group_by : names of the factors whose combined value is a group, unless the user chooses others.
     held_out : rows kept from training and scored instead of all rows; None trains on and scores all rows.
     file : the official file that was read, if any.
-    test : those of the held-out rows that a readout of the codes is tested on, where the dataset itself parts
-        them from rows for its training (MNIST's test images); None leaves that to the metric.
+    test : those held-out rows that a readout of the codes is tested on, if the dataset itself parts them from
+        rows for the readout's training (MNIST's test images); None leaves that to the metric.
+    renderer : VERSION of the module of dislab.rendering that draws the images; None if nothing draws them.
 
     Attributes
     ----------
-    split : what a user held out, in words; "" for the dataset's own rows. Scores of other splits are other
-        scores: it belongs to what identifies a run.
+    split : a text that says what a user held out, "" for the dataset's own rows. Scores of different splits
+        are not comparable, so the split is part of a run's identity.
+
+    Raises
+    ------
+    DislabError : the name is no file name, the shape is not three sizes, or a group's factor is unknown.
     """
 
     def __init__(
@@ -59,18 +62,26 @@ class Dataset:
         space: FactorSpace,
         image_shape: tuple[int, int, int],
         draw: Callable[[Tensor], Tensor],
-        group_by: Sequence[str],
+        group_by: str | Sequence[str],
         held_out: np.ndarray | None = None,
         file: Path | None = None,
         test: np.ndarray | None = None,
+        *,
+        renderer: int | None = None,
     ):
-        self.name, self.source, self.space, self.image_shape = name, source, space, image_shape
-        self.group_by = list(group_by)
-        self.file = file
-        self.split = ""
-        self._draw = draw
-        self._held_out = held_out
-        self._test = test
+        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\0" in name:
+            raise DislabError(f"the dataset's name is {name!r}: it becomes part of a file's name")
+        shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
+        if len(shape) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
+            raise DislabError(f"the image shape of {name} is {image_shape!r}: it must be (C, H, W)")
+        self.name, self.source, self.space = name, source, space
+        self.image_shape = tuple(int(size) for size in shape)
+        self.group_by = [group_by] if isinstance(group_by, str) else list(group_by)
+        if not self.group_by:
+            raise DislabError(f"group_by of {name} is empty: name at least one factor")
+        space.columns(self.group_by)
+        self.file, self.renderer, self.split = file, renderer, ""
+        self._draw, self._held_out, self._test = draw, held_out, test
 
     def __len__(self) -> int:
         return len(self.space)
@@ -79,39 +90,31 @@ class Dataset:
         return f"Dataset({self.name}, {self.source}, {len(self)} images {self.image_shape}, {self.space})"
 
     def images(self, index) -> Tensor:
-        """Images uint8 [B, C, H, W] in 0..255 of the rows [B] (a tensor, an array or a list)."""
+        """Return images uint8 [B, C, H, W] in 0..255 of the rows [B], a tensor, an array or a list."""
+        import torch
+
         return self._draw(torch.as_tensor(index, dtype=torch.int64))
 
     def with_held_out(self, rows: np.ndarray, split: str) -> Dataset:
-        """The same images with other rows held out, int64, sorted, each once; `split` says which."""
+        """Return the same images with other rows held out, int64, sorted, each once; `split` names them."""
         other = copy.copy(self)
         other._held_out, other._test, other.split = rows, None, split
         return other
 
     def train_rows(self) -> np.ndarray:
-        """Rows int64 that a model may be trained on."""
+        """Return the rows int64 that a model may be trained on."""
         trained = np.ones(len(self), bool)
         if self._held_out is not None:
             trained[self._held_out] = False
         return np.flatnonzero(trained)
 
     def evaluation_rows(self) -> np.ndarray:
-        """Rows int64 that are encoded and scored: the held-out ones, or all."""
+        """Return the rows int64 that are encoded and scored: the held-out ones, or all."""
         return np.arange(len(self)) if self._held_out is None else self._held_out
 
     def is_test(self, rows: np.ndarray) -> np.ndarray | None:
-        """Whether each row is one that readouts are tested on, bool; None where the dataset does not say."""
+        """Return whether readouts are tested on each row, bool, or None if the dataset does not say."""
         return None if self._test is None else np.isin(rows, self._test)
-
-
-def unit_images(pixels: Tensor) -> Tensor:
-    """Images float32 [B, C, H, W] in [0, 1] of uint8 pixels, channels last in memory.
-
-    With the channels last a training step of the convolutional network was measured 1.4 times as fast on the
-    CPU.
-    """
-    # (Bytes are moved first, then widened: a quarter of the memory to move.)
-    return pixels.contiguous(memory_format=torch.channels_last).float().div_(255)
 
 
 def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str = "cpu") -> Dataset:
@@ -121,154 +124,95 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
     ----------
     name : a registered name, see `dislab list datasets`.
     source : "official" reads the published file; "rendered" draws the same factor grid; "auto" is official
-        where the file is present, else rendered.
-    data_dir : where official files lie; else $DISLAB_DATA, else the user's cache folder.
-    device : where the images are stored and drawn.
+        if the file is present, else rendered.
+    data_dir : the folder of official files; else $DISLAB_DATA, else the user's cache folder.
+    device : the device that stores and draws the images.
 
     Raises
     ------
-    DislabError : the name or the source is unknown, the device cannot be used, or the official file is
-        missing or not what it should be.
+    DislabError : the name or the source is unknown, the device cannot be used, the official file is missing
+        or not what it should be, or a plug-in breaks the contract of `dislab.register_dataset`.
     """
-    entry = DATASETS[name]
+    make = DATASETS[name].make
     if source not in SOURCES:
         raise DislabError(f"unknown source '{source}': choose {', '.join(SOURCES)}")
-    return entry.make(source=source, data_dir=data_dir, device=choose_device(device))
-
-
-def official_file(name: str, file_names: Sequence[str], source: str, data_dir=None) -> Path | None:
-    """The official file where `source` asks for it or allows it, None to use the rendered images."""
-    if source == "rendered":
-        return None
-    path = find_file(name, file_names, data_dir)
-    if path is None and source == "official":
-        place = data_folder(data_dir) / name / file_names[0]
+    options = {"source": source, "data_dir": data_dir, "device": choose_device(device)}
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
         raise DislabError(
-            f"the official file of {name} is not there: `dislab data fetch {name}`, or put it at '{place}'"
-        )
-    return path
+            f"dataset '{name}' must be called with (source, data_dir, device): {error}"
+        ) from None
+    dataset = _checked(name, make, lambda: make(**options))
+    if not isinstance(dataset, Dataset):
+        raise DislabError(f"dataset '{name}' must return a dislab.Dataset, not {type(dataset).__name__}")
+    images = _checked(name, make, lambda: dataset.images([0]))
+    kind = str(getattr(images, "dtype", type(images).__name__)).removeprefix("torch.")
+    shape, expected = list(getattr(images, "shape", [])), [1, *dataset.image_shape]
+    if (kind, shape) != ("uint8", expected):
+        raise DislabError(f"dataset '{name}' must draw one row as uint8 {expected}, not as {kind} {shape}")
+    return dataset
 
 
-def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndarray], None]) -> np.ndarray:
-    """A uint8 array from the cache folder, read through a memory map; made once by `make(array)`, which fills
-    it.
-
-    It is written beside its place and then moved there, so a cache file is always whole. Where the cache
-    folder cannot be written an array of up to MOST_IN_MEMORY bytes is made in memory.
-
-    Raises
-    ------
-    RunFailed : the array cannot be written, or is too large for memory.
-    """
-    path = cache_folder() / f"{file_name}.npy"
-    num_bytes = math.prod(shape)
-    if path.is_file():
-        try:
-            array = np.load(path, mmap_mode="r")
-            if array.shape == shape and array.dtype == np.uint8:
-                return array
-        except (ValueError, OSError, EOFError):
-            pass  # not a whole array: made anew below
-    temporary = None
+def _checked(name: str, make: Callable, call: Callable):
+    """Return what a dataset's function returns; put what it raises in one line."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{file_name}.", suffix=".part")
-        # The space is taken now: a full disk found while filling a memory map would kill the process.
-        os.posix_fallocate(handle, 0, num_bytes + 1024)
-        os.fchmod(handle, 0o644)  # others may read a shared cache folder
-        os.close(handle)
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if num_bytes > MOST_IN_MEMORY:
-            raise RunFailed(
-                f"cannot write {num_bytes / 1e9:.1f} GB of images to the cache folder '{path.parent}': "
-                f"{error.strerror} (another folder: $DISLAB_CACHE)"
-            ) from None
-        array = np.empty(shape, np.uint8)
-        make(array)
-        return array
-    try:
-        make(array)
-        array.flush()
-        del array
-        Path(temporary).replace(path)
-        _remove_outdated(path)
-    except OSError as error:
-        raise RunFailed(f"cannot write the cache file '{path}': {error.strerror or error}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
+        return call()
+    except DislabError:
+        raise
+    except Exception as error:
+        code = getattr(make, "__code__", None)
+        line = line_within(error, code.co_filename) if code else None
+        position = f" ({code.co_filename}, line {line})" if line else ""
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DislabError(f"dataset '{name}' cannot be opened{position}: {reason}") from error
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Delete what killed processes left half written: unfinished files that nobody wrote to for a day."""
-    for path in folder.glob("*.part"):
-        with suppress(OSError):  # another process deleted it
-            if time.time() - path.stat().st_mtime > 86_400:
-                path.unlink()
+def unit_images(pixels: Tensor) -> Tensor:
+    """Return images float32 [B, C, H, W] in [0, 1] of uint8 pixels, channels last in memory.
 
-
-def _remove_outdated(path: Path) -> None:
-    """Delete the images of a dataset that other versions of its renderer drew (NAME-rendered-DIGEST.npy), but
-    not those of the last hour: that version may be in use, too."""
-    name, is_drawn, _ = path.name.rpartition("-rendered-")
-    for other in path.parent.glob(f"{name}-rendered-*.npy") if is_drawn else ():
-        with suppress(OSError):
-            if other != path and time.time() - other.stat().st_mtime > 3600:
-                other.unlink()
-
-
-def source_digest(module) -> str:
-    """A short digest of a module's source, so that the cache keeps no images of another version."""
-    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:12]
-
-
-def factors_on_device(space: FactorSpace, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A function from rows int64 [B] of a full grid to their factor values int64 [B, K], both on the device.
-
-    As `FactorSpace.factors` on the host; what it needs is on the device already, so that nothing waits.
+    With the channels last a training step of the convolutional network was measured 1.4 times as fast on the
+    CPU.
     """
-    sizes = torch.tensor(space.sizes, device=device)
-    strides = [math.prod(space.sizes[k + 1 :]) for k in range(len(space.sizes))]
-    steps = torch.tensor(strides, device=device)
-    return lambda rows: rows.to(device)[:, None] // steps % sizes
+    import torch
+
+    # Bytes are moved first, then widened: a quarter of the memory to move.
+    return pixels.contiguous(memory_format=torch.channels_last).float().div_(255)
 
 
 def stored_tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array as a tensor on the device; on the CPU it shares the array's memory (or its memory map)."""
+    """Return the array as a tensor on the device; on the CPU it shares the array's memory or memory map."""
+    import torch
+
     with warnings.catch_warnings():  # a read-only map is what is wanted: nothing here writes to images
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def open_npz_member(path: Path, key: str, shape: tuple[int, ...], dtype=np.uint8):
-    """An open stream over the raw bytes of an array in a .npz file, so that it need not fit in memory.
+def look_up(array: np.ndarray, device: torch.device, channels_last: bool = False) -> Callable:
+    """Return a `draw` for `Dataset` that looks up stored images.
 
-    Raises
-    ------
-    DislabError : not a .npz file, no such key, or another shape or type than the official one.
+    Parameters
+    ----------
+    array : uint8 [N, C, H, W], or [N, H, W, C] with `channels_last`.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-        stream = archive.open(f"{key}.npy")
-        version = np.lib.format.read_magic(stream)
-        read_header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        found_shape, fortran, found_dtype = read_header(stream)
-    except KeyError:
-        keys = ", ".join(sorted(name.removesuffix(".npy") for name in archive.namelist()))
-        raise DislabError(
-            f"'{path}' has no array '{key}' (it has {keys}): it is not the official file"
-        ) from None
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
-        raise DislabError(f"'{path}' is not a whole .npz file: {error}") from None
-    if found_shape != shape or found_dtype != dtype or fortran:
-        raise DislabError(
-            f"'{path}': array '{key}' is {found_dtype} {list(found_shape)}, "
-            f"expected {np.dtype(dtype)} {list(shape)}"
-        )
-    return stream
+    images = stored_tensor(array, device)
+
+    def draw(rows: Tensor) -> Tensor:
+        batch = images[rows.to(images.device)]
+        return batch.permute(0, 3, 1, 2) if channels_last else batch
+
+    return draw
+
+
+def factors_on_device(space: FactorSpace, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return a function from rows int64 [B] of a full grid to factor values int64 [B, K], on the device.
+
+    It computes what `FactorSpace.factors` does on the host. All it needs is on the device, so nothing waits.
+    """
+    import torch
+
+    sizes = torch.tensor(space.sizes, device=device)
+    strides = [math.prod(space.sizes[k + 1 :]) for k in range(len(space.sizes))]
+    steps = torch.tensor(strides, device=device)
+    return lambda rows: rows.to(device)[:, None] // steps % sizes

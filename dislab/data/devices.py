@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from dislab.errors import DislabError
 
+if TYPE_CHECKING:
+    import torch
+
 
 def choose_device(name: str | torch.device | None) -> torch.device:
-    """The named device, or CUDA where there is a GPU, else the CPU.
+    """Return the named device; without a name CUDA if there is a GPU, else the CPU.
 
     Raises
     ------
     DislabError : torch does not know the device, or it is not in this machine.
     """
+    import torch
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

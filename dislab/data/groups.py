@@ -15,7 +15,7 @@ class Groups(NamedTuple):
     Attributes
     ----------
     index : int64 [B], the group of each image, 0 .. number - 1.
-    first : int64 [number], one image of each group: the first, where a grouping keeps its images together.
+    first : int64 [number], one image of each group; its first image if the group's images lie together.
     """
 
     index: Tensor
@@ -27,7 +27,7 @@ class Groups(NamedTuple):
 
 
 def draw_groups(rng: np.random.Generator, classes: np.ndarray, most: int, size: int) -> np.ndarray:
-    """Positions int64 [groups, k] of different images: k of one class in every row, of another in each row.
+    """Draw positions int64 [groups, k] of different images: a class in each row, k images of it.
 
     Parameters
     ----------
@@ -44,8 +44,10 @@ def draw_groups(rng: np.random.Generator, classes: np.ndarray, most: int, size: 
 
 
 def join_by_one(groups: int, size: int, grouping: int, number: int, device) -> tuple[Groups, ...]:
-    """The groups of [groups x size] images, in this order, by one of `number` groupings; by all others every
-    image is alone."""
+    """Return the groups of `groups` x `size` images in this order by one of `number` groupings.
+
+    By all other groupings every image is a group of its own.
+    """
     images = torch.arange(groups * size, device=device)
     groupings = [Groups(images, images)] * number
     groupings[grouping] = Groups(images // size, images[::size])

@@ -14,14 +14,14 @@ from dislab.errors import DislabError
 
 NUMBER = re.compile(r"[+-]?(\d{1,9}\.?\d{0,18}|\.\d{1,18})", re.ASCII)
 VALUES = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?", re.ASCII)
-SPACES = re.compile(r"\s*([=&~:,])\s*")  # around the signs; a user's factor may have some in its name
+SPACES = re.compile(r"\s*([=&~:,])\s*")  # only around the signs: a factor's name may contain spaces
 FORMS = "write factor=0,2,5-7 (several joined by &), a part such as 0.2, or factor~factor:0.25"
 
 
 def hold_out(dataset: Dataset, texts: str | Sequence[str], seed: int = 0) -> Dataset:
-    """The dataset with a part of its factor combinations held out: kept from training, and scored alone.
+    """Return the dataset with a part of its factor combinations held out: kept from training, scored alone.
 
-    It takes the place of rows that the dataset holds out by itself (MNIST's last 20,000 images).
+    This replaces the rows that the dataset holds out by itself, such as MNIST's last 20,000 images.
 
     Parameters
     ----------
@@ -46,8 +46,7 @@ def hold_out(dataset: Dataset, texts: str | Sequence[str], seed: int = 0) -> Dat
     """
     if not isinstance(seed, int) or seed < 0:
         raise DislabError(f"the hold-out's seed is {seed!r}: it must be a whole number, 0 or more")
-    given = [str(texts)] if isinstance(texts, str | float) else texts
-    texts = sorted({SPACES.sub(r"\1", text.strip()) for text in given})
+    texts = normalised(texts)
     if not texts:
         raise DislabError(f"nothing is said to be held out: {FORMS}")
     space = dataset.space
@@ -74,8 +73,14 @@ def hold_out(dataset: Dataset, texts: str | Sequence[str], seed: int = 0) -> Dat
     return dataset.with_held_out(np.flatnonzero(held), "; ".join(words))
 
 
+def normalised(texts: str | Sequence[str]) -> list[str]:
+    """Return the hold-out's texts sorted, each once, without spaces around the signs."""
+    texts = [str(texts)] if isinstance(texts, str | float) else texts
+    return sorted({SPACES.sub(r"\1", text.strip()) for text in texts})
+
+
 def _conditions(text: str, space: FactorSpace, factors: np.ndarray) -> np.ndarray:
-    """Whether each row fulfils "factor=values&factor=values", bool [N]."""
+    """Return whether each row fulfils "factor=values&factor=values", bool [N]."""
     fulfilled = np.ones(len(factors), bool)
     for condition in text.split("&"):
         name, sign, values = condition.partition("=")
@@ -87,13 +92,13 @@ def _conditions(text: str, space: FactorSpace, factors: np.ndarray) -> np.ndarra
 
 
 def _wanted(text: str, values: str, name: str, size: int) -> np.ndarray:
-    """Which of a factor's values "0,2,5-7" names, bool [size]."""
+    """Return whether "0,2,5-7" names each of a factor's values, bool [size]."""
     wanted = np.zeros(size, bool)
     for part in values.split(","):
-        found = VALUES.fullmatch(part)
-        if not found:
+        match = VALUES.fullmatch(part)
+        if not match:
             raise _not_understood(text)
-        first, last = int(found[1]), int(found[2] or found[1])
+        first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise DislabError(f"hold-out '{text}': the range {part} runs backwards")
         if last >= size:
@@ -105,7 +110,7 @@ def _wanted(text: str, values: str, name: str, size: int) -> np.ndarray:
 
 
 def _outside_band(text: str, space: FactorSpace, factors: np.ndarray) -> np.ndarray:
-    """Whether a row's values in "factor~factor:most", each scaled to [0, 1], differ by more, bool [N]."""
+    """Return whether a row's values in "factor~factor:most", scaled to [0, 1], differ by more, bool [N]."""
     names, _, most = text.partition(":")
     if names.count("~") != 1 or not NUMBER.fullmatch(most):
         raise _not_understood(text)
@@ -124,7 +129,7 @@ def _outside_band(text: str, space: FactorSpace, factors: np.ndarray) -> np.ndar
 
 
 def _random_part(text: str, space: FactorSpace, factors: np.ndarray, seed: int) -> np.ndarray:
-    """Whether each row belongs to the random part of all combinations of factor values, bool [N]."""
+    """Return whether each row belongs to the random part of all combinations of factor values, bool [N]."""
     if not NUMBER.fullmatch(text):
         raise _not_understood(text)
     part = Fraction(text)
@@ -133,8 +138,9 @@ def _random_part(text: str, space: FactorSpace, factors: np.ndarray, seed: int) 
     if space.is_grid:
         combination, count = np.arange(len(space)), len(space)
     else:
-        found, combination = np.unique(factors, axis=0, return_inverse=True)
-        combination, count = combination.reshape(-1), len(found)  # (its shape depends on numpy's version)
+        combinations, combination = np.unique(factors, axis=0, return_inverse=True)
+        # The shape of the inverse depends on numpy's version.
+        combination, count = combination.reshape(-1), len(combinations)
     # The bits of a bit generator are the same in every version of numpy; its permutations need not be.
     order = np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
     held = np.zeros(count, bool)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from dislab.data.dataset import Dataset, cached_array, load_dataset, stored_tensor
+from dislab.data.cache import cached_array
+from dislab.data.dataset import Dataset, load_dataset, look_up
+from dislab.data.devices import choose_device
 from dislab.data.hold_out import hold_out
-from dislab.data.space import FactorSpace
+from dislab.data.space import MOST_VALUES, FactorSpace
 from dislab.errors import DislabError
 from dislab.progress import Bar
 from dislab.registry import DATASETS
-from dislab.scoring.table import MOST_VALUES
 
 CHANNELS = (1, 3)
 CHUNK = 4096  # images converted or hashed at a time, so that arrays larger than memory can be given
@@ -35,22 +37,22 @@ def from_arrays(
     held_out=None,
     device: str = "cpu",
 ) -> Dataset:
-    """Images and the factor values of each as a dataset, for `dislab.run` and `dislab.evaluate`.
+    """Make a dataset of images and their factor values, for `dislab.run` and `dislab.evaluate`.
 
     Parameters
     ----------
     images : [N, H, W] (one channel), [N, C, H, W] or [N, H, W, C] with C of 1 or 3: uint8 in 0..255, or
-        float in [0, 1], which is rounded to the nearest of these. uint8 with the channels first is used where
-        it lies, without a copy, so a memory map serves as well.
-    factors : int [N, K] (or [N]), values 0, 1, 2, … of each factor. Where the rows are all combinations of
+        float in [0, 1], which is rounded to the nearest of these. uint8 with the channels first is used
+        without a copy, so a memory map serves as well.
+    factors : int [N, K] (or [N]), values 0, 1, 2, … of each factor. If the rows are all combinations of
         values, each once, the last factor fastest, the dataset is a full grid and all metrics apply.
     names : K factor names; by default factor_0, factor_1, ….
-    name : the dataset's name in tables. Its source there is "own-" and a digest of images and factors, so
+    name : the dataset's name in tables. Its source in tables is "own-" and a digest of images and factors, so
         that scores of other data under the same name stand in a row of their own.
     group_by : factors whose combined value is a group; by default the first factor.
     held_out : rows int [M], or bool [N], kept from training and scored instead of all rows;
         `dislab.hold_out` chooses them by factor values.
-    device : where the images are stored.
+    device : the device that stores the images.
 
     Raises
     ------
@@ -64,8 +66,6 @@ def from_arrays(
     >>> dislab.from_arrays(images, factors=[[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]).space.is_grid
     True
     """
-    if not isinstance(name, str) or not name or Path(name).name != name:
-        raise DislabError(f"the dataset's name is {name!r}: it becomes part of a folder's name")
     images = _checked_images(images)
     values = _checked_factors(factors, len(images))
     sizes = [int(column.max()) + 1 for column in values.T]
@@ -73,14 +73,9 @@ def from_arrays(
     if len(names) != len(sizes) or len(set(names)) != len(names):
         raise DislabError(f"{len(sizes)} different factor names are needed, not {', '.join(names) or 'none'}")
     space = FactorSpace(names, sizes, None if _is_grid(values, sizes) else values)
-    group_by = names[:1] if group_by is None else [group_by] if isinstance(group_by, str) else list(group_by)
-    space.columns(group_by)
-    stored = stored_tensor(images, torch.device(device))
-
-    def draw(rows: torch.Tensor) -> torch.Tensor:
-        return stored[rows.to(stored.device)]
-
     source = f"own-{_digest(images, values, names)}"
+    draw = look_up(images, choose_device(device))
+    group_by = names[:1] if group_by is None else group_by
     dataset = Dataset(name, source, space, images.shape[1:], draw, group_by)
     if held_out is None:
         return dataset
@@ -99,14 +94,13 @@ def from_folder(
     device: str = "cpu",
     quiet: bool = True,
 ) -> Dataset:
-    """A folder of images, one sub-folder per group (a person, an object, a class), as a dataset.
+    """Make a dataset of a folder of images with a sub-folder per group: a person, an object, a class.
 
     Its one factor, `folder`, is the number of the sub-folder, and images of one sub-folder are a group.
-    Sub-folders and the images in them are numbered by sorted name; hidden ones, and files that are no images
-    by their name, are left out. An image is turned upright as its camera noted, cropped to the square in its
-    middle, and resized by Pillow's bilinear filter (which, where it shrinks, weighs all pixels that become
-    one); what is transparent becomes black. Images are decoded once into the cache folder, and again when a
-    file changes.
+    Sub-folders and the images in them are numbered by sorted name. Hidden ones are left out, and files whose
+    name is not an image's. An image is turned upright as its camera noted, cropped to the square in its
+    middle, and resized by Pillow's bilinear filter, which weighs all pixels that become one. Transparent
+    pixels become black. Images are decoded once into the cache folder, and again when a file changes.
 
     Parameters
     ----------
@@ -116,7 +110,7 @@ def from_folder(
     name : the dataset's name in tables; by default the folder's.
     held_out : part of the sub-folders, such as 0.25, that is kept from training and scored instead of all, so
         that no group is both trained on and scored: see `dislab.hold_out`, where the choice is fixed.
-    device : where the images are stored.
+    device : the device that stores the images.
     quiet : show no progress while images are decoded.
 
     Raises
@@ -146,7 +140,7 @@ def from_folder(
 def dataset_from_text(
     text: str, *, source: str = "auto", data_dir=None, device: str = "cpu", quiet: bool = True
 ) -> Dataset:
-    """The dataset that a command line names: one of the registry, or a folder of images.
+    """Open the dataset that a command line names: one of the registry, or a folder of images.
 
     Raises
     ------
@@ -161,14 +155,14 @@ def dataset_from_text(
 
 
 def is_folder_text(text: str) -> bool:
-    """Whether a text means a folder: it has a path separator, or it is a folder's name and no dataset's."""
+    """Return whether a text means a folder: it has a path separator, or names a folder and no dataset."""
     if any(entry.name == text for entry in DATASETS):
         return False
     return "/" in text or "\\" in text or Path(text).is_dir()
 
 
 def read_image(path: Path, size: int, mode: str) -> np.ndarray:
-    """An image file as uint8 [size, size, C], in Pillow's mode "RGB" or "L"; see `from_folder`.
+    """Read an image file as uint8 [size, size, C], in Pillow's mode "RGB" or "L"; see `from_folder`.
 
     Raises
     ------
@@ -199,7 +193,7 @@ def read_image(path: Path, size: int, mode: str) -> np.ndarray:
 
 
 def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
-    """All image files, and the number of the sub-folder that each lies in, int64 [N]."""
+    """Return all image files, and the number of the sub-folder that each lies in, int64 [N]."""
     try:
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
@@ -207,9 +201,9 @@ def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         groups = [path for path in inside if path.is_dir()]
         if len(groups) < 2:
-            found = f"only '{groups[0].name}'" if groups else "none"
+            present = f"only '{groups[0].name}'" if groups else "none"
             raise DislabError(
-                f"'{folder}' needs a sub-folder of images for each group, two or more: it has {found}"
+                f"'{folder}' needs a sub-folder of images for each group, two or more: it has {present}"
             )
         for path in inside:
             if path.suffix.lower() in IMAGE_FILES and path.is_file():
@@ -231,7 +225,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _cache_name(files: list[Path], size: int, mode: str) -> str:
-    """A name that changes with the files, with what is made of them, and with the decoder."""
+    """Return a name that changes with the files, with what is made of them, and with the decoder."""
     import PIL
 
     digest = hashlib.sha256(f"{DECODED} {PIL.__version__} {mode} {size}".encode())
@@ -241,21 +235,21 @@ def _cache_name(files: list[Path], size: int, mode: str) -> str:
     return f"folder-{digest.hexdigest()[:16]}"
 
 
-def _array(what: str, given) -> np.ndarray:
-    if isinstance(given, torch.Tensor):
-        return given.detach().cpu().numpy()
+def _array(what: str, values) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().numpy()
     try:
-        return np.asarray(given)
+        return np.asarray(values)
     except (ValueError, TypeError) as error:  # such as images of different sizes in a list
         raise DislabError(f"{what} cannot be read as one array: {error}") from None
 
 
 def _checked_images(images) -> np.ndarray:
-    """The images as uint8 [N, C, H, W], the same array where it is one."""
+    """Return the images as uint8 [N, C, H, W], the same array if it is one."""
     images = _array("images", images)
-    found = f"{images.dtype} {list(images.shape)}"
+    kind = f"{images.dtype} {list(images.shape)}"
     if images.ndim not in (3, 4) or 0 in images.shape:
-        raise DislabError(f"images must be [N, H, W], [N, C, H, W] or [N, H, W, C], not {found}")
+        raise DislabError(f"images must be [N, H, W], [N, C, H, W] or [N, H, W, C], not {kind}")
     if images.ndim == 3:
         images = images[:, None]
     else:
@@ -263,7 +257,7 @@ def _checked_images(images) -> np.ndarray:
         if first == last:
             problem = "both" if first else "neither"
             raise DislabError(
-                f"images of four dimensions have 1 or 3 channels, in the second or in the last: in {found} "
+                f"images of four dimensions have 1 or 3 channels, in the second or in the last: in {kind} "
                 f"{problem} could be"
             )
         images = images if first else images.transpose(0, 3, 1, 2)
@@ -278,18 +272,18 @@ def _checked_images(images) -> np.ndarray:
     pixels = np.empty(images.shape, np.uint8)
     for start in range(0, len(images), CHUNK):
         block = images[start : start + CHUNK].astype(np.float64)
-        right = (block >= 0) & (block <= 1)  # (NaN is not)
+        right = (block >= 0) & (block <= 1)  # false for NaN
         if not right.all():
-            place = np.unravel_index(np.argmin(right), right.shape)
+            wrong = np.unravel_index(np.argmin(right), right.shape)
             raise DislabError(
-                f"{images.dtype} images must lie in [0, 1]: image {start + place[0]} has {block[place]:g}"
+                f"{images.dtype} images must lie in [0, 1]: image {start + wrong[0]} has {block[wrong]:g}"
             )
         pixels[start : start + CHUNK] = np.rint(block * 255)
     return pixels
 
 
 def _checked_factors(factors, count: int) -> np.ndarray:
-    """The factors as int64 [N, K]."""
+    """Return the factors as int64 [N, K]."""
     factors = _array("factors", factors)
     if factors.ndim == 1:
         factors = factors[:, None]
@@ -307,7 +301,7 @@ def _checked_factors(factors, count: int) -> np.ndarray:
 
 
 def _checked_rows(held_out, count: int) -> np.ndarray:
-    """Held-out rows as sorted int64 [M]."""
+    """Return the held-out rows as sorted int64 [M]."""
     rows = _array("held_out", held_out)
     if rows.dtype == bool and rows.shape == (count,):
         rows = np.flatnonzero(rows)
@@ -324,17 +318,15 @@ def _checked_rows(held_out, count: int) -> np.ndarray:
 
 
 def _is_grid(values: np.ndarray, sizes: Sequence[int]) -> bool:
-    """Whether the rows are all combinations of values, in order, the last factor fastest."""
-    count = 1
-    for size in sizes:  # (in Python's whole numbers: the product may be larger than any of numpy's)
-        count *= size
+    """Return whether the rows are all combinations of values, in order, the last factor fastest."""
+    count = math.prod(sizes)  # Python's whole numbers: the product may be larger than any of numpy's
     return count == len(values) and np.array_equal(
         values, np.stack(np.unravel_index(np.arange(count), sizes), axis=-1)
     )
 
 
 def _digest(images: np.ndarray, values: np.ndarray, names: Sequence[str]) -> str:
-    """A short digest of the data, the same on every machine."""
+    """Return a short digest of the data, the same on every machine."""
     digest = hashlib.sha256(repr((images.shape, values.shape, list(names))).encode())
     digest.update(np.ascontiguousarray(values, "<i8"))
     for start in range(0, len(images), CHUNK):

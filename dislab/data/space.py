@@ -9,6 +9,8 @@ import numpy as np
 
 from dislab.registry import unknown_name
 
+MOST_VALUES = 10_000_000  # of a factor: a column with larger numbers holds identifiers or measurements
+
 
 @dataclass(frozen=True)
 class Circle:
@@ -17,10 +19,10 @@ class Circle:
     Attributes
     ----------
     factor : its name; value v is the angle 2 pi v / steps.
-    steps : values in a full turn (one less than the factor's size where the last value repeats the first).
+    steps : values in a full turn: one less than the factor's size if the last value repeats the first.
     instance : the factor that says which object is seen, None for the combination of all other factors.
-    only : (factor, value): the angle has a meaning in those rows only, such as the heart among dSprites'
-        shapes, which has no symmetry.
+    only : (factor, value): the angle has a meaning only in rows with that value. Example: the heart of
+        dSprites, the only one of its shapes that has no symmetry.
     """
 
     factor: str
@@ -33,8 +35,8 @@ class FactorSpace:
     """Names and sizes of K factors of variation, and the rows that they index.
 
     A full grid has one row per combination of factor values, in mixed-radix order with the last factor
-    fastest (the official order of dSprites, Shapes3D and MPI3D), so no labels are stored. A dataset without a
-    grid (MNIST) gives its `values` row by row.
+    fastest. That is the official order of dSprites, Shapes3D and MPI3D, and no labels are stored. A dataset
+    without a grid, such as MNIST, gives its `values` row by row.
 
     Parameters
     ----------
@@ -70,42 +72,42 @@ class FactorSpace:
 
     @property
     def is_grid(self) -> bool:
-        """Whether the rows are all combinations of factor values, each once."""
+        """Return whether the rows are all combinations of factor values, each once."""
         return self._values is None
 
     def factors(self, rows) -> np.ndarray:
-        """Factor values int64 [B, K] of the rows [B]."""
+        """Return the factor values int64 [B, K] of the rows [B]."""
         rows = np.asarray(rows)
         if self._values is not None:
             return self._values[rows].astype(np.int64)
         return np.stack(np.unravel_index(rows, self.sizes), axis=-1).astype(np.int64)
 
     def rows(self, factors) -> np.ndarray:
-        """Rows int64 [B] of the factor values [B, K]; only a full grid has exactly one row for each."""
+        """Return the rows int64 [B] of the factor values [B, K]; raise ValueError if this is no full grid."""
         if not self.is_grid:
             raise ValueError("only a full grid has exactly one row for each combination of factor values")
         return np.ravel_multi_index(tuple(np.asarray(factors).T), self.sizes).astype(np.int64)
 
     def columns(self, names: Sequence[str]) -> list[int]:
-        """Positions of the named factors; an unknown name is answered with the nearest one."""
+        """Return the columns of the named factors; raise DislabError if a name is unknown."""
         for name in names:
             if name not in self.names:
                 raise unknown_name("factor", name, self.names)
         return [self.names.index(name) for name in names]
 
     def labels(self, names: Sequence[str], rows=None) -> np.ndarray:
-        """One class label int64 [B] per row: the mixed-radix number of the named factors' values."""
+        """Return a class label int64 [B] per row: the mixed-radix number of the named factors' values."""
         columns = self.columns(names)
         factors = self.factors(np.arange(len(self)) if rows is None else rows)
         return np.ravel_multi_index(tuple(factors[:, columns].T), [self.sizes[c] for c in columns])
 
     def labels_of(self, groupings: Sequence[Sequence[str]], rows=None) -> np.ndarray:
-        """The class labels int64 [B, G] of the rows by each of G groupings, lists of factor names."""
+        """Return the class labels int64 [B, G] of the rows by each of G groupings, lists of factor names."""
         return np.stack([self.labels(names, rows) for names in groupings], axis=1)
 
 
 def parse_groupings(group_by, default: Sequence[str]) -> list[list[str]]:
-    """Groupings, each a list of factor names whose combined value is a group.
+    """Return groupings, each a list of factor names whose combined value is a group.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""The datasets of dislab, one file each."""
+"""The datasets of dislab. One file says everything about a dataset: its published files, reader and name."""

@@ -12,16 +12,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 
-from dislab.data.dataset import (
-    Dataset,
-    cached_array,
-    data_folder,
-    official_file,
-    source_digest,
-    stored_tensor,
-)
+from dislab.data.cache import cached_array, file_stamp
+from dislab.data.dataset import Dataset, look_up
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths
 from dislab.data.space import Circle, FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -32,56 +26,60 @@ SPACE = FactorSpace(
     (4, 24, 183),
     circle=Circle("azimuth", steps=24, instance="object_type"),
 )
-ARCHIVES = ("nips2015-analogy-data.tar.gz",)
-FOLDERS = (".", "cars", "data/cars")  # of the .mat files, within the data folder or its sub-folder cars3d
 CAR_FILES = "car_*_mesh.mat"  # one car each; the numbers 001 to 199 have gaps
 OFFICIAL_SIDE, SIDE = 128, 64
+
+OFFICIAL = OfficialDataset(
+    "cars3d",
+    (
+        OfficialFile(
+            "nips2015-analogy-data.tar.gz",
+            # There is no https there: the hash alone says that the file is the published one.
+            "http://www.scottreed.info/files/nips2015-analogy-data.tar.gz",
+            "md5:4e866a7919c1beedf53964e6f7a23686",
+            280_000_000,
+            unpacked=(CAR_FILES, f"cars/{CAR_FILES}", f"data/cars/{CAR_FILES}"),
+        ),
+    ),
+    page="http://www.scottreed.info",
+    licence="not stated",
+    is_drawn=True,
+)
 
 
 @register_dataset(
     "cars3d",
     title="Cars3D",
     reference="Reed et al. 2015, Deep Visual Analogy-Making, NeurIPS; CAD models of Fidler et al. 2012",
+    official=OFFICIAL,
 )
-def cars3d(source: str, data_dir, device: torch.device) -> Dataset:
+def cars3d(source: str, data_dir, device) -> Dataset:
     """Elevation, azimuth and type of a car before white; 64 x 64 RGB."""
-    path = None
-    if source != "rendered":
-        path = find_folder(data_dir) or official_file("cars3d", ARCHIVES, source, data_dir)
-    images = stored_tensor(_rendered() if path is None else read_official(path), device)
-
-    def draw(rows: torch.Tensor) -> torch.Tensor:
-        return images[rows.to(images.device)].permute(0, 3, 1, 2)
-
-    source = "rendered" if path is None else "official"
-    return Dataset("cars3d", source, SPACE, (3, SIDE, SIDE), draw, ["object_type"], file=path)
-
-
-def _rendered() -> np.ndarray:
-    """Images uint8 [17568, 64, 64, 3] of the drawn cars, from the cache."""
     from dislab.rendering import cars3d as renderer
+
+    paths = official_paths(OFFICIAL, source, data_dir)
+    draw = look_up(read_official(paths[0]) if paths else _rendered(renderer), device, channels_last=True)
+    shape, group_by = (3, SIDE, SIDE), ["object_type"]
+    if paths:
+        return Dataset("cars3d", "official", SPACE, shape, draw, group_by, file=paths[0])
+    return Dataset("cars3d", "rendered", SPACE, shape, draw, group_by, renderer=renderer.VERSION)
+
+
+def _rendered(renderer) -> np.ndarray:
+    """Return the drawn images uint8 [17568, 64, 64, 3] of the cache."""
 
     def make(array: np.ndarray) -> None:
         grid = array.reshape(*SPACE.sizes, SIDE, SIDE, 3)
         for car in range(grid.shape[2]):
             grid[:, :, car] = renderer.draw_car(car)
 
-    return cached_array(f"cars3d-rendered-{source_digest(renderer)}", (len(SPACE), SIDE, SIDE, 3), make)
-
-
-def find_folder(data_dir=None) -> Path | None:
-    """The first folder that holds any of the official .mat files, or None."""
-    data = data_folder(data_dir)
-    for parent in (data / "cars3d", data):
-        for name in FOLDERS:
-            if any(path.is_file() for path in (parent / name).glob(CAR_FILES)):
-                return parent / name
-    return None
+    return cached_array(f"cars3d-rendered-v{renderer.VERSION}", (len(SPACE), SIDE, SIDE, 3), make)
 
 
 def read_official(path: Path) -> np.ndarray:
-    """Images uint8 [17568, 64, 64, 3] of the folder of .mat files, or of the archive as downloaded, decoded
-    once into the cache (216 MB) and mapped from there.
+    """Return the images uint8 [17568, 64, 64, 3] of the archive, or of the folder of .mat files.
+
+    They are decoded once into the cache (216 MB) and mapped from there.
 
     The cars are numbered by sorted file name. disentanglement_lib took the folder's own order, which differs
     between machines: its object_type is the same set of cars in another order.
@@ -95,77 +93,56 @@ def read_official(path: Path) -> np.ndarray:
     DislabError : not the official number of files, or one is damaged or does not hold the official array; the
         archive is cut off or not an archive.
     """
-    source = _FolderOfCars(path) if path.is_dir() else _ArchiveOfCars(path)
 
     def make(array: np.ndarray) -> None:
         grid = array.reshape(*SPACE.sizes, SIDE, SIDE, 3)
-        # A file of the archive may come at any place in it; the sorted names say which car it is.
-        names = sorted(source.names())
+        # The archive's files come in any order; the sorted names say which car each is.
+        names = sorted(name for name, _ in _car_files(path, read=False))
         if len(names) != SPACE.sizes[2]:
             raise DislabError(
                 f"'{path}' holds {len(names)} files {CAR_FILES}: the official data has {SPACE.sizes[2]}"
             )
-        places = {name: place for place, name in enumerate(names)}
-        for name, data in source.files():
-            grid[:, :, places[name]] = halve(read_car(data, f"{path}/{name}"))
+        cars = {name: car for car, name in enumerate(names)}
+        for name, data in _car_files(path):
+            grid[:, :, cars[name]] = halve(read_car(data, f"{path}/{name}"))
 
     # The name says what was read and how, so that new files or another filter are not taken for these.
-    return cached_array(f"cars3d-official-mean-{source.digest()}", (len(SPACE), SIDE, SIDE, 3), make)
+    return cached_array(f"cars3d-official-mean-{_stamp(path)}", (len(SPACE), SIDE, SIDE, 3), make)
 
 
-class _FolderOfCars:
-    """The .mat files of a folder, by name."""
+def _stamp(path: Path) -> str:
+    if path.is_file():
+        return file_stamp(path)
+    stamps = [(file.name, file_stamp(file)) for file in sorted(path.glob(CAR_FILES))]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
 
-    def __init__(self, path: Path):
-        self.paths = {file.name: file for file in path.glob(CAR_FILES) if file.is_file()}
 
-    def names(self) -> list[str]:
-        return list(self.paths)
+def _car_files(path: Path, read: bool = True) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of each .mat file of a folder or an archive; the bytes are empty without `read`.
 
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        for name, path in self.paths.items():
+    The archive is read as a stream, and nothing is unpacked to disk.
+    """
+    if path.is_dir():
+        for file in path.glob(CAR_FILES):
             try:
-                yield name, path.read_bytes()
+                yield file.name, file.read_bytes() if read else b""
             except OSError as error:
-                raise DislabError(f"cannot read '{path}': {error.strerror or error}") from None
-
-    def digest(self) -> str:
-        stamps = [(name, path.stat()) for name, path in sorted(self.paths.items())]
-        text = repr([(name, status.st_size, status.st_mtime_ns) for name, status in stamps])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-class _ArchiveOfCars:
-    """The .mat files in the archive, by name: read as streams, nothing is unpacked to disk."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self._members(read=False)]
-
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        return self._members(read=True)
-
-    def digest(self) -> str:
-        status = self.path.stat()
-        return f"{status.st_size}-{status.st_mtime_ns}"
-
-    def _members(self, read: bool) -> Iterator[tuple[str, bytes]]:
-        try:
-            # As a stream ("|"): gzip can only be read forwards. tarfile's own gzip stream would take the end
-            # of a file that is cut off for the end of the archive; gzip.open says so.
-            with gzip.open(self.path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-                for member in archive:
-                    name = PurePosixPath(member.name).name
-                    if member.isreg() and fnmatchcase(name, CAR_FILES):
-                        yield name, archive.extractfile(member).read() if read else b""
-        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            raise DislabError(f"'{self.path}' is not a whole .tar.gz archive: {error}") from None
+                raise DislabError(f"cannot read '{file}': {error.strerror or error}") from None
+        return
+    try:
+        # As a stream ("|"): gzip can only be read forwards. tarfile's own gzip stream would take the end
+        # of a file that is cut off for the end of the archive; gzip.open says so.
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                name = PurePosixPath(member.name).name
+                if member.isreg() and fnmatchcase(name, CAR_FILES):
+                    yield name, archive.extractfile(member).read() if read else b""
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DislabError(f"'{path}' is not a whole .tar.gz archive: {error}") from None
 
 
 def read_car(data: bytes, name: str) -> np.ndarray:
-    """Images uint8 [4, 24, 128, 128, 3] of one car (elevation, azimuth) from the bytes of its .mat file.
+    """Return the images uint8 [4, 24, 128, 128, 3] (elevation, azimuth) in the bytes of a car's .mat file.
 
     Raises
     ------
@@ -175,7 +152,7 @@ def read_car(data: bytes, name: str) -> np.ndarray:
 
     try:
         arrays = loadmat(io.BytesIO(data), variable_names=["im"])
-    except Exception as error:  # damaged bytes raise whatever the decoder met first
+    except Exception as error:  # damaged bytes raise many kinds of errors
         reason = " ".join(str(error).split())
         raise DislabError(f"'{name}' is not a whole MATLAB file: {reason}") from None
     if "im" not in arrays:
@@ -190,7 +167,7 @@ def read_car(data: bytes, name: str) -> np.ndarray:
 
 
 def halve(images: np.ndarray) -> np.ndarray:
-    """Images uint8 [..., H / 2, W / 2, 3]: the mean of 2 x 2 pixels of [..., H, W, 3], a half rounded up."""
+    """Return the means uint8 [..., H / 2, W / 2, 3] of 2 x 2 pixels of [..., H, W, 3], a half rounded up."""
     wide = images.astype(np.uint16)
     rows = wide[..., 0::2, :, :] + wide[..., 1::2, :, :]
     return ((rows[..., 0::2, :] + rows[..., 1::2, :] + 2) // 4).astype(np.uint8)

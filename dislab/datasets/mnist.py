@@ -8,9 +8,9 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from dislab.data.dataset import Dataset, data_folder, find_file, stored_tensor
+from dislab.data.dataset import Dataset, look_up
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -20,55 +20,94 @@ NUM_TRAIN = 50_000  # to train the model; as in the ML-VAE paper the next 10,000
 NUM_TEST_FILE = 10_000
 
 
-@register_dataset("mnist", title="MNIST", reference="LeCun et al. 1998, Proc. IEEE 86(11)")
-def mnist(source: str, data_dir, device: torch.device) -> Dataset:
+def gunzipped(path: Path) -> bytes:
+    """Return what a file holds, gzip or plain."""
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def _file(name: str, size: int, md5: str, content_md5: str) -> OfficialFile:
+    return OfficialFile(
+        f"{name}.gz",
+        # The mirror that torchvision reads too; the original page no longer gives the files out.
+        f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz",
+        f"md5:{md5}",
+        size,
+        content_md5=content_md5,
+        content=gunzipped,
+        also=(name,),
+    )
+
+
+OFFICIAL = OfficialDataset(
+    "mnist",
+    (
+        _file(
+            "train-images-idx3-ubyte",
+            9_912_422,
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "6bbc9ace898e44ae57da46a324031adb",
+        ),
+        _file(
+            "train-labels-idx1-ubyte",
+            28_881,
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "a25bea736e30d166cdddb491f175f624",
+        ),
+        _file(
+            "t10k-images-idx3-ubyte",
+            1_648_877,
+            "9fb629c4189551a2d022fa330f9573f3",
+            "2646ac647ad5339dbf082846283269ea",
+        ),
+        _file(
+            "t10k-labels-idx1-ubyte",
+            4_542,
+            "ec29112dd5afa0611ce80d1b7f02629c",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+    ),
+    page="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    licence="CC-BY-SA-3.0",
+)
+
+
+@register_dataset("mnist", title="MNIST", reference="LeCun et al. 1998, Proc. IEEE 86(11)", official=OFFICIAL)
+def mnist(source: str, data_dir, device) -> Dataset:
     """Handwritten digits, 28 x 28, one channel. Rows 0-49,999 train the model, the others are scored: a
     readout of the codes is trained on rows 50,000-59,999 and tested on the official test images."""
-    if source == "rendered":
-        raise DislabError("mnist has no rendered images: use --source official with the four idx files")
-    paths, arrays = [], []
-    for part, count in (("train", NUM_TRAINING_FILE), ("t10k", NUM_TEST_FILE)):
-        for kind, shape in (("images-idx3", (count, 28, 28)), ("labels-idx1", (count,))):
-            name = f"{part}-{kind}-ubyte"
-            path = find_file("mnist", [name, f"{name}.gz"], data_dir)
-            if path is None:
-                place = data_folder(data_dir) / "mnist" / f"{name}.gz"
-                raise DislabError(f"the official MNIST file is not there: put it at '{place}'")
-            paths.append(path)
-            arrays.append(read_idx(path, shape))
-    digits = np.concatenate([arrays[1], arrays[3]])
+    paths = official_paths(OFFICIAL, source, data_dir)
+    shapes = [(count, *sides) for count in (NUM_TRAINING_FILE, NUM_TEST_FILE) for sides in ((28, 28), ())]
+    arrays = [read_idx(path, shape) for path, shape in zip(paths, shapes, strict=True)]
+    digits = np.concatenate(arrays[1::2])
     if digits.max() > 9:
         raise DislabError(f"'{paths[1]}' holds the label {digits.max()}: MNIST's are 0 to 9")
-    images = stored_tensor(np.concatenate([arrays[0], arrays[2]])[:, None], device)
-
-    def draw(rows: torch.Tensor) -> torch.Tensor:
-        return images[rows.to(device)]
-
+    draw = look_up(np.concatenate(arrays[0::2])[:, None], device)
     space = FactorSpace(("digit",), (10,), digits[:, None])
     held_out = np.arange(NUM_TRAIN, len(space))
     test = np.arange(NUM_TRAINING_FILE, len(space))
-    return Dataset("mnist", "official", space, (1, 28, 28), draw, ["digit"], held_out, paths[0], test)
+    return Dataset(
+        "mnist", "official", space, (1, 28, 28), draw, ["digit"], held_out, file=paths[0], test=test
+    )
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A uint8 array of the given shape from an idx file, plain or gzip.
+    """Return the uint8 array of an idx file, plain or gzip, which must have the given shape.
 
     Raises
     ------
     DislabError : the file is cut off, is not idx, or holds another shape.
     """
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        data = gunzipped(path)
     except (OSError, EOFError, zlib.error) as error:
         raise DislabError(f"'{path}' is cut off or damaged: {error}") from None
     header = 4 + 4 * len(shape)
     if len(data) < header or data[:4] != bytes([0, 0, 8, len(shape)]):
         raise DislabError(f"'{path}' is not an idx file of {len(shape)} dimensions of bytes")
-    found = struct.unpack(f">{len(shape)}I", data[4:header])
-    if found != shape:
-        raise DislabError(f"'{path}' holds an array {list(found)}, expected {list(shape)}")
+    file_shape = struct.unpack(f">{len(shape)}I", data[4:header])
+    if file_shape != shape:
+        raise DislabError(f"'{path}' holds an array {list(file_shape)}, expected {list(shape)}")
     if len(data) - header != np.prod(shape):
         raise DislabError(
             f"'{path}' is cut off: {len(data) - header} bytes of pixels, expected {np.prod(shape)}"

@@ -5,42 +5,60 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from dislab.data.dataset import Dataset, official_file, stored_tensor
+from dislab.data.dataset import Dataset, look_up
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
 
-OFFICIAL_FILES = ("olivettifaces.mat",)
 NUM_PEOPLE, IMAGES_OF_A_PERSON, SIDE = 40, 10, 64
 # A model of groups is asked about groups that it never saw: no person is both trained on and scored.
 NUM_TRAINING_PEOPLE = 30
+
+
+def _faces(path: Path) -> bytes:
+    from scipy.io import loadmat
+
+    return loadmat(path, variable_names=["faces"])["faces"].tobytes(order="F")
+
+
+OFFICIAL = OfficialDataset(
+    "olivetti",
+    (
+        OfficialFile(
+            "olivettifaces.mat",
+            "https://ndownloader.figshare.com/files/5976027",
+            "sha256:b612fb967f2dc77c9c62d3e1266e0c73d5fca46a4b8906c18e454d41af987794",
+            1_400_000,
+            # Of another copy, saved by MATLAB in 2013: its pixels are those that scikit-learn shows.
+            content_md5="c789a708157faad538517a418579ad21",
+            content=_faces,
+        ),
+    ),
+    page="https://scikit-learn.org/stable/datasets/real_world.html",
+    licence="not stated",
+)
 
 
 @register_dataset(
     "olivetti",
     title="Olivetti faces",
     reference="Samaria & Harter 1994, Parameterisation of a Stochastic Model for Human Face Identification",
+    official=OFFICIAL,
 )
-def olivetti(source: str, data_dir, device: torch.device) -> Dataset:
+def olivetti(source: str, data_dir, device) -> Dataset:
     """Ten faces each of 40 people, 64 x 64, one channel. Persons 0-29 train the model, 30-39 are scored."""
-    if source == "rendered":
-        raise DislabError(f"olivetti has no rendered images: use --source official with {OFFICIAL_FILES[0]}")
-    path = official_file("olivetti", OFFICIAL_FILES, "official", data_dir)
-    images = stored_tensor(read_official(path)[:, None], device)
-
-    def draw(rows: torch.Tensor) -> torch.Tensor:
-        return images[rows.to(device)]
-
+    (path,) = official_paths(OFFICIAL, source, data_dir)
+    draw = look_up(read_official(path)[:, None], device)
     person = np.repeat(np.arange(NUM_PEOPLE), IMAGES_OF_A_PERSON)[:, None]
     space = FactorSpace(("person",), (NUM_PEOPLE,), person)
     held_out = np.flatnonzero(person[:, 0] >= NUM_TRAINING_PEOPLE)
-    return Dataset("olivetti", "official", space, (1, SIDE, SIDE), draw, ["person"], held_out, path)
+    return Dataset("olivetti", "official", space, (1, SIDE, SIDE), draw, ["person"], held_out, file=path)
 
 
 def read_official(path: Path) -> np.ndarray:
-    """Images uint8 [400, 64, 64], upright, the ten of a person one after another.
+    """Return the images uint8 [400, 64, 64], upright, the ten of a person one after another.
 
     The file keeps an image as one column of `faces`, and in it the pixels column by column.
 
@@ -52,7 +70,7 @@ def read_official(path: Path) -> np.ndarray:
 
     try:
         arrays = loadmat(path)
-    except Exception as error:  # damaged bytes raise whatever the decoder met first
+    except Exception as error:  # damaged bytes raise many kinds of errors
         reason = " ".join(str(error).split())
         raise DislabError(f"'{path}' is not a whole MATLAB file: {reason}") from None
     if "faces" not in arrays:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from dislab.data.dataset import (
-    Dataset,
-    cached_array,
-    factors_on_device,
-    official_file,
-    source_digest,
-    stored_tensor,
-)
+from dislab.data.cache import cached_array, file_stamp
+from dislab.data.dataset import Dataset, factors_on_device, look_up, stored_tensor
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -22,44 +16,60 @@ from dislab.registry import register_dataset
 SPACE = FactorSpace(
     ("floor_hue", "wall_hue", "object_hue", "scale", "object_shape", "orientation"), (10, 10, 10, 8, 4, 15)
 )
-OFFICIAL_FILES = ("3dshapes.h5",)
 CHUNK = 4000  # images decoded at a time: 49 MB
 
+OFFICIAL = OfficialDataset(
+    "shapes3d",
+    (
+        OfficialFile(
+            "3dshapes.h5",
+            "https://storage.googleapis.com/3d-shapes/3dshapes.h5",
+            "sha256:0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785",
+            267_573_662,
+            exact_size=True,
+        ),
+    ),
+    page="https://github.com/google-deepmind/3d-shapes",
+    licence="Apache-2.0",
+    is_drawn=True,
+)
 
-@register_dataset("shapes3d", title="Shapes3D", reference="github.com/google-deepmind/3d-shapes")
-def shapes3d(source: str, data_dir, device: torch.device) -> Dataset:
+
+@register_dataset(
+    "shapes3d", title="Shapes3D", reference="github.com/google-deepmind/3d-shapes", official=OFFICIAL
+)
+def shapes3d(source: str, data_dir, device) -> Dataset:
     """Floor, wall and object hue, scale, shape and orientation; 64 x 64 RGB."""
-    path = official_file("shapes3d", OFFICIAL_FILES, source, data_dir)
-    if path is None:
+    paths = official_paths(OFFICIAL, source, data_dir)
+    if not paths:
         return _rendered(device)
-    images = stored_tensor(read_official(path), device)
-
-    def draw(rows: torch.Tensor) -> torch.Tensor:
-        return images[rows.to(images.device)].permute(0, 3, 1, 2)
-
-    return Dataset("shapes3d", "official", SPACE, (3, 64, 64), draw, ["object_hue"], file=path)
+    draw = look_up(read_official(paths[0]), device, channels_last=True)
+    return Dataset("shapes3d", "official", SPACE, (3, 64, 64), draw, ["object_hue"], file=paths[0])
 
 
-def _rendered(device: torch.device) -> Dataset:
+def _rendered(device) -> Dataset:
     from dislab.rendering import shapes3d as renderer
 
     def make(array: np.ndarray) -> None:
         array[:] = renderer.draw_layers()
 
     shape = (480, renderer.NUM_LAYERS, 64, 64)
-    layers = stored_tensor(cached_array(f"shapes3d-rendered-{source_digest(renderer)}", shape, make), device)
+    layers = stored_tensor(cached_array(f"shapes3d-rendered-v{renderer.VERSION}", shape, make), device)
     colours = renderer.palette(device)
     factors = factors_on_device(SPACE, device)
 
-    def draw(rows: torch.Tensor) -> torch.Tensor:
+    def draw(rows):
         return renderer.compose(layers, factors(rows), colours)
 
-    return Dataset("shapes3d", "rendered", SPACE, (3, 64, 64), draw, ["object_hue"])
+    return Dataset(
+        "shapes3d", "rendered", SPACE, (3, 64, 64), draw, ["object_hue"], renderer=renderer.VERSION
+    )
 
 
 def read_official(path: Path) -> np.ndarray:
-    """Images uint8 [480000, 64, 64, 3] of 3dshapes.h5, decoded once into the cache (5.9 GB) and mapped from
-    there.
+    """Return the images uint8 [480000, 64, 64, 3] of 3dshapes.h5.
+
+    They are decoded once into the cache (5.9 GB) and mapped from there.
 
     Raises
     ------
@@ -87,7 +97,6 @@ def read_official(path: Path) -> np.ndarray:
                     except OSError as error:
                         raise DislabError(f"'{path}' is damaged after image {start}: {error}") from None
 
-            status = path.stat()
-            return cached_array(f"shapes3d-official-{status.st_size}-{status.st_mtime_ns}", shape, make)
+            return cached_array(f"shapes3d-official-{file_stamp(path)}", shape, make)
     except OSError as error:
         raise DislabError(f"'{path}' is not a whole HDF5 file: {error}") from None

@@ -1,4 +1,7 @@
-"""Encoder and decoder networks: those of Locatello et al. 2019, and the ML-VAE paper's for MNIST."""
+"""Encoder and decoder networks: those of Locatello et al. 2019, and the ML-VAE paper's for MNIST.
+
+All layers are torch's own. `dislab.networks.fused` makes them fast on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -7,62 +10,86 @@ import math
 from torch import nn
 
 from dislab.errors import DislabError
-from dislab.networks.fused import Double, Halve
 
 
 def choose_network(network: str, image_shape: tuple[int, int, int]) -> str:
-    """ "auto" is "conv" where the image can be halved four times (64 x 64), else "mlp" (MNIST's 28 x 28)."""
-    halves = all(side % 16 == 0 for side in image_shape[1:])
-    if network == "conv" and not halves:
+    """Return "conv" or "mlp". "auto" is "conv" if both sides are divisible by 16, else "mlp".
+
+    Raises
+    ------
+    DislabError : "conv" was asked for and the sides of the image are not divisible by 16.
+    """
+    divisible = all(side % 16 == 0 for side in image_shape[1:])
+    if network == "conv" and not divisible:
         raise DislabError(
             f"network=conv needs image sides divisible by 16, not {image_shape[1:]}: use network=mlp"
         )
-    return network if network != "auto" else "conv" if halves else "mlp"
+    return network if network != "auto" else "conv" if divisible else "mlp"
 
 
 def make_encoder(network: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Sequential:
-    """Images [B, C, H, W] -> [B, outputs]."""
+    """Return a network that maps images [B, C, H, W] to [B, outputs].
+
+    "conv" is the encoder of Locatello et al. 2019 (arXiv:1811.12359, table 1), "mlp" has one hidden layer of
+    500 tanh units (Bouchacourt et al. 2017, arXiv:1705.08841, for MNIST).
+    """
     channels, height, width = image_shape
-    if network == "mlp":  # one hidden layer of 500 tanh units
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(math.prod(image_shape), 500), nn.Tanh(), nn.Linear(500, outputs)
-        ).apply(initialise)
-    return nn.Sequential(
-        Halve(channels, 32, rectify=False),
-        Halve(32, 32, rectify=True),
-        Halve(32, 64, rectify=True),
-        Halve(64, 64, rectify=True),
-        *(nn.ReLU(inplace=True), nn.Flatten()),
-        *(nn.Linear(64 * (height // 16) * (width // 16), 256), nn.ReLU(inplace=True)),
-        nn.Linear(256, outputs),
-    ).apply(initialise)
+    if network == "mlp":
+        layers = [nn.Flatten(), nn.Linear(math.prod(image_shape), 500), nn.Tanh(), nn.Linear(500, outputs)]
+    else:
+        layers = [
+            nn.Conv2d(channels, 32, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64 * (height // 16) * (width // 16), 256),
+            nn.ReLU(),
+            nn.Linear(256, outputs),
+        ]
+    return nn.Sequential(*layers).apply(initialise)
 
 
 def make_decoder(
     network: str, image_shape: tuple[int, int, int], latents: int, channels: int
 ) -> nn.Sequential:
-    """Codes [B, latents] -> [B, channels, H, W]."""
+    """Return a network that maps codes [B, latents] to [B, channels, H, W].
+
+    Its layers mirror those of `make_encoder`.
+    """
     _, height, width = image_shape
     if network == "mlp":
-        return nn.Sequential(
-            *(nn.Linear(latents, 500), nn.Tanh()),
+        layers = [
+            nn.Linear(latents, 500),
+            nn.Tanh(),
             nn.Linear(500, channels * height * width),
             nn.Unflatten(1, (channels, height, width)),
-        ).apply(initialise)
-    rows, columns = height // 16, width // 16
-    return nn.Sequential(
-        *(nn.Linear(latents, 256), nn.ReLU(inplace=True)),
-        *(nn.Linear(256, 64 * rows * columns), nn.ReLU(inplace=True)),
-        nn.Unflatten(1, (64, rows, columns)),
-        Double(64, 64, rectify=False),
-        Double(64, 32, rectify=True),
-        Double(32, 32, rectify=True),
-        Double(32, channels, rectify=True),
-    ).apply(initialise)
+        ]
+    else:
+        rows, columns = height // 16, width // 16
+        layers = [
+            nn.Linear(latents, 256),
+            nn.ReLU(),
+            nn.Linear(256, 64 * rows * columns),
+            nn.ReLU(),
+            nn.Unflatten(1, (64, rows, columns)),
+            nn.ConvTranspose2d(64, 64, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 32, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, 32, kernel_size=4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, channels, kernel_size=4, stride=2, padding=1),
+        ]
+    return nn.Sequential(*layers).apply(initialise)
 
 
 def initialise(layer: nn.Module) -> None:
-    """Glorot uniform weights and zero biases, as in the reference's TensorFlow layers.
+    """Set Glorot uniform weights and zero biases, as in the reference's TensorFlow layers.
 
     torch's own defaults give weights a third of that variance: through eight layers the signal fades, and the
     first thousand steps are lost.

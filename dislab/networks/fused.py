@@ -1,17 +1,17 @@
-"""Convolutions that halve the sides of images, or double them, computed in the way that is fast on the CPU.
+"""A faster way of computing torch's convolutions with a kernel of 4, a stride of 2 and a padding of 1.
 
-They are torch's own with a kernel of 4, a stride of 2 and a padding of 1: the same parameters, values and
-gradients (backward; there is no forward-mode derivative on the CPU). On the CPU a training step of the
-convolutional networks loses time in three places that have little to do with convolving, and there they go
-another way:
+`fuse` applies it to a model from outside: parameters, values and gradients stay those of torch. On the CPU a
+training step of the convolutional networks loses time in three things that have little to do with convolving:
 
 - The gradient of a transposed convolution's bias takes torch as long as all else of its backward pass.
-- A transposed convolution to few channels is computed for sixteen; see `_by_quarters`.
-- ReLUs wait for memory, not for arithmetic. The one before a convolution is part of it (`rectify`) and writes
-  in place, also in the backward pass, where nobody else holds what the convolution has just computed.
+- torch computes a transposed convolution to few channels as if it had sixteen; see `_by_quarters`.
+- ReLUs wait for memory, not for arithmetic. Here the ReLU before a convolution writes in place, in the
+  backward pass too.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -22,50 +22,101 @@ from torch import Tensor, nn
 FEW_CHANNELS = 16
 
 
-class Halve(nn.Conv2d):
-    """A convolution, images [B, inputs, 2H, 2W] -> [B, channels, H, W].
+def fuse(model: nn.Module) -> nn.Module:
+    """Make every nn.Sequential in a model a `Fused`, in place, and return the model.
 
-    Parameters
-    ----------
-    rectify : apply a ReLU to the images first. It may overwrite them, unknown to autograd: they must be the
-        result of another layer, and used by nothing else.
+    Layers, parameters and their names stay the same. Subclasses of nn.Sequential are left alone: they may
+    have a forward of their own.
     """
-
-    def __init__(self, inputs: int, channels: int, *, rectify: bool):
-        super().__init__(inputs, channels, kernel_size=4, stride=2, padding=1)
-        self.rectify = rectify
-
-    def forward(self, images: Tensor) -> Tensor:
-        return _convolve(self, images)
+    for module in model.modules():
+        if type(module) is nn.Sequential:
+            module.__class__ = Fused
+    return model
 
 
-class Double(nn.ConvTranspose2d):
-    """A transposed convolution, images [B, inputs, H, W] -> [B, channels, 2H, 2W]; else as `Halve`."""
+class Fused(nn.Sequential):
+    """An nn.Sequential that computes its convolutions, and the ReLUs before them, faster where it can."""
 
-    def __init__(self, inputs: int, channels: int, *, rectify: bool):
-        super().__init__(inputs, channels, kernel_size=4, stride=2, padding=1)
-        self.rectify = rectify
-
-    def forward(self, images: Tensor) -> Tensor:
-        return _convolve(self, images)
-
-
-def _convolve(layer: Halve | Double, images: Tensor) -> Tensor:
-    if images.device.type != "cpu":
-        return _as_torch(images, layer.weight, layer.bias, layer.transposed, layer.rectify)
-    weight, bias = layer.weight, layer.bias
-    if torch.is_autocast_enabled("cpu"):  # which knows torch's own functions only
-        kind = torch.get_autocast_dtype("cpu")
-        images, weight, bias = images.to(kind), weight.to(kind), bias.to(kind)
-    return _Convolution.apply(images, weight, bias, layer.transposed, layer.rectify)
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = inputs
+        for relu, layer in _with_relus(self):
+            if _supports_layer(layer) and _supports_input(hidden):
+                hidden = _convolve(layer, hidden, rectify=relu is not None)
+            else:
+                hidden = layer(hidden if relu is None else relu(hidden))
+        return hidden
 
 
-def _as_torch(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rectify: bool) -> Tensor:
-    convolve = F.conv_transpose2d if transposed else F.conv2d
-    return convolve(images.relu() if rectify else images, weight, bias, stride=2, padding=1)
+def _with_relus(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.ReLU | None, nn.Module]]:
+    """Yield every layer, together with the ReLU before it if that ReLU may overwrite its input.
+
+    It may do so after a convolution: nothing but the ReLU has that tensor, and no gradient needs its values.
+    """
+    before = relu = None
+    for layer in layers:
+        if _is_only(layer, nn.ReLU) and _is_only(before, nn.Conv2d, nn.ConvTranspose2d):
+            relu = layer
+        else:
+            yield relu, layer
+            relu = None
+        before = layer
+    if relu is not None:
+        yield None, relu
+
+
+def _is_only(layer: nn.Module | None, *types: type) -> bool:
+    """Return whether a call of the layer does what its type, one of torch's, does, and nothing else.
+
+    Hooks may keep or replace its input and output, and subclasses and an instance's own forward may do
+    anything.
+    """
+    if type(layer) not in types or "forward" in vars(layer):
+        return False
+    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+    return not any(hooks)
+
+
+def _supports_layer(layer: nn.Module) -> bool:
+    """Return whether a layer is a convolution that `_Convolution` computes."""
+    if not _is_only(layer, nn.Conv2d, nn.ConvTranspose2d):
+        return False
+    sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.output_padding)
+    return (
+        sizes == ((4, 4), (2, 2), (1, 1), (1, 1), (0, 0))
+        and layer.groups == 1
+        and layer.bias is not None
+        and layer.padding_mode == "zeros"
+    )
+
+
+def _supports_input(images: Tensor) -> bool:
+    """Return whether `_Convolution` can compute with these images [B, C, H, W] as torch would.
+
+    Other devices are left to torch. There is no forward-mode derivative.
+    """
+    autocast = torch.is_autocast_enabled("cpu")
+    return (
+        type(images) is Tensor
+        and images.device.type == "cpu"
+        and images.ndim == 4
+        and images.dtype in (torch.float32, torch.bfloat16, *([] if autocast else [torch.float64]))
+    )
+
+
+def _convolve(layer: nn.Conv2d | nn.ConvTranspose2d, images: Tensor, rectify: bool) -> Tensor:
+    tensors = images, layer.weight, layer.bias
+    if torch.is_autocast_enabled("cpu"):  # autocast converts the inputs of torch's own functions only
+        tensors = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
+    return _Convolution.apply(*tensors, layer.transposed, rectify)
 
 
 class _Convolution(torch.autograd.Function):
+    """A convolution or transposed convolution. With `rectify` it takes the ReLU of the images, in place.
+
+    Autograd does not learn that the images are overwritten. They must be the output of a layer whose gradient
+    does not need its output, and nothing else may use them.
+    """
+
     @staticmethod
     def forward(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rectify: bool) -> Tensor:
         if rectify:
@@ -84,18 +135,19 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        if ctx.rectify and torch.is_grad_enabled():  # second derivatives are asked for, those of the ReLU too
+        for_images, for_weight, for_bias, *_ = ctx.needs_input_grad
+        if ctx.rectify and torch.is_grad_enabled():  # a second derivative is asked for, also that of the ReLU
             images = images.relu()
-        channels = None if ctx.transposed else [len(weight)]
+        bias_sizes = None if ctx.transposed else [len(weight)]
         stride, padding, dilation, output_padding, groups = [2, 2], [1, 1], [1, 1], [0, 0], 1
         of_images, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            *(gradient, images, weight, channels),
+            *(gradient, images, weight, bias_sizes),
             *(stride, padding, dilation, ctx.transposed, output_padding, groups),
-            output_mask=[ctx.needs_input_grad[0], True, not ctx.transposed],
+            output_mask=[for_images, for_weight, for_bias and not ctx.transposed],
         )
-        if ctx.transposed:
+        if ctx.transposed and for_bias:
             of_bias = gradient.sum((0, 2, 3))
-        if ctx.rectify and of_images is not None:
+        if ctx.rectify and for_images:
             if torch.is_grad_enabled():
                 of_images = torch.ops.aten.threshold_backward(of_images, images, 0)
             else:
@@ -104,17 +156,22 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims: tuple, *arguments) -> tuple[Tensor, int]:
-        # (The CPU trains models one after the other, so this need not be fast.)
+        # The CPU trains models one after the other, so this need not be fast.
         return torch.vmap(_as_torch, in_dims)(*arguments), 0
 
 
-def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A transposed convolution as a 2 x 2 convolution to four times the channels, one for each pixel of a
-    2 x 2 square.
+def _as_torch(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rectify: bool) -> Tensor:
+    convolve = F.conv_transpose2d if transposed else F.conv2d
+    return convolve(images.relu() if rectify else images, weight, bias, stride=2, padding=1)
 
-    A pixel gets its value from the 2 x 2 inputs around it. Pixels 2q - 1 and 2q of a row or column share
-    theirs, inputs q - 1 and q: the former by the kernel's entries 2 and 0, the latter by its entries 3 and 1.
-    q goes from 0 to H; the outermost pixels, -1 and 2H, are cut off.
+
+def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return a transposed convolution, computed as a 2 x 2 convolution to four times the channels.
+
+    Each of the four is for one pixel of a 2 x 2 square. A pixel gets its value from the 2 x 2 inputs around
+    it. Pixels 2q - 1 and 2q of a row or column share theirs, inputs q - 1 and q: the former by the kernel's
+    entries 2 and 0, the latter by its entries 3 and 1. q goes from 0 to H; the outermost pixels, -1 and 2H,
+    are cut off.
     """
     inputs, channels = weight.shape[:2]
     quarters = weight.reshape(inputs, channels, 2, 2, 2, 2)  # kernel entry = 2 * tap + which of two pixels
@@ -123,5 +180,5 @@ def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     batch, rows, columns, _ = squares.shape
     squares = squares.reshape(batch, rows, columns, 2, 2 * channels).transpose(2, 3)
     pixels = squares.reshape(batch, 2 * rows, 2 * columns, channels)
-    # (A copy: of a view, autograd would not let what follows write in place.)
+    # A copy, because autograd would not let what follows write in place into a view.
     return pixels[:, 1:-1, 1:-1].permute(0, 3, 1, 2).clone(memory_format=torch.channels_last)

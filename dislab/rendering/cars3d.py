@@ -10,9 +10,7 @@ A convex piece is an intersection of half-spaces, and for rays from one point th
 depth is an affine function of the image coordinates. So a ray enters a piece at the smallest of its front
 planes' functions, leaves it at the largest of its back planes', and no ray needs a division.
 
-The same bytes come out on every machine: the drawing uses nothing but + - * / sqrt, comparisons and floor on
-single and double precision, element by element, adds in a written-out order, and rounds the few sines and
-cosines it needs.
+The same bytes come out on every machine, for the reasons that `geometry` gives; rays are cast in float32.
 """
 
 import hashlib
@@ -23,6 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dislab.rendering.geometry import TINY, away_from_zero, cosine_sine, dot
+
+VERSION = 1  # of the drawing: a change of any image needs a new one
 NUM_ELEVATIONS, NUM_AZIMUTHS, NUM_CARS = 4, 24, 183
 IMAGE_SIZE = 64
 SUPERSAMPLE = 2  # rays per pixel and axis
@@ -47,7 +48,6 @@ HALF_WAY = (-0.27, 0.88, 0.39)
 
 SKIN = 0.13  # metres; what is painted on a side reaches this deep, and a pickup's bed has walls as thick
 INSIDE = 1e-7  # metres; a corner of a piece may miss its planes by rounding
-TINY = 1e-9
 
 
 class Paint(NamedTuple):
@@ -148,40 +148,40 @@ class Piece(NamedTuple):
 
 
 def half_space(x: float, y: float, z: float, through: tuple[float, float, float]) -> Plane:
-    """The half-space behind the plane with normal (x, y, z) through a point."""
+    """Return the half-space behind the plane with normal (x, y, z) through a point."""
     length = math.sqrt(x * x + y * y + z * z)
     x, y, z = x / length, y / length, z / length
     return x, y, z, x * through[0] + y * through[1] + z * through[2]
 
 
 def below(axis: int, most: float) -> Plane:
-    """The half-space where a coordinate is at most `most`."""
+    """Return the half-space in which a coordinate is at most `most`."""
     return float(axis == 0), float(axis == 1), float(axis == 2), most
 
 
 def above(axis: int, least: float) -> Plane:
-    """The half-space where a coordinate is at least `least`."""
+    """Return the half-space in which a coordinate is at least `least`."""
     return -float(axis == 0), -float(axis == 1), -float(axis == 2), -least
 
 
 def box(x: tuple[float, float], y: tuple[float, float], z: tuple[float, float]) -> list[Plane]:
-    """The six half-spaces of a box from its (low, high) along each axis."""
+    """Return the six half-spaces of a box from its (low, high) along each axis."""
     bounds = enumerate((x, y, z))
     return [plane for axis, (low, high) in bounds for plane in (above(axis, low), below(axis, high))]
 
 
 def shifted(plane: Plane, outwards: float) -> Plane:
-    """The half-space, larger by a distance."""
+    """Return the half-space, larger by a distance."""
     return (*plane[:3], plane[3] + outwards)
 
 
 def turned_over(plane: Plane) -> Plane:
-    """The other side of a plane."""
+    """Return the other side of a plane."""
     return -plane[0], -plane[1], -plane[2], -plane[3]
 
 
 def mirrored(planes: list[Plane]) -> list[Plane]:
-    """The same half-spaces on the other side of the car."""
+    """Return the same half-spaces on the other side of the car."""
     return [(x, -y, z, d) for x, y, z, d in planes]
 
 
@@ -190,7 +190,7 @@ def both_sides(planes: list[Plane]) -> list[Plane]:
 
 
 def profile(points: list[tuple[float, float]]) -> list[Plane]:
-    """Half-spaces that cut the convex hull of the points (x, z) out of a beam across the car."""
+    """Return half-spaces that cut the convex hull of the points (x, z) out of a beam across the car."""
     points = sorted(set(points))
     hull: list[tuple[float, float]] = []
     for chain in (points, points[::-1]):
@@ -210,26 +210,27 @@ def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
 
 
 def disc(x: float, z: float, radius: float, corners: int) -> list[Plane]:
-    """Half-spaces of a round bar across the car, as a regular polygon around a circle of that radius."""
+    """Return half-spaces of a round bar across the car, a regular polygon around a circle of that radius."""
     directions = [circle_point((2 * corner + 1) / (2 * corners)) for corner in range(corners)]
     return [(c, 0.0, s, c * x + s * z + radius) for c, s in directions]
 
 
 def circle_point(turns: float) -> tuple[float, float]:
-    """Cosine and sine of an angle, rounded: libraries differ in the last bit."""
-    angle = 2 * math.pi * turns
-    return round(math.cos(angle), 9), round(math.sin(angle), 9)
+    """Return cosine and sine of an angle in turns."""
+    return cosine_sine(2 * math.pi * turns)
 
 
 @cache
 def triples(count: int) -> np.ndarray:
-    """All choices of three of `count` planes, int [3, T]."""
+    """Return all choices of three of `count` planes, int [3, T]."""
     return np.array(list(itertools.combinations(range(count), 3)), dtype=np.intp).T
 
 
 def piece(paint: Paint, planes: list[Plane], num_outer: int | None = None) -> Piece | None:
-    """The polyhedron within all half-spaces, of which only the first `num_outer` (or all) may be seen;
-    None if nothing is left."""
+    """Return the polyhedron within all half-spaces, or None if nothing is left.
+
+    num_outer: only the faces of so many half-spaces, the first ones, may be seen; None for all.
+    """
     array, outer = _needed(np.array(planes), len(planes) if num_outer is None else num_outer)
     x, y, z, d = array.T
     one, two, three = triples(len(array))
@@ -257,8 +258,8 @@ def piece(paint: Paint, planes: list[Plane], num_outer: int | None = None) -> Pi
 
 
 def _needed(planes: np.ndarray, num_outer: int) -> tuple[np.ndarray, np.ndarray]:
-    """The planes without those that cut nothing from the box of the axis-parallel ones, so that fewer corners
-    need be tried; and whether each is one of the first `num_outer`."""
+    """Return the planes that cut anything from the box of the axis-parallel ones, and whether each is one of
+    the first `num_outer`. With fewer planes fewer corners need be tried."""
     normals, d = planes[:, :3], planes[:, 3]
     most = np.array([np.min(d[normals[:, axis] == 1.0], initial=np.inf) for axis in range(3)])
     least = np.array([np.max(-d[normals[:, axis] == -1.0], initial=-np.inf) for axis in range(3)])
@@ -272,7 +273,7 @@ def _needed(planes: np.ndarray, num_outer: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def shell(paint: Paint, base: list[Plane], thickness: float, region: list[Plane]) -> Piece | None:
-    """A coat of paint on a convex body, where the region says.
+    """Return a coat of paint on a convex body within a region.
 
     Where coats lie on one another the thicker one is seen: hence their different thicknesses in millimetres.
     """
@@ -280,13 +281,13 @@ def shell(paint: Paint, base: list[Plane], thickness: float, region: list[Plane]
 
 
 class Chance:
-    """Numbers that follow from a car's number and a word, the same for ever: digits of a hash."""
+    """Numbers that follow from a car's number and a word: digits of a hash, so they never change."""
 
     def __init__(self, car: int):
         self.car = car
 
     def number(self, word: str) -> float:
-        """A number in [0, 1) with 24 bits."""
+        """Return a number in [0, 1) with 24 bits."""
         digest = hashlib.sha256(f"{self.car} {word}".encode()).digest()
         return int.from_bytes(digest[:3], "big") / 2**24
 
@@ -301,7 +302,7 @@ class Chance:
 
 
 def design(car: int) -> tuple[Style, Paint]:
-    """The car's body style, with its own proportions, and its paint."""
+    """Return the car's body style, with its own proportions, and its paint."""
     style = STYLES[car % len(STYLES)]
     # Cars of one style differ in `car // 13`, so in their paint; the second term keeps neighbours apart.
     paint = PAINTS[(car // len(STYLES) + 4 * (car % len(STYLES))) % len(PAINTS)]
@@ -324,7 +325,7 @@ def design(car: int) -> tuple[Style, Paint]:
 
 
 def build(car: int) -> list[Piece]:
-    """The pieces of a car."""
+    """Return the pieces of a car."""
     style, paint = design(car)
     chance = Chance(car)
     nose, tail, half = style.length / 2, -style.length / 2, style.width / 2
@@ -438,7 +439,7 @@ def build(car: int) -> list[Piece]:
 
 
 def _cabin(style: Style, paint: Paint, chance: Chance, body: list[Plane]) -> list[Piece | None]:
-    """Roof, pillars and panes; for the convertible, windscreen and seats."""
+    """Return roof, pillars and panes; for the convertible, windscreen and seats."""
     half, belt, deck, roof = style.width / 2, style.belt, style.deck, style.height
     tail = -style.length / 2
     cowl, rear = style.length / 2 - style.hood_length, tail + style.deck_length
@@ -547,14 +548,14 @@ def _cabin(style: Style, paint: Paint, chance: Chance, body: list[Plane]) -> lis
 
 
 def _between(pane: Plane, through: tuple[float, float, float]) -> Plane:
-    """The half-space that rounds off the edge between a pane and the roof."""
+    """Return the half-space that rounds off the edge between a pane and the roof."""
     return half_space(pane[0], 0.0, pane[2] + 1.0, through)
 
 
 def _roof_load(
     style: Style, paint: Paint, chance: Chance, top_front: float, top_rear: float, roof_half: float
 ) -> list[Piece | None]:
-    """What stands on the roof or hangs at the back."""
+    """Return what stands on the roof or hangs at the back."""
     roof, belt, tail = style.height, style.belt, -style.length / 2
     pieces: list[Piece | None] = []
     if style.name == "taxi":
@@ -604,14 +605,14 @@ def _roof_load(
 
 
 def _wheel_at_the_back(tail: float, z: float, radius: float, depth: float) -> list[Plane]:
-    """Half-spaces of a wheel that hangs behind the car."""
+    """Return the half-spaces of a wheel that hangs behind the car."""
     directions = [circle_point((2 * corner + 1) / 24) for corner in range(12)]
     around = [(0.0, c, s, s * z + radius) for c, s in directions]
     return [*around, below(0, tail + 0.02), above(0, tail - depth)]
 
 
 def _wheels(style: Style, chance: Chance, body: list[Plane]) -> list[Piece | None]:
-    """Arches, tyres, rims and hubs of the four wheels."""
+    """Return arches, tyres, rims and hubs of the four wheels."""
     half, radius = style.width / 2, style.wheel_radius
     rim = chance.choice("rim", (RIM, RIM, CHROME, DARK_RIM))
     rim_radius = radius * chance.between("rim", 0.60, 0.74)
@@ -642,7 +643,7 @@ def _livery(
     front_joint: float,
     back_joint: float,
 ) -> list[Piece | None]:
-    """Stripes and second colours on the body."""
+    """Return stripes and second colours on the body."""
     half, low, belt = style.width / 2, style.clearance, style.belt
     dark = paint.red + paint.green + paint.blue < 330
     left, right = above(1, half - SKIN), below(1, SKIN - half)
@@ -661,9 +662,9 @@ def _livery(
         pieces = []
         count = 7
         step = (front_joint - back_joint) / count
-        for place in range(count):
-            z = low + 0.42 * (belt - low) + (0.11 if place % 2 else 0.0)
-            x = back_joint + place * step
+        for number in range(count):
+            z = low + 0.42 * (belt - low) + (0.11 if number % 2 else 0.0)
+            x = back_joint + number * step
             square = [above(0, x), below(0, x + step), above(2, z), below(2, z + 0.11)]
             pieces += [shell(colour, body, 0.006, [*square, side]) for side in (left, right)]
         return pieces
@@ -698,7 +699,7 @@ class Views(NamedTuple):
 
 
 def views(style: Style) -> Views:
-    """The cameras around a car. Azimuth 0 sees it from the front, azimuth 6 from its left side."""
+    """Return the cameras around a car. Azimuth 0 sees it from the front, azimuth 6 from its left side."""
     turn = np.array([circle_point(azimuth / NUM_AZIMUTHS) for azimuth in range(NUM_AZIMUTHS)])
     tilt = np.array([circle_point(elevation / 360) for elevation in ELEVATIONS])
     cosine, sine = turn[:, :1], turn[:, 1:]
@@ -716,13 +717,8 @@ def views(style: Style) -> Views:
     )
 
 
-def dot(a, b):
-    """Inner product, its three terms added in a fixed order."""
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
 def shades(planes: np.ndarray, paints: list[Paint]) -> np.ndarray:
-    """Colours uint8 [24, P + 1, 3] of the faces at each azimuth; the last is the background."""
+    """Return colours uint8 [24, P + 1, 3] of the faces at each azimuth; the last is the background."""
     turn = np.array([circle_point(azimuth / NUM_AZIMUTHS) for azimuth in range(NUM_AZIMUTHS)])
     cosine, sine = turn[:, :1], turn[:, 1:]
     x, y, z = planes[:, 0], planes[:, 1], planes[:, 2]
@@ -754,7 +750,7 @@ def draw_car(car: int) -> np.ndarray:
 
 
 def draw_pieces(pieces: list[Piece], cameras: Views) -> np.ndarray:
-    """Images uint8 [4, 24, 64, 64, 3] of the pieces from the cameras."""
+    """Draw images uint8 [4, 24, 64, 64, 3] of the pieces from the cameras."""
     planes = np.concatenate([item.planes for item in pieces])
     paints = [item.paint for item in pieces for _ in item.planes]
     tables = packed(shades(planes, paints)), packed(shades(planes * (1.0, -1.0, 1.0, 1.0), paints))
@@ -802,22 +798,22 @@ def draw_pieces(pieces: list[Piece], cameras: Views) -> np.ndarray:
 
 
 def packed(colours: np.ndarray) -> np.ndarray:
-    """Colours [..., 3] as one int64 each, the channels 16 bits apart: looked up and added in one go."""
+    """Return colours [..., 3] as one int64 each, the channels 16 bits apart: looked up and added at once."""
     wide = colours.astype(np.int64)
     return wide[..., 0] + (wide[..., 1] << 16) + (wide[..., 2] << 32)
 
 
 def pixels(samples: np.ndarray) -> np.ndarray:
-    """Images uint8 [4, 64, 64, 3]: the rounded mean of 2 x 2 samples, packed colours [4, 128, 128]."""
+    """Return images uint8 [4, 64, 64, 3]: the rounded mean of 2 x 2 samples, packed colours [4, 128, 128]."""
     total = samples[:, 0::2] + samples[:, 1::2]
     total = total[:, :, 0::2] + total[:, :, 1::2]
     return np.stack([((total >> shift & 0xFFFF) + 2 >> 2).astype(np.uint8) for shift in (0, 16, 32)], axis=-1)
 
 
 def reciprocal_depths(terms: np.ndarray, u: np.ndarray, v: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Of planes, with terms [P, 3, 4, 1, 1], at samples in columns u [W] and rows v [H, 1].
+    """Return float32 [P, 4, H, W], in the first bytes of `room`, of planes at samples.
 
-    Returns float32 [P, 4, H, W], in the first bytes of `room`.
+    terms: [P, 3, 4, 1, 1] of the planes. u: [W], the samples' columns. v: [H, 1], their rows.
     """
     across, down, level = terms[:, 0], terms[:, 1], terms[:, 2]
     by_row, by_column = (down * v + level).astype(np.float32), (across * u).astype(np.float32)
@@ -826,7 +822,7 @@ def reciprocal_depths(terms: np.ndarray, u: np.ndarray, v: np.ndarray, room: np.
 
 
 def affine_terms(planes: np.ndarray, cameras: Views) -> tuple[np.ndarray, ...]:
-    """Each plane's 1 / depth as across * u + down * v + level, for its front and for its back.
+    """Write each plane's 1 / depth as across * u + down * v + level, for its front and for its back.
 
     A ray position + depth * (ahead + u right + v up) meets n . p = d where
     1 / depth = n . (ahead + u right + v up) / (d - n . position).
@@ -835,7 +831,7 @@ def affine_terms(planes: np.ndarray, cameras: Views) -> tuple[np.ndarray, ...]:
     """
     normal = [planes[:, axis, None, None] for axis in range(3)]
     behind = planes[:, 3, None, None] - dot(normal, cameras.position)
-    behind = np.where(np.abs(behind) < TINY, TINY, behind)  # seen edge-on
+    behind = away_from_zero(behind)  # a plane seen edge-on
     front = behind < 0
     axes = (cameras.right, cameras.up, cameras.ahead)
     terms = np.stack([dot(normal, axis) / behind for axis in axes], axis=2)
@@ -847,7 +843,7 @@ def affine_terms(planes: np.ndarray, cameras: Views) -> tuple[np.ndarray, ...]:
 
 
 def _windows(pieces: list[Piece], cameras: Views) -> np.ndarray:
-    """The samples that may show a piece, at any elevation: (top, bottom, left, right) int [pieces, 24, 4]."""
+    """Return the samples that may show a piece at any elevation: top, bottom, left, right [pieces, 24, 4]."""
     corners = np.concatenate([item.corners for item in pieces])
     starts = np.cumsum([0] + [len(item.corners) for item in pieces[:-1]])
     offset = [corners[:, axis, None, None] - cameras.position[axis] for axis in range(3)]
@@ -855,9 +851,9 @@ def _windows(pieces: list[Piece], cameras: Views) -> np.ndarray:
     column = SAMPLES / 2 + scale * dot(offset, cameras.right)
     row = SAMPLES / 2 - scale * dot(offset, cameras.up)
 
-    def bounds(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        low = np.floor(np.minimum.reduceat(place, starts).min(axis=2)) - 1
-        high = np.ceil(np.maximum.reduceat(place, starts).max(axis=2)) + 1
+    def bounds(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        low = np.floor(np.minimum.reduceat(position, starts).min(axis=2)) - 1
+        high = np.ceil(np.maximum.reduceat(position, starts).max(axis=2)) + 1
         return np.clip(low, 0, SAMPLES), np.clip(high, 0, SAMPLES)
 
     return np.stack([*bounds(row), *bounds(column)], axis=-1).astype(np.int64)

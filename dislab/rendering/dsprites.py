@@ -14,6 +14,9 @@ import math
 
 import numpy as np
 
+from dislab.rendering.geometry import cosine_sine
+
+VERSION = 1  # of the drawing: a change of any image needs a new one
 FACTOR_SIZES = (3, 6, 40, 32, 32)  # shape, scale, orientation, x position, y position
 IMAGES = math.prod(FACTOR_SIZES)
 IMAGE_SIDE = 64
@@ -64,7 +67,7 @@ def _draw_column(column: int, target: np.ndarray) -> None:
     # Forty angles from 0 to 2 pi with both ends: the last is the first. On the screen the sprite turns
     # counter-clockwise.
     angle = 2 * math.pi * (int(orientation) % 39) / 39
-    cosine, sine = round(math.cos(angle), 9), round(math.sin(angle), 9)
+    cosine, sine = cosine_sine(angle)
 
     # Only a window around the sprite is tested: whole bytes of pixels across, and for each of the 32 heights
     # the same number of pixel rows.

@@ -15,8 +15,7 @@ authors show. They are measurements of a look, not the authors' scene file. Agai
 from its own factor values, the twin has 34.2 dB PSNR on average, 31.0 dB at worst. It leaves out the small
 bolts and openings of the robot's post, and the way in which flat sides get darker towards an edge.
 
-The same bytes come out on every machine: the drawing uses nothing but + - * / sqrt, comparisons and floor on
-float64, which IEEE 754 fixes to the last bit, adds in a written-out order, and rounds the few sines it needs.
+The same bytes come out on every machine, for the reasons that `geometry` gives; all numbers are float64.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dislab.rendering.geometry import NEVER, TINY, Vector, away_from_zero, beyond, cosine_sine, dot
+
+VERSION = 1  # of the drawing: a change of any image needs a new one
 NUM_SHAPES, NUM_SIZES, NUM_CAMERAS, NUM_BACKGROUNDS, NUM_STEPS = 6, 2, 3, 3, 40
 CONE, CUBE, CYLINDER, HEXAGONAL, PYRAMID, SPHERE = range(NUM_SHAPES)
 NUM_POSES = NUM_CAMERAS * NUM_STEPS * NUM_STEPS
@@ -117,20 +119,9 @@ SQUARE_SIDES = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))
 SIN_60 = 0.866025404
 HEXAGON_SIDES = ((1.0, 0.0), (0.5, SIN_60), (-0.5, SIN_60), (-1.0, 0.0), (-0.5, -SIN_60), (0.5, -SIN_60))
 
-NEVER = np.inf  # the ray parameter of a miss
-TINY = 1e-9
-
-
-class Vector(NamedTuple):
-    """Three coordinates, each a number or an array of one common shape."""
-
-    x: np.ndarray | float
-    y: np.ndarray | float
-    z: np.ndarray | float
-
 
 class Frame(NamedTuple):
-    """A part's own coordinates: where they begin and which ways its axes point."""
+    """A part's own coordinates: their origin and the directions of the axes."""
 
     origin: Vector
     x: Vector
@@ -147,20 +138,15 @@ class Window(NamedTuple):
     right: int
 
     def samples(self) -> tuple[slice, slice]:
-        """The rectangle's samples in an array with SUPERSAMPLE of them per pixel and axis."""
+        """Return the rectangle's slices in an array with SUPERSAMPLE samples per pixel and axis."""
         return (
             slice(self.top * SUPERSAMPLE, self.bottom * SUPERSAMPLE),
             slice(self.left * SUPERSAMPLE, self.right * SUPERSAMPLE),
         )
 
 
-def dot(a: Vector, b: Vector) -> np.ndarray | float:
-    """Inner product, its three terms added in a fixed order."""
-    return a.x * b.x + a.y * b.y + a.z * b.z
-
-
 def along(normal: Vector, direction: Vector) -> np.ndarray:
-    """The inner product with a vector of numbers, most of them zeros, which then cost nothing."""
+    """Return the inner product with a vector of numbers; those that are zero cost nothing."""
     total = None
     for factor, part in zip(normal, direction, strict=True):
         if factor:
@@ -172,24 +158,9 @@ def minus(a: Vector, b: Vector) -> Vector:
     return Vector(a.x - b.x, a.y - b.y, a.z - b.z)
 
 
-def beyond(a: Vector, length: float, direction: Vector) -> Vector:
-    """The point that lies `length` times the direction beyond a."""
-    return Vector(a.x + length * direction.x, a.y + length * direction.y, a.z + length * direction.z)
-
-
 def within(frame: Frame, a: Vector) -> Vector:
-    """A direction in the frame's coordinates."""
+    """Return a direction in the frame's coordinates."""
     return Vector(dot(a, frame.x), dot(a, frame.y), dot(a, frame.z))
-
-
-def cosine_sine(angle: float) -> tuple[float, float]:
-    """Rounded: libraries differ in the last bit."""
-    return round(math.cos(angle), 9), round(math.sin(angle), 9)
-
-
-def away_from_zero(a: np.ndarray) -> np.ndarray:
-    """The array with zeros moved aside, so that a ray along a face divides to a huge number, never 0 / 0."""
-    return np.where(np.abs(a) < TINY, TINY, a)
 
 
 # Cameras
@@ -200,7 +171,7 @@ def camera_position(camera: int) -> Vector:
 
 
 def camera_rays(camera: int) -> Vector:
-    """Directions [64 * SUPERSAMPLE, 64 * SUPERSAMPLE] through every sample, of depth 1 each."""
+    """Return directions [64 * SUPERSAMPLE, 64 * SUPERSAMPLE] through every sample, of depth 1 each."""
     yaw_cosine, yaw_sine = cosine_sine(CAMERAS[camera][3])
     down_cosine, down_sine = cosine_sine(CAMERAS[camera][4])
     samples = (np.arange(IMAGE_SIZE * SUPERSAMPLE) + 0.5) / SUPERSAMPLE
@@ -214,7 +185,7 @@ def camera_rays(camera: int) -> Vector:
 
 
 def project(camera: int, point: Vector) -> tuple[float, float, float]:
-    """Row and column of a point in the image, in pixels, and the pixels per unit of length there."""
+    """Return row and column of a point in the image, in pixels, and the pixels per unit of length there."""
     yaw_cosine, yaw_sine = cosine_sine(CAMERAS[camera][3])
     down_cosine, down_sine = cosine_sine(CAMERAS[camera][4])
     to_point = minus(point, camera_position(camera))
@@ -226,17 +197,17 @@ def project(camera: int, point: Vector) -> tuple[float, float, float]:
 
 
 def window_around(camera: int, points: list[Vector], radius: float) -> Window:
-    """The pixels that can show anything within a radius of the points or of the lines between them."""
-    places = [project(camera, point) for point in points]
+    """Return the pixels that can show anything within a radius of the points or the lines between them."""
+    projected = [project(camera, point) for point in points]
 
     def clamp(pixel: float) -> int:
         return int(min(max(math.floor(pixel), 0), IMAGE_SIZE))
 
     return Window(
-        clamp(min(row - radius * scale for row, _, scale in places)),
-        clamp(max(row + radius * scale for row, _, scale in places) + 1),
-        clamp(min(column - radius * scale for _, column, scale in places)),
-        clamp(max(column + radius * scale for _, column, scale in places) + 1),
+        clamp(min(row - radius * scale for row, _, scale in projected)),
+        clamp(max(row + radius * scale for row, _, scale in projected) + 1),
+        clamp(min(column - radius * scale for _, column, scale in projected)),
+        clamp(max(column + radius * scale for _, column, scale in projected) + 1),
     )
 
 
@@ -244,7 +215,7 @@ def window_around(camera: int, points: list[Vector], radius: float) -> Window:
 
 
 def robot_frames(horizontal: int, vertical: int) -> tuple[Frame, Frame, Frame]:
-    """Coordinates of the turning robot, of the swinging bracket, and of the rod from its joint on.
+    """Return the coordinates of the turning robot, of the swinging bracket, and of the rod from its joint on.
 
     The bracket's and the rod's z runs along the arm, their y sideways.
     """
@@ -263,12 +234,12 @@ def robot_frames(horizontal: int, vertical: int) -> tuple[Frame, Frame, Frame]:
 
 
 def object_frame(rod: Frame) -> Frame:
-    """Coordinates of the object, which stands on the rod's end."""
+    """Return the coordinates of the object, which stands on the rod's end."""
     return rod._replace(origin=beyond(rod.origin, ROD_LENGTH, rod.z))
 
 
 def crop_window(camera: int, horizontal: int, vertical: int) -> Window:
-    """The CROP x CROP pixels of a pose that hold its object, whatever its shape and size."""
+    """Return the CROP x CROP pixels of a pose that hold its object of any shape and size."""
     frame = object_frame(robot_frames(horizontal, vertical)[2])
     row, column, _ = project(camera, beyond(frame.origin, CROP_CENTRE, frame.z))
     top, left = (
@@ -281,7 +252,7 @@ def crop_window(camera: int, horizontal: int, vertical: int) -> Window:
 
 
 def light_on(normal: Vector, frame: Frame) -> np.ndarray | float:
-    """Light on surfaces whose unit normals are given in the frame's coordinates."""
+    """Return the light on surfaces whose unit normals are given in the frame's coordinates."""
     first, second = (within(frame, Vector(*light)) for light in LIGHTS)
     return np.maximum(dot(normal, first), 0.0) + np.maximum(dot(normal, second), 0.0)
 
@@ -306,7 +277,7 @@ def box_planes(box: tuple[tuple[float, float], ...]) -> list[Plane]:
 
 
 def prism_planes(sides: tuple[tuple[float, float], ...], radius: float, height: float) -> list[Plane]:
-    """A prism that stands on the origin; `sides` are the normals of its sides."""
+    """Return the planes of a prism that stands on the origin; `sides` are the normals of its sides."""
     mantle = [(Vector(x, y, 0.0), radius) for x, y in sides]
     return [*mantle, (Vector(0.0, 0.0, 1.0), height), (Vector(0.0, 0.0, -1.0), 0.0)]
 
@@ -319,7 +290,7 @@ def pyramid_planes(radius: float, height: float) -> list[Plane]:
 
 
 def meet_planes(origin: Vector, direction: Vector, planes: list[Plane], frame: Frame) -> Met:
-    """The convex solid below all planes.
+    """Meet the convex solid below all planes.
 
     A ray along a plane meets it at infinity: below the plane it never leaves, above it has left for ever.
     """
@@ -339,7 +310,7 @@ def meet_planes(origin: Vector, direction: Vector, planes: list[Plane], frame: F
 
 
 def meet_sphere(origin: Vector, direction: Vector, radius: float, frame: Frame) -> Met:
-    """The sphere that stands on the origin."""
+    """Meet the sphere that stands on the origin."""
     from_centre = Vector(origin.x, origin.y, origin.z - radius)
     square, half = dot(direction, direction), dot(from_centre, direction)
     inside_root = half * half - square * (dot(from_centre, from_centre) - radius * radius)
@@ -355,11 +326,10 @@ def meet_sphere(origin: Vector, direction: Vector, radius: float, frame: Frame) 
 def meet_round(
     origin: Vector, direction: Vector, radius: float, top_radius: float, height: float, frame: Frame
 ) -> Met:
-    """The solid between two discs around the z axis: a cylinder, or a cone where the upper radius is 0."""
+    """Meet the solid between two discs around the z axis: a cylinder, or a cone if the upper radius is 0."""
     narrowing = (top_radius - radius) / height
-    own = (
-        radius + narrowing * origin.z
-    )  # the mantle's radius at the height of a ray's point is own + t * step
+    # The mantle's radius at the height of a ray's point is own + t * step.
+    own = radius + narrowing * origin.z
     step = narrowing * direction.z
     square = away_from_zero(direction.x * direction.x + direction.y * direction.y - step * step)
     half = origin.x * direction.x + origin.y * direction.y - own * step
@@ -385,7 +355,7 @@ def meet_round(
 
 
 def meet_object(origin: Vector, direction: Vector, shape: int, size: int, frame: Frame) -> Met:
-    """An object of the data set."""
+    """Meet an object of the data set."""
     radius, height = (length * (1.0 if size else SMALL) for length in OBJECTS[shape])
     if shape == CONE:
         return meet_round(origin, direction, radius, 0.0, height, frame)
@@ -400,7 +370,7 @@ def meet_object(origin: Vector, direction: Vector, shape: int, size: int, frame:
 
 
 def object_reach(shape: int, size: int) -> tuple[float, float]:
-    """Half an object's height, and the radius of the sphere around its middle that holds all of it."""
+    """Return half an object's height, and the radius of the sphere around its middle that holds all of it."""
     radius, height = OBJECTS[shape]
     corner = radius * 1.4143 if shape in (CUBE, PYRAMID) else radius * 1.1548  # of a square, of a hexagon
     scale = 1.0 if size else SMALL
@@ -425,13 +395,13 @@ class Scene:
         return Scene(self.camera, self.rays, self.depth.copy(), self.grey.copy())
 
     def local_rays(self, window: Window, frame: Frame) -> tuple[Vector, Vector]:
-        """Origin and directions of the window's rays in the frame's coordinates."""
+        """Return origin and directions of the window's rays in the frame's coordinates."""
         samples = window.samples()
         origin = minus(camera_position(self.camera), frame.origin)
         return within(frame, origin), within(frame, Vector(*(part[samples] for part in self.rays)))
 
     def add(self, window: Window, t: np.ndarray, grey: np.ndarray) -> None:
-        """Put in what is nearer than what is there."""
+        """Draw what is nearer than what was drawn before."""
         samples = window.samples()
         nearer = t < self.depth[samples]
         self.depth[samples] = np.where(nearer, t, self.depth[samples])
@@ -448,7 +418,7 @@ class Scene:
 
 
 def add_standing_parts(scene: Scene, robot: Frame) -> None:
-    """The parts that the horizontal axis does not move: foot, post, fin and head."""
+    """Draw the parts that the horizontal axis does not move: foot, post, fin and head."""
     ground, top = Vector(0.0, 0.0, 0.0), Vector(0.0, 0.0, HEAD[2][1])
     window = window_around(scene.camera, [ground], FOOT_RADIUS * 1.1)
     origin, direction = scene.local_rays(window, robot)
@@ -465,7 +435,7 @@ def add_standing_parts(scene: Scene, robot: Frame) -> None:
 
 
 def add_arm(scene: Scene, bracket: Frame, rod: Frame) -> None:
-    """The parts that swing: bracket and rod."""
+    """Draw the parts that swing: bracket and rod."""
     window = window_around(scene.camera, [bracket.origin], 0.21)  # to the bracket's furthest corner
     scene.add_box(window, BRACKET, bracket, BRACKET_AMBIENT, BRACKET_STRENGTH)
     end = beyond(rod.origin, ROD_LENGTH, rod.z)
@@ -476,7 +446,7 @@ def add_arm(scene: Scene, bracket: Frame, rod: Frame) -> None:
 
 
 def pooled(samples: np.ndarray) -> np.ndarray:
-    """The sum of every pixel's samples, added in a fixed order."""
+    """Return the sum of every pixel's samples, added in a fixed order."""
     rows = samples[0::SUPERSAMPLE] + 0.0
     for row in range(1, SUPERSAMPLE):
         rows += samples[row::SUPERSAMPLE]
@@ -487,7 +457,7 @@ def pooled(samples: np.ndarray) -> np.ndarray:
 
 
 def as_bytes(light: np.ndarray, unit: float) -> np.ndarray:
-    """Sums of a pixel's samples as rounded bytes, in units of 1 / unit of their mean."""
+    """Return sums of a pixel's samples as rounded bytes, in units of 1 / unit of their mean."""
     return np.floor(light * (unit / SUPERSAMPLE**2) + 0.5).astype(np.uint8)
 
 
@@ -544,15 +514,15 @@ def draw_pose(pose: np.ndarray, standing: Scene, horizontal: int, vertical: int)
 
 
 def split_pose(pose):
-    """The robot's layers [..., 2, PIXELS] and the crops [..., NUM_OBJECTS, 3, CROP * CROP] as views of rows
-    [..., POSE_BYTES], for arrays and tensors alike."""
+    """Return views of poses [..., POSE_BYTES], arrays or tensors: the robot's layers [..., 2, PIXELS] and the
+    crops [..., NUM_OBJECTS, 3, CROP * CROP]."""
     robot, crops = pose[..., : 2 * PIXELS], pose[..., 2 * PIXELS :]
     rows = pose.shape[:-1]
     return robot.reshape(*rows, 2, PIXELS), crops.reshape(*rows, NUM_OBJECTS, 3, CROP * CROP)
 
 
 def pose_index(camera, horizontal, vertical):
-    """Place of a pose among the rows, for numbers, arrays or tensors alike."""
+    """Return the index of a pose among the rows, for numbers, arrays or tensors alike."""
     return (camera * NUM_STEPS + horizontal) * NUM_STEPS + vertical
 
 
@@ -574,7 +544,7 @@ def draw_poses(poses: np.ndarray, report: Callable[[int], None] = lambda done: N
 
 
 def draw_backgrounds() -> np.ndarray:
-    """Floor and ring: uint8 [NUM_CAMERAS, NUM_BACKGROUNDS, 3, PIXELS]."""
+    """Draw floor and ring: uint8 [NUM_CAMERAS, NUM_BACKGROUNDS, 3, PIXELS]."""
     backgrounds = np.empty((NUM_CAMERAS, NUM_BACKGROUNDS, 3, PIXELS), np.uint8)
     # The next part of the ring lies beyond a line through the ring's middle, on the left.
     cosine, sine = cosine_sine(RING_PART_END)
@@ -622,7 +592,8 @@ class Painter:
         self.steps = (steps[:, None] * IMAGE_SIZE + steps).flatten()
 
     def paint(self, factors: Tensor) -> Tensor:
-        """Images uint8 [B, 3, 64, 64] of factors int64 [B, 7] in the data set's order, on the poses' device.
+        """Return images uint8 [B, 3, 64, 64] of factors int64 [B, 7] in the data set's order and on the
+        poses' device.
 
         Whole-number arithmetic: the bytes do not depend on the device. No sum exceeds 128 * 255 + 64 by the
         layers' rounding, because only a pixel that shows nothing but a bright object comes near it; int16
@@ -635,13 +606,12 @@ class Painter:
         layers = torch.zeros(len(factors), 3, PIXELS, dtype=torch.int16, device=factors.device)
         layers[:, :OBJECT] = robot
         crop = crops[torch.arange(len(factors), device=factors.device), shape * NUM_SIZES + size]
-        place = self.first[pose][:, None, None] + self.steps
-        layers.scatter_(2, place.expand(-1, 3, -1), crop.to(torch.int16))
+        target = self.first[pose][:, None, None] + self.steps
+        layers.scatter_(2, target.expand(-1, 3, -1), crop.to(torch.int16))
         images = self.backgrounds.index_select(0, camera * NUM_BACKGROUNDS + background).view(-1, 3, PIXELS)
         images *= layers[:, BACKGROUND, None]
         images.addcmul_(layers[:, OBJECT, None], self.colours[colour][:, :, None])
         images += layers[:, GREY, None] * UNIT + UNIT // 2
-        images >>= (
-            UNIT.bit_length() - 1
-        )  # divided by UNIT; torch shifts many numbers at once, but divides one
+        # Divided by UNIT: torch shifts many numbers at once, but divides one.
+        images >>= UNIT.bit_length() - 1
         return images.to(torch.uint8).view(-1, 3, IMAGE_SIZE, IMAGE_SIZE)

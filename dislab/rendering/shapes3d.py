@@ -11,8 +11,7 @@ sheet of 25), with the camera's height as the unit of length. They are measureme
 authors' own scene file. Against the 53 frames the best match of the grid
 has 31 dB PSNR on average, 29.6 dB at worst.
 
-The same bytes come out on every machine: the drawing uses nothing but + - * / sqrt, comparisons and floor on
-float64, which IEEE 754 fixes to the last bit, adds in a written-out order, and rounds the few sines it needs.
+The same bytes come out on every machine, for the reasons that `geometry` gives; all numbers are float64.
 """
 
 import math
@@ -21,6 +20,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from dislab.rendering.geometry import NEVER, TINY, Vector, away_from_zero, beyond, cosine_sine, dot
+
+VERSION = 1  # of the drawing: a change of any image needs a new one
 NUM_SCALES, NUM_SHAPES, NUM_ORIENTATIONS = 8, 4, 15
 NUM_GEOMETRIES = NUM_SCALES * NUM_SHAPES * NUM_ORIENTATIONS
 CUBE, CYLINDER, SPHERE, CAPSULE = range(NUM_SHAPES)
@@ -75,54 +77,32 @@ OBJECT_AMBIENT, OBJECT_HEADLIGHT, OBJECT_LAMP = 0.3815, 0.5704, 0.8565
 GLOSS, GLOSS_RAMP = 0.1267, 0.05
 
 # Surface: floor and walls carry round bumps in a honeycomb, and the walls a dark smudge with a streak below
-# it that repeats sideways. Both are faint; places and depths were read off the samples, averaged per place.
+# it that repeats sideways. Both are faint; positions and depths were read off the samples and averaged.
 BUMP_SPACING, FLOOR_BUMP, WALL_BUMP = 0.325, 0.02, 0.01
 SMUDGE_SPACING, SMUDGE_START, SMUDGE_DEPTH = 2.56, 0.13, 0.055
 SMUDGE_HALF_WIDTH, SMUDGE_TOP, SMUDGE_BOTTOM, STREAK_BOTTOM = 0.26, 1.76, 1.12, 0.82
 
-NEVER = np.inf  # the ray parameter of a miss
-TINY = 1e-9
-
-
-class Vector(NamedTuple):
-    """Three coordinates, each a number or an array of one common shape."""
-
-    x: np.ndarray | float
-    y: np.ndarray | float
-    z: np.ndarray | float
-
-
-def dot(a: Vector, b: Vector) -> np.ndarray | float:
-    """Inner product, its three terms added in a fixed order."""
-    return a.x * b.x + a.y * b.y + a.z * b.z
-
 
 def unit(a: Vector) -> Vector:
-    """The vector at length 1."""
+    """Return the vector at length 1."""
     length = np.sqrt(dot(a, a))
     return Vector(a.x / length, a.y / length, a.z / length)
 
 
-def point_on(origin: Vector, direction: Vector, t: np.ndarray) -> Vector:
-    """The point that a ray reaches at parameter t."""
-    return Vector(origin.x + t * direction.x, origin.y + t * direction.y, origin.z + t * direction.z)
-
-
 def scale_factor(scale: int) -> float:
-    """0.75 to 1.25 in eight steps."""
+    """Return 0.75 to 1.25 in eight steps."""
     return 0.75 + 0.5 * scale / (NUM_SCALES - 1)
 
 
 def turn(orientation: int) -> tuple[float, float]:
-    """Cosine and sine of the camera's angle on its ring, rounded: libraries differ in the last bit."""
-    angle = math.radians(LARGEST_ANGLE) * (2 * orientation / (NUM_ORIENTATIONS - 1) - 1)
-    return round(math.cos(angle), 9), round(math.sin(angle), 9)
+    """Return cosine and sine of the camera's angle on its ring."""
+    return cosine_sine(math.radians(LARGEST_ANGLE) * (2 * orientation / (NUM_ORIENTATIONS - 1) - 1))
 
 
 def camera_rays(orientation: int) -> tuple[Vector, Vector]:
-    """Camera position, and unit directions [64 * SUPERSAMPLE, 64 * SUPERSAMPLE] through every sample."""
+    """Return the camera's position, and unit directions [64 * SUPERSAMPLE, 64 * SUPERSAMPLE] per sample."""
     cosine, sine = turn(orientation)
-    down_cosine, down_sine = round(math.cos(CAMERA_PITCH), 9), round(math.sin(CAMERA_PITCH), 9)
+    down_cosine, down_sine = cosine_sine(CAMERA_PITCH)
     samples = (np.arange(IMAGE_SIZE * SUPERSAMPLE) + 0.5) / SUPERSAMPLE
     right = ((samples - CENTRE_COLUMN) / FOCAL_LENGTH)[None, :]
     up = ((CENTRE_ROW - samples) / FOCAL_LENGTH)[:, None]
@@ -132,13 +112,8 @@ def camera_rays(orientation: int) -> tuple[Vector, Vector]:
     return Vector(CAMERA_DISTANCE * sine, -CAMERA_DISTANCE * cosine, 1.0), unit(direction)
 
 
-def away_from_zero(a: np.ndarray) -> np.ndarray:
-    """The array with zeros moved aside, so that a ray along a face divides to a huge number, never 0 / 0."""
-    return np.where(np.abs(a) < TINY, TINY, a)
-
-
 def hit_sphere(origin: Vector, direction: Vector, height: float, radius: float) -> np.ndarray:
-    """First t at which origin + t * direction meets the sphere around (0, 0, height); unit directions."""
+    """Return the first t at which rays of unit direction meet the sphere around (0, 0, height)."""
     from_centre = Vector(origin.x, origin.y, origin.z - height)
     half = dot(from_centre, direction)
     inside_root = half * half - dot(from_centre, from_centre) + radius * radius
@@ -147,7 +122,7 @@ def hit_sphere(origin: Vector, direction: Vector, height: float, radius: float) 
 
 
 def hit_tube(origin: Vector, direction: Vector, radius: float, bottom: float, top: float) -> np.ndarray:
-    """First t at which the ray meets the mantle of the upright cylinder around the z axis."""
+    """Return the first t at which rays meet the mantle of the upright cylinder around the z axis."""
     square = np.maximum(direction.x * direction.x + direction.y * direction.y, TINY * TINY)
     half = origin.x * direction.x + origin.y * direction.y
     inside_root = half * half - square * (origin.x * origin.x + origin.y * origin.y - radius * radius)
@@ -157,14 +132,14 @@ def hit_tube(origin: Vector, direction: Vector, radius: float, bottom: float, to
 
 
 def hit_disc(origin: Vector, direction: Vector, radius: float, height: float) -> np.ndarray:
-    """First t at which the ray meets the level disc around (0, 0, height)."""
+    """Return the first t at which rays meet the level disc around (0, 0, height)."""
     t = (height - origin.z) / away_from_zero(direction.z)
-    at = point_on(origin, direction, t)
+    at = beyond(origin, t, direction)
     return np.where((t > TINY) & (at.x * at.x + at.y * at.y <= radius * radius), t, NEVER)
 
 
 def hit_box(origin: Vector, direction: Vector, half_width: float, height: float) -> np.ndarray:
-    """First t at which the ray meets the upright box that stands on the floor around the z axis."""
+    """Return the first t at which rays meet the upright box that stands on the floor around the z axis."""
     enter, leave = -NEVER, NEVER
     bounds = ((-half_width, half_width), (-half_width, half_width), (0.0, height))
     for start, step, (low, high) in zip(origin, direction, bounds, strict=True):
@@ -176,7 +151,7 @@ def hit_box(origin: Vector, direction: Vector, half_width: float, height: float)
 
 
 def hit_object(origin: Vector, direction: Vector, shape: int, size: float) -> np.ndarray:
-    """First t at which rays meet the object; coordinates relative to the object's foot, NEVER for a miss."""
+    """Return the first t at which rays meet the object, NEVER for a miss; the object's foot is the origin."""
     if shape == CUBE:
         return hit_box(origin, direction, CUBE_HALF_WIDTH * size, 2 * CUBE_HALF_WIDTH * size)
     if shape == SPHERE:
@@ -194,7 +169,7 @@ def hit_object(origin: Vector, direction: Vector, shape: int, size: float) -> np
 
 
 def normal_of_object(at: Vector, shape: int, size: float) -> Vector:
-    """Outward unit normals at points of the object's surface."""
+    """Return outward unit normals at points of the object's surface."""
     if shape == CUBE:
         half_width = CUBE_HALF_WIDTH * size
         x, y, z = at.x / half_width, at.y / half_width, at.z / half_width - 1.0
@@ -217,39 +192,35 @@ def normal_of_object(at: Vector, shape: int, size: float) -> Vector:
 
 
 def lamp_light(at: Vector, normal: Vector) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine between the normal and the way to the lamp (negative: turned away), and the spot factor."""
+    """Return the cosine between the normal and the way to the lamp (negative: turned away), and the spot."""
     to_lamp = unit(Vector(LAMP_X - at.x, LAMP_Y - at.y, LAMP_Z - at.z))
     along_axis = dot(to_lamp, unit(Vector(SPOT_X, SPOT_Y, 1.0)))
     return dot(normal, to_lamp), along_axis * along_axis
 
 
 def headlight(orientation: int) -> Vector:
-    """Direction towards the headlight, which swings with the camera."""
+    """Return the direction towards the headlight, which swings with the camera."""
     cosine, sine = turn(orientation)
     right, back = HEADLIGHT_RIGHT, HEADLIGHT_BACK
     return Vector(right * cosine + back * sine, right * sine - back * cosine, HEADLIGHT_UP)
 
 
 def bumps(across: np.ndarray, along: np.ndarray, depth: float) -> np.ndarray:
-    """Brightness factor of a honeycomb of round bumps: 1 + depth on their tops, 1 - depth between them."""
-    column, row = (
-        across / BUMP_SPACING,
-        along / (BUMP_SPACING * 1.732),
-    )  # rows of a honeycomb lie sqrt(3) apart
+    """Return the brightness of a honeycomb of round bumps: 1 + depth on their tops, 1 - depth between."""
+    column, row = across / BUMP_SPACING, along / (BUMP_SPACING * 1.732)  # rows lie sqrt(3) apart
     nearest = NEVER
     for shift in (0.0, 0.5):
         aside = column + shift - np.floor(column + shift) - 0.5
         ahead = (row + shift - np.floor(row + shift) - 0.5) * 1.732
         nearest = np.minimum(nearest, aside * aside + ahead * ahead)
-    return 1.0 + depth * (
-        1.0 - 6.0 * nearest
-    )  # the corner between three bumps lies at a squared distance of 1/3
+    # The corner between three bumps lies at a squared distance of 1/3.
+    return 1.0 + depth * (1.0 - 6.0 * nearest)
 
 
 def smudges(across: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Brightness factor of the dark smudges on a wall."""
-    place = (across - SMUDGE_START) / SMUDGE_SPACING + 0.5
-    aside = (place - np.floor(place) - 0.5) * SMUDGE_SPACING
+    """Return the brightness factor of the dark smudges on a wall."""
+    number = (across - SMUDGE_START) / SMUDGE_SPACING + 0.5
+    aside = (number - np.floor(number) - 0.5) * SMUDGE_SPACING
     smudge = (np.abs(aside) < SMUDGE_HALF_WIDTH) & (height < SMUDGE_TOP) & (height > SMUDGE_BOTTOM)
     slanted = aside - 0.1 - 1.2 * (SMUDGE_BOTTOM - height)  # the streak runs down to the right
     streak = (np.abs(slanted) < 0.2) & (height <= SMUDGE_BOTTOM) & (height > STREAK_BOTTOM)
@@ -283,11 +254,11 @@ def draw_room(orientation: int) -> Room:
     )
     to_wall = np.minimum(to_back, np.minimum(to_right, to_left))
     is_floor = to_floor < to_wall
-    wall_point = point_on(camera, direction, to_wall)
+    wall_point = beyond(camera, to_wall, direction)
     is_wall = ~is_floor & (wall_point.z <= WALL_HEIGHT)
     light = np.zeros((NUM_LAYERS, *to_wall.shape))
 
-    floor_point = point_on(camera, direction, np.where(is_floor, to_floor, 0.0))
+    floor_point = beyond(camera, np.where(is_floor, to_floor, 0.0), direction)
     cosine, spot = lamp_light(floor_point, Vector(0.0, 0.0, 1.0))
     shade = FLOOR_AMBIENT + FLOOR_LAMP * cosine * spot
     light[FLOOR] = np.where(is_floor, shade * bumps(floor_point.x, floor_point.y, FLOOR_BUMP), 0.0)
@@ -307,7 +278,7 @@ def draw_room(orientation: int) -> Room:
 
 
 def add_shadow(light: np.ndarray, room: Room, shape: int, size: float) -> None:
-    """Take the lamp's light from the floor wherever the object stands in its way."""
+    """Take the lamp's light from the floor where the object stands in its way."""
     at = room.floor_point
     reach = 2.0 * size  # no shadow falls further from the object's foot than this
     near = room.is_floor & (at.x * at.x + at.y * at.y < reach * reach)
@@ -328,7 +299,7 @@ def add_object(light: np.ndarray, room: Room, shape: int, size: float, orientati
     t = hit_object(room.camera, direction, shape, size)
     seen = t < room.distance[:, columns]
     direction = Vector(*(coordinate[seen] for coordinate in direction))
-    at = point_on(room.camera, direction, t[seen])
+    at = beyond(room.camera, t[seen], direction)
     normal = normal_of_object(at, shape, size)
     cosine, spot = lamp_light(at, normal)
     shade = OBJECT_AMBIENT + OBJECT_HEADLIGHT * np.maximum(dot(normal, headlight(orientation)), 0.0)
@@ -339,7 +310,7 @@ def add_object(light: np.ndarray, room: Room, shape: int, size: float, orientati
 
 
 def draw_geometry(room: Room, scale: int, shape: int, orientation: int) -> np.ndarray:
-    """Layers of one geometry, [NUM_LAYERS, 64, 64] float64: samples averaged per pixel in a fixed order."""
+    """Return a geometry's layers float64 [NUM_LAYERS, 64, 64]: a pixel is the mean of its samples."""
     light = room.light.copy()
     size = scale_factor(scale)
     add_shadow(light, room, shape, size)
@@ -352,7 +323,7 @@ def draw_geometry(room: Room, scale: int, shape: int, orientation: int) -> np.nd
 
 
 def geometry_index(scale, shape, orientation):
-    """Place of a geometry in the layers, for numbers, arrays or tensors alike."""
+    """Return the index of a geometry in the layers, for numbers, arrays or tensors alike."""
     return (scale * NUM_SHAPES + shape) * NUM_ORIENTATIONS + orientation
 
 
@@ -368,13 +339,13 @@ def draw_layers() -> np.ndarray:
         for scale in range(NUM_SCALES):
             for shape in range(NUM_SHAPES):
                 light = draw_geometry(room, scale, shape, orientation)
-                place = geometry_index(scale, shape, orientation)
-                layers[place] = np.minimum(np.floor(light * UNIT + 0.5), 255.0)
+                index = geometry_index(scale, shape, orientation)
+                layers[index] = np.minimum(np.floor(light * UNIT + 0.5), 255.0)
     return layers
 
 
 def palette(device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The colours of the hues [10, 3], and of the layers that have no hue [2, 3], float32 on the device."""
+    """Return the colours of the hues [10, 3] and of the layers without one [2, 3], float32 on the device."""
     colours = HUE_COLOURS, [SKY_COLOUR, (255, 255, 255)]
     return tuple(torch.tensor(some, dtype=torch.float32, device=device) for some in colours)
 
@@ -393,8 +364,8 @@ def compose(
     """
     hues, fixed = colours
     colours = torch.cat([hues[factors[:, :3]], fixed.expand(len(factors), 2, 3)], dim=1)  # [B, NUM_LAYERS, 3]
-    place = geometry_index(factors[:, 3], factors[:, 4], factors[:, 5])
-    light = layers.index_select(0, place).flatten(2).to(torch.float32)  # [B, NUM_LAYERS, 4096]
+    index = geometry_index(factors[:, 3], factors[:, 4], factors[:, 5])
+    light = layers.index_select(0, index).flatten(2).to(torch.float32)  # [B, NUM_LAYERS, 4096]
     pixels = torch.bmm(light.transpose(1, 2), colours / UNIT)  # UNIT is a power of two: the division is exact
     pixels = pixels.add_(0.5).clamp_(max=255.0).to(torch.uint8)  # the cast drops the fraction
     return pixels.view(-1, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2)

@@ -11,17 +11,17 @@ MOST_IMAGES = 10  # of each value, where there is no grid
 TILE_PIXELS = 128  # an image is enlarged a whole number of times, up to this side
 GAP, LABEL_HEIGHT, MARGIN, TITLE_HEIGHT = 6, 14, 130, 30  # pixels
 DPI = 100
-# Where in its range each factor is held, in turn: at one place for all, the floor, the wall and the object of
-# Shapes3D would have one hue and hide one another.
+# The part of its range at which each factor is held, in turn. With one part for all, the floor, the wall and
+# the object of Shapes3D would have one hue and hide one another.
 HELD_AT = (1 / 3, 1 / 2, 2 / 3)
 
 
 def factor_picture(dataset: Dataset):
-    """A matplotlib figure: one row per factor, with one image per factor value.
+    """Return a matplotlib figure with a row per factor and an image per factor value.
 
-    The other factors stay at a value in the middle third of their range. Of more than MOST_VALUES values as
+    The other factors stay at a value in the middle third of their range. Of more than MOST_VALUES values that
     many are shown, evenly spaced, with the first and the last. A dataset without a full grid cannot move one
-    factor alone: there a row is one value of a factor, with images that have it, evenly spaced over the rows.
+    factor alone: then a row is one value of a factor, with images that have it, evenly spaced over the rows.
     """
     names, rows, labels = (_moved_factors if dataset.space.is_grid else _images_of_values)(dataset)
     if dataset.space.is_grid:
@@ -32,12 +32,12 @@ def factor_picture(dataset: Dataset):
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """At most `most` of the whole numbers 0 .. count - 1, evenly spaced, with both ends."""
+    """Return at most `most` of the whole numbers 0 .. count - 1, evenly spaced, with both ends."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def _moved_factors(dataset: Dataset):
-    """Per factor: its name, the rows of its images, and the number of its value beneath each."""
+    """Return, per factor, its name, the rows of its images, and the number of its value beneath each."""
     space = dataset.space
     held = [int((size - 1) * HELD_AT[k % len(HELD_AT)] + 0.5) for k, size in enumerate(space.sizes)]
     names, rows, labels = [], [], []
@@ -52,13 +52,13 @@ def _moved_factors(dataset: Dataset):
 
 
 def _images_of_values(dataset: Dataset):
-    """The same for a dataset without a grid, per factor value; no numbers beneath."""
+    """Return the same for a dataset without a grid, per factor value, without numbers beneath."""
     space = dataset.space
     factors = space.factors(np.arange(len(space)))
     names, rows, labels = [], [], []
     for column, name in enumerate(space.names):
-        found = np.unique(factors[:, column])
-        for value in found[spread(len(found), MOST_VALUES)]:
+        values = np.unique(factors[:, column])
+        for value in values[spread(len(values), MOST_VALUES)]:
             having = np.flatnonzero(factors[:, column] == value)
             names.append(f"{name} {value}\n{len(having)} images")
             rows.append(having[spread(len(having), MOST_IMAGES)])
@@ -67,7 +67,7 @@ def _images_of_values(dataset: Dataset):
 
 
 def _sheet(dataset: Dataset, title: str, names: list[str], rows: list[np.ndarray], labels: list[list[str]]):
-    """The images at whole multiples of their pixels, so that none is blurred, with names and numbers."""
+    """Return the figure: images at whole multiples of their pixels, so that none is blurred, and texts."""
     from matplotlib.figure import Figure
     from matplotlib.transforms import IdentityTransform
 
@@ -78,16 +78,16 @@ def _sheet(dataset: Dataset, title: str, names: list[str], rows: list[np.ndarray
     total_width = MARGIN + step_x * max(len(row) for row in rows)
     total_height = TITLE_HEIGHT + step_y * len(rows)
     pixels = np.full((total_height, total_width, 3), 255, np.uint8)
-    # (Rounded up: half a pixel less would be cut off.)
+    # Rounded up: half a pixel less would be cut off.
     figure = Figure(figsize=((total_width + 0.5) / DPI, (total_height + 0.5) / DPI), dpi=DPI)
 
     def write(text: str, x: float, y: float, size: float, **alignment) -> None:
-        place = IdentityTransform()  # pixels from the lower left corner
-        figure.text(x, total_height - y, text, fontsize=size, transform=place, **alignment)
+        from_corner = IdentityTransform()  # pixels from the lower left corner
+        figure.text(x, total_height - y, text, fontsize=size, transform=from_corner, **alignment)
 
     write(title, GAP, TITLE_HEIGHT / 2, 10, va="center")
-    for place, (name, row, numbers) in enumerate(zip(names, rows, labels, strict=True)):
-        top = TITLE_HEIGHT + place * step_y
+    for line, (name, row, numbers) in enumerate(zip(names, rows, labels, strict=True)):
+        top = TITLE_HEIGHT + line * step_y
         images = dataset.images(row).permute(0, 2, 3, 1).cpu().numpy()
         for column, image in enumerate(images):
             left = MARGIN + column * step_x

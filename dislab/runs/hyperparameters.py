@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import typing
 from collections.abc import Mapping
 
 from dislab.errors import DislabError
 from dislab.registry import Entry, unknown_name
+from dislab.training.model import constructor_parameters
 
 
 def defaults(model: type) -> dict[str, object]:
-    """Hyper-parameter name -> default. A constructor with **others also takes those of its base class."""
-    found: dict[str, object] = {}
-    for home in model.__mro__:
-        if "__init__" not in vars(home):
-            continue
-        parameters = inspect.signature(home.__init__).parameters.values()
-        for parameter in parameters:
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                found.setdefault(parameter.name, parameter.default)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return found
+    """Return the default of every hyper-parameter by name."""
+    parameters = constructor_parameters(model).values()
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
 def resolve(entry: Entry, given: Mapping[str, object]) -> dict[str, object]:
-    """All hyper-parameters of a model: its defaults with the user's values, checked and converted.
+    """Return all hyper-parameters of a model: its defaults with the user's values, checked and converted.
 
     Values may be texts from a command line ("8", "true"), which are read as the default's type.
 
@@ -46,7 +37,7 @@ def resolve(entry: Entry, given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _choices(model: type) -> dict[str, tuple[str, ...]]:
-    """The values that arguments annotated as Literal[...] may take."""
+    """Return the values that arguments annotated as Literal[...] may take."""
     choices: dict[str, tuple[str, ...]] = {}
     for home in reversed(model.__mro__):
         if "__init__" in vars(home) and home is not object:

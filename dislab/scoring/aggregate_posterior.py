@@ -1,8 +1,8 @@
 """The aggregate posterior q(z) = 1/N Σ_n q(z|n) of a code table: its densities and entropies, in nats.
 
-One code dimension at a time it is a mixture of N Normals on a line, and its density comes from all rows at
-once, on a grid, by a fast Fourier transform: no row and no z is sampled. Only the joint density of all
-dimensions has to be summed row by row, at given z.
+Each code dimension has a mixture of N Normals on a line. Its density is computed from all rows at once, on a
+grid, by a fast Fourier transform: no row and no z is sampled. Only the joint density of all dimensions is
+summed row by row, at given z.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
-from scipy.special import entr
 
 from dislab.errors import DislabError
 from dislab.scoring.table import CodeTable
 
-REACH = 8.0  # standard deviations to which a grid goes beyond the outermost means: what is left out is 1e-15
+REACH = 8.0  # standard deviations by which a grid goes beyond the outermost means; 1e-15 is left out
 STEPS = 4  # grid points per standard deviation of the narrowest row
-FINEST = 8_192  # no row is narrower than this part of what its dimension spans, so that grids stay short
+FINEST = 8_192  # standard deviations are at least 1 / FINEST of what their dimension spans: grids stay short
 RATIO = 1.2  # of the variances of neighbouring levels, among which a row is shared
 HIGHEST_LOGVAR = 100.0
 ROWS, SAMPLES = 2048, 64  # of one block of pairs (z, row): 1 MB in float64, so that it stays in the cache
 
 
 class Posterior(NamedTuple):
-    """q(z|n) of every row as mean and variance, float64 [N, D], and which share of the N D Normals was
-    widened."""
+    """q(z|n) of every row.
+
+    Attributes
+    ----------
+    mean, variance : float64 [N, D].
+    widened : the share of the N D Normals whose standard deviation was raised.
+    """
 
     mean: np.ndarray
     variance: np.ndarray
@@ -36,11 +38,11 @@ class Posterior(NamedTuple):
 
 
 def posterior(table: CodeTable) -> Posterior:
-    """The Normals of a code table that has log-variances.
+    """Return the Normals of a code table that has log-variances.
 
     Standard deviations below 1 / 8,192 of what a dimension spans (from 8 standard deviations below the
-    lowest mean to 8 above the highest) are raised to that: a code as good as deterministic has no density
-    that a grid or a sum could resolve.
+    lowest mean to 8 above the highest) are raised to that: the density of an almost deterministic code cannot
+    be resolved by a grid or a sum.
 
     Raises
     ------
@@ -50,22 +52,24 @@ def posterior(table: CodeTable) -> Posterior:
         row, dimension = np.argwhere(table.logvar > HIGHEST_LOGVAR)[0]
         raise DislabError(
             f"the log-variance of dimension {dimension} is {table.logvar[row, dimension]:g} in row {row}: "
-            f"above {HIGHEST_LOGVAR:g} its Normal has no density to speak of"
+            f"above {HIGHEST_LOGVAR:g} its Normal has a density of almost 0"
         )
     mean = table.mean.astype(np.float64)
     deviation = np.exp(0.5 * table.logvar.astype(np.float64))
     span = (mean + REACH * deviation).max(axis=0) - (mean - REACH * deviation).min(axis=0)
-    # Where even that is nothing (logvar -1000 throughout) the codes' own resolution is the limit.
+    # If even that is 0 (logvar is -1000 throughout), the limit is the resolution of the codes.
     lowest = np.maximum(span / FINEST, np.spacing(np.abs(mean).max(axis=0) + 1e-30))
     return Posterior(mean, np.maximum(deviation, lowest) ** 2, float((deviation < lowest).mean()))
 
 
 def kl_per_dimension(table: CodeTable) -> np.ndarray:
-    """KL(q(z_d|n) || Normal(0, 1)), mean over all rows, float64 [D] (Kingma & Welling 2014, appendix B).
+    """Return KL(q(z_d|n) || Normal(0, 1)), mean over all rows, float64 [D].
+
+    Kingma & Welling 2014, appendix B.
 
     Raises
     ------
-    DislabError : a log-variance is above 700, where the result is no number.
+    DislabError : a log-variance is above 700, so that the result would be infinite.
     """
     logvar = table.logvar.astype(np.float64)
     if logvar.max() > 700:
@@ -75,17 +79,19 @@ def kl_per_dimension(table: CodeTable) -> np.ndarray:
 
 
 def mixture_density(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points [G] of an even grid and the density there [G] of the mixture 1/N Σ_n Normal(mean_n, variance_n).
+    """Return points [G] of an even grid and the density there [G] of 1/N Σ_n Normal(mean_n, variance_n).
 
     A row is shared between the two nearest grid points and among three levels of variance, in parts that keep
-    its mean and its variance exact; what that does to its third moment changes the entropy of a few rows by
-    less than 1e-4 nats, and that of many rows by less still.
-    Each level is then smoothed by its own Normal: a product with exp(-variance ω² / 2) in Fourier space.
+    its mean and its variance exact. Its third moment is not exact, which changes the entropy of a few rows by
+    less than 1e-4 nats, and that of many rows by less. Each level is then smoothed by its own Normal: a
+    product with exp(-variance ω² / 2) in Fourier space.
 
     Parameters
     ----------
     mean, variance : float64 [N] of one code dimension.
     """
+    from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
+
     least, most = variance.min(), variance.max()
     step = math.sqrt(least) / STEPS
     first = mean.min() - REACH * math.sqrt(most)
@@ -116,8 +122,10 @@ def mixture_density(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray,
 
 
 def _three_levels(variance: np.ndarray):
-    """How a variance, in units of its nearest level, is shared by that level and its neighbours: parts by
-    Lagrange's formula, which keep Σ part level^p = variance^p for p = 0, 1, 2."""
+    """Yield the parts by which a variance is shared by its nearest level, whose unit it has, and two others.
+
+    Lagrange's formula: Σ part level^p = variance^p for p = 0, 1, 2.
+    """
     below, above = 1 / RATIO, RATIO
     yield -1, (variance - 1) * (variance - above) / ((below - 1) * (below - above))
     yield 0, (variance - below) * (variance - above) / ((1 - below) * (1 - above))
@@ -125,57 +133,56 @@ def _three_levels(variance: np.ndarray):
 
 
 def mixture_entropy(mean: np.ndarray, variance: np.ndarray) -> float:
-    """Differential entropy -∫ q ln q of the mixture 1/N Σ_n Normal(mean_n, variance_n) on a line, in nats.
+    """Return the differential entropy -∫ q ln q of 1/N Σ_n Normal(mean_n, variance_n) on a line, in nats.
 
     Parameters
     ----------
     mean, variance : float64 [N] of one code dimension.
     """
+    from scipy.special import entr
+
     points, density = mixture_density(mean, variance)
     return entr(density).sum() * (points[1] - points[0])
 
 
 def mixture_log_density(z: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """ln q at every z, float64 [S], for the mixture 1/N Σ_n Normal(mean_n, variance_n) on a line."""
-    from scipy.interpolate import CubicSpline  # (it takes half a second of every start)
+    """Return ln q at every z, float64 [S], for the mixture 1/N Σ_n Normal(mean_n, variance_n) on a line."""
+    from scipy.interpolate import CubicSpline
 
     points, density = mixture_density(mean, variance)
-    # What is left of rounding in the tails is taken as a floor, where no z that was drawn from q falls.
+    # Rounding in the tails is cut off by a floor; no z that was drawn from q lies there.
     return CubicSpline(points, np.log(density.clip(min=1e-16 * density.max())))(z)
 
 
 def joint_log_density(z: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-    """ln q(z) = ln 1/N Σ_n Π_d Normal(z_d; mean_nd, variance_nd), float64 [S], summed over all N rows.
+    """Return ln q(z) = ln 1/N Σ_n Π_d Normal(z_d; mean_nd, variance_nd), float64 [S], over all N rows.
 
     The squares are multiplied out, so that all pairs (z, row) are one product of matrices: a row of
-    (z², z, 1) by a column of (-1/2v, m/v, -Σ_d (m²/v + ln 2πv)/2). In float64, about the middle of every
-    dimension: what cancels is at most the square of FINEST.
+    (z², z, 1) by a column of (-1/2v, m/v, -Σ_d (m²/v + ln 2πv)/2). The middle of every dimension is
+    subtracted first, and float64 used, so that at most the square of FINEST cancels.
 
     Parameters
     ----------
     z : float64 [S, D].
     mean, variance : float64 [N, D].
     """
+    import torch
+
     middle = 0.5 * (mean.min(axis=0) + mean.max(axis=0))
     z, mean = z - middle, mean - middle
     precision = 1 / variance
     constant = -0.5 * (mean**2 * precision + np.log(2 * math.pi * variance)).sum(axis=1, keepdims=True)
     columns = torch.from_numpy(np.vstack([-0.5 * precision.T, (mean * precision).T, constant.T]))
     points = torch.from_numpy(np.hstack([z**2, z, np.ones((len(z), 1))]))
-    return np.concatenate([_log_sum(block, columns).numpy() for block in points.split(SAMPLES)]) - math.log(
-        len(mean)
-    )
-
-
-def _log_sum(points: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """ln Σ_n exp(points @ columns), [S], in one pass over the columns: the sum is relative to the largest
-    term so far."""
-    largest = torch.full((len(points), 1), -math.inf, dtype=points.dtype)
-    total = torch.zeros_like(largest)
-    for block in columns.split(ROWS, dim=1):
-        terms = points @ block
-        before, largest = largest, torch.maximum(largest, terms.amax(dim=1, keepdim=True))
-        # What is left between e^-80 and 1 needs no float64; below, exp was measured 20 times as slow.
-        shares = terms.sub_(largest).float().clamp_(min=-80).exp_()
-        total = total * (before - largest).exp() + shares.sum(dim=1, keepdim=True)
-    return (largest + total.log()).squeeze(1)
+    sums = []
+    for some in points.split(SAMPLES):
+        largest = torch.full((len(some), 1), -math.inf, dtype=some.dtype)
+        total = torch.zeros_like(largest)  # of exp(term - largest), with the largest term so far
+        for block in columns.split(ROWS, dim=1):
+            terms = some @ block
+            before, largest = largest, torch.maximum(largest, terms.amax(dim=1, keepdim=True))
+            # Terms between e^-80 and 1 need no float64; below that exp was measured to be 20 times as slow.
+            shares = terms.sub_(largest).float().clamp_(min=-80).exp_()
+            total = total * (before - largest).exp() + shares.sum(dim=1, keepdim=True)
+        sums.append((largest + total.log()).squeeze(1))
+    return torch.cat(sums).numpy() - math.log(len(mean))

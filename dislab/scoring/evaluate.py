@@ -16,14 +16,14 @@ from dislab.scoring.table import CodeTable, EncoderFailed
 
 
 class Scores(dict):
-    """Score name -> float, an ordinary dict.
+    """A dict of score name -> float.
 
     Attributes
     ----------
-    details : what metrics returned that is not one number, such as a curve over k.
+    details : name -> what a metric returned besides single numbers, such as a curve over k.
     left_out : metric name -> why it does not apply to this table.
-    failed : metric name -> the error of a metric that was tried and failed.
-    refused : those of `failed` that refuse the table with a reason (DislabError).
+    failed : metric name -> the error of a metric that failed.
+    refused : the items of `failed` whose metric refused the table with a reason (DislabError).
     protocols : name of a score or a detail -> the metric protocol that it was computed by.
     """
 
@@ -36,7 +36,7 @@ class Scores(dict):
         self.protocols: dict[str, str] = {}
 
     def to_frame(self):
-        """A pandas DataFrame with one row per score and the columns score, value."""
+        """Return a pandas DataFrame with one row per score and the columns score and value."""
         import pandas as pd
 
         return pd.DataFrame({"score": list(self), "value": list(self.values())})
@@ -70,20 +70,20 @@ def evaluate(
     ----------
     encoder : callable from images, float32 [B, C, H, W] in [0, 1], to codes [B, D]; it needs `dataset`.
     codes, factors : float [N, D] and int [N, K], instead of an encoder.
-    logvar : float [N, D], log-variances of q(z|x) where the codes are means of Normals; optional.
+    logvar : float [N, D], log-variances of q(z|x) if the codes are means of Normals.
     dataset : a dataset's name, a folder of images, or a Dataset object.
     metrics : names of scores; by default all that apply and are not slow.
-    metric_protocol : "locatello2019" or "softtpr2024", see `dislab.protocols.METRIC_PROTOCOLS`.
+    metric_protocol : "locatello2019" or "softtpr2024", see `dislab.scoring.protocols.METRIC_PROTOCOLS`.
     seed : decides every random draw.
-    shuffle : False takes the rows of `codes` in the given order, first num_train, then num_test; True samples
-        them.
-    num_train, num_test : points for the metrics that have them; by default the metric protocol's.
+    shuffle : whether rows are sampled; False takes the rows of `codes` in their order, first num_train, then
+        num_test.
+    num_train, num_test : numbers of points, for the metrics that have them; by default the metric protocol's.
     factor_names : names of the columns of `factors`.
     blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)}.
     group_by : factor name(s) whose combined value is the class of the content and style scores (a list of
         lists for several groupings); by default the dataset's own, or the first column of `factors`.
-    circle : a `dislab.Circle` that names the circular factor of `factors`, for pose_error; a dataset has its
-        own.
+    circle : a `dislab.Circle` that names the circular factor of `factors`, for pose_error; a dataset brings
+        its own.
     source, data_dir, device : as for `dislab.load_dataset`.
     max_rows : encode this many randomly chosen rows instead of the whole dataset.
 
@@ -93,7 +93,8 @@ def evaluate(
 
     Raises
     ------
-    DislabError : a name is unknown, or the arrays are not what is described here.
+    DislabError : a name is unknown, or the arrays are not as described here.
+    RunFailed : a metric failed.
 
     Examples
     --------
@@ -112,7 +113,7 @@ def evaluate(
             )
         of_codes = {"logvar": logvar, "factor_names": factor_names, "circle": circle, "shuffle": not shuffle}
         _refuse(of_codes, "is for codes=[N, D], and an encoder is given")
-        # Named metrics may need some rows only; together, all metrics need all.
+        # A named metric may need some of the rows only; all metrics together need all rows.
         of_dataset = (source, data_dir, device, max_rows, seed, blocks, group_by)
         table = _encode_dataset(encoder, dataset, *of_dataset, on_demand=metrics is not None)
     else:
@@ -142,7 +143,7 @@ def evaluate(
 
 
 def _refuse(given: Mapping[str, object], why: str) -> None:
-    """Say which argument of the other way of calling `evaluate` was given."""
+    """Raise if an argument of the other calling form of `evaluate` was passed."""
     for name, value in given.items():
         if value is not None and value is not False:
             raise DislabError(f"{name} {why}: leave it out")
@@ -151,6 +152,7 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
 def _encode_dataset(
     encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by, *, on_demand: bool
 ) -> CodeTable:
+    """Return the code table of an encoder on a dataset."""
     from dislab.data.own import dataset_from_text
     from dislab.scoring.encoding import choose_rows, encode
 
@@ -170,28 +172,33 @@ def score(
     metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
     **settings,
 ) -> Scores:
-    """Scores of a code table.
+    """Return the scores of a code table.
 
-    A metric that does not apply to this table is left out, with the reason in `left_out`, and so is one that
-    refuses the table (DislabError) and was not named; one that raises is noted in `failed`, and the others
-    are still computed. Every metric draws from its own random stream, so a
-    score does not depend on which others were asked for. `settings` go, in place of the metric protocol's, to
-    the metrics that have such an argument.
+    A metric that does not apply to the table is left out, with the reason in `left_out`; so is a metric that
+    refuses the table (DislabError) and was not named. The error of a metric that fails is in `failed`, and
+    the other metrics are still computed. Every metric has its own random stream, so that a score does not
+    depend on which others are computed.
+
+    Parameters
+    ----------
+    metrics : names of scores; by default all that are not slow.
+    progress : called with the name of each metric before it is computed.
+    settings : arguments that replace the metric protocol's, for the metrics that have them.
     """
     changes = metric_settings(metric_protocol)
     entries = METRICS.default() if metrics is None else METRICS.choose(metrics)
     scores, returned = Scores(), {}
     for entry in entries:
-        missing = _missing(entry, table)
+        missing = [need for need in entry.needs if not _has(table, need)]
         if missing:
-            scores.left_out[entry.name] = missing
+            scores.left_out[entry.name] = NEEDS[missing[0]]
             continue
         function = entry.make
         if function not in returned:
             progress(entry.name)
             try:
                 returned[function] = _call(entry, table, seed, changes.get(function.__name__, {}) | settings)
-            except EncoderFailed:  # rows that are encoded when a metric asks for them: no fault of the metric
+            except EncoderFailed:  # rows may be encoded when a metric reads them: not the metric's failure
                 raise
             except Exception as error:
                 returned[function] = error
@@ -199,7 +206,7 @@ def score(
         if isinstance(result, Exception):
             if not isinstance(result, DislabError):
                 scores.failed[entry.name] = f"{type(result).__name__}: {result}"
-            elif metrics is None:  # nobody asked for a metric that refuses this table
+            elif metrics is None:  # a metric that was not named refuses this table
                 scores.left_out[entry.name] = str(result)
             else:
                 scores.failed[entry.name] = scores.refused[entry.name] = str(result)
@@ -212,19 +219,21 @@ def score(
 
 
 def _call(entry: Entry, table: CodeTable, seed: int, settings: Mapping):
+    """Call a metric's function with its own random stream and those of the settings that it accepts."""
     from threadpoolctl import threadpool_limits
 
     accepted = inspect.signature(entry.make).parameters
     chosen = {name: value for name, value in settings.items() if name in accepted}
-    stream = zlib.crc32(f"{entry.make.__module__.split('.')[-1]}.{entry.make.__qualname__}".encode())
-    # Classifiers' matrices are small: a second thread of BLAS was measured to make them five times as slow on
-    # two cores, and the last digits would depend on how many there are.
+    # A registered name seeds the stream, so that moving or renaming the function changes no score.
+    stream = zlib.crc32(METRICS.names_of(entry.make)[0].encode())
+    # Classifiers' matrices are small: a second BLAS thread was measured to make them five times as slow on
+    # two cores, and the last digits would depend on the number of threads.
     with threadpool_limits(limits=1):
         return entry.make(table, np.random.default_rng([seed, stream]), **chosen)
 
 
 def _take(entry: Entry, result, scores: Scores) -> None:
-    """Add a metric's result to the scores: a number, or a mapping whose keys begin with the metric's name."""
+    """Add a metric's result to the scores: a number, or the items whose keys begin with its name."""
     if not isinstance(result, Mapping):
         result = {entry.name: result}
     if entry.name not in result:
@@ -241,15 +250,8 @@ def _take(entry: Entry, result, scores: Scores) -> None:
             scores.failed[entry.name] = f"returned {name} = {value!r}, which is not a finite number"
 
 
-def _missing(entry: Entry, table: CodeTable) -> str | None:
-    """Why a metric does not apply to a table, or None."""
-    for need in entry.needs:
-        if not _has(table, need):
-            return NEEDS[need]
-    return None
-
-
 def _has(table: CodeTable, need: str) -> bool:
+    """Return whether a table has what a metric needs, a key of NEEDS."""
     if need == "two factors":
         return np.count_nonzero(np.ptp(table.factors, axis=0)) >= 2
     if need == "groups":
@@ -264,10 +266,7 @@ def _has(table: CodeTable, need: str) -> bool:
             if len(groups) < 2 or np.min(counts) < least:
                 return False
         return True
-    found = {
-        "grid": table.full_grid or None,
-        "variances": table.logvar,
-        "reconstruction": table.reconstruction,
-        "circle": table.circle,
-    }
-    return found[need] is not None
+    if need == "grid":
+        return table.full_grid
+    attribute = "logvar" if need == "variances" else need
+    return getattr(table, attribute) is not None

@@ -1,7 +1,7 @@
-"""What joining the images of a group does: to the posterior of their content, and to their likelihood.
+"""What joining the images of a group does to the posterior of their content and to their likelihood.
 
-Bouchacourt et al. 2017, section 4, call it accumulating evidence: the more images of a group are encoded, the
-surer is the content of it.
+Bouchacourt et al. 2017, section 4, call it accumulating evidence: the posterior of a group's content narrows
+as more of its images are encoded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,35 +18,37 @@ from dislab.networks.distributions import negative_log_likelihood, normal_log_de
 from dislab.scoring.protocols import IMAGES
 
 MOST_GROUPS = 10
-DRAWS = 5  # of the content, and for each of these of all else: an image is decoded DRAWS² times
+DRAWS = 5  # of the content, and of all else for each of these: an image is decoded DRAWS² times
 
 
 def evidence(
     model, dataset: Dataset, rows: np.ndarray, labels: np.ndarray, seed: int, device
-) -> pd.DataFrame:
-    """The content posterior and the likelihood of the same images, joined by k, for every k.
+) -> list[dict[str, float]]:
+    """Measure the content posterior and the likelihood of the same images, joined by k, for every k.
 
     Parameters
     ----------
-    model : with `encode_groups`, see `dislab.models.mlvae.MLVAE`.
+    model : it has `encode_groups`, see `dislab.training.model.Model`.
+    dataset : the images.
     rows : int64 [N], dataset rows.
-    labels : int64 [N, G], the class of each row by each grouping. The images of a class are joined: at test
-        time, too, the labels say which belong together.
+    labels : int64 [N, G], the class of each row by each grouping. Images of one class are joined.
     seed : decides which images are joined, and the draws.
+    device : the model's.
 
     Returns
     -------
-    A pandas DataFrame with a row for each grouping and k, all means over the same groups of ten images (where
-    k does not divide ten, without those that are left over):
+    A dict for each grouping and k. All values are means over the same groups of ten
+    images; if k does not divide ten, the images that are left over are not used.
 
     - grouping : 1, 2, …
-    - k : images joined; 1 is no grouping.
-    - groups, images : so many groups of so many images in all.
+    - k : number of images joined; 1 is no grouping.
+    - groups, images : number of groups, and of images in all of them.
     - content_variance : mean variance of q(c_G|x_G) over its dimensions.
     - reconstruction : E ln p(x_i|c_G, s_i), nats per image.
-    - elbo : ELBO(G) (eq. 4) in nats per image, of a mixture with the Normal of its moments.
-    - log_likelihood : ln p(x_G) in nats per image, the importance-weighted bound (Burda et al. 2016) with
-        DRAWS contents, and DRAWS styles of every image for each of them.
+    - elbo : ELBO(G) (Bouchacourt et al. 2017, eq. 4), nats per image. A posterior that is a mixture is
+        replaced by the Normal of its moments.
+    - log_likelihood : ln p(x_G), nats per image: the importance-weighted bound (Burda et al. 2016) with
+        DRAWS contents, and for each of them DRAWS styles of every image.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device).manual_seed(seed)
@@ -63,10 +64,11 @@ def evidence(
                 means = _measure(model, images, groupings, block, groupings[grouping], generator)
             counts = {"groups": len(joined), "images": joined.size}
             lines.append({"grouping": grouping + 1, "k": k} | counts | means)
-    return pd.DataFrame(lines)
+    return lines
 
 
 def _measure(model, images: Tensor, groupings, block: slice, groups: Groups, generator) -> dict[str, float]:
+    """Return the means that `evidence` lists, of images [B, C, H, W] that are joined by one grouping."""
     mean, logvar = model.encode_groups(images, groupings)
     shared = torch.zeros(mean.shape[1], dtype=torch.bool, device=mean.device)
     shared[block] = True

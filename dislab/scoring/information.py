@@ -6,10 +6,10 @@ import numpy as np
 
 
 def histogram_bins(codes: np.ndarray, num_bins: int = 20) -> np.ndarray:
-    """Bin index 0 .. num_bins - 1 of every code, int64 [N, D]: equally wide bins from each dimension's min to
-    its max.
+    """Return the bin 0 .. num_bins - 1 of every code, int64 [N, D].
 
-    A bin holds its left edge; the last one holds the maximum too. A constant dimension falls into one bin.
+    Bins are equally wide, from each dimension's minimum to its maximum. A bin holds its left edge; the last
+    one holds the maximum too. A constant dimension falls into one bin.
     Edges are computed in the dtype of the codes, as `numpy.histogram` and with it disentanglement_lib does.
 
     Parameters
@@ -27,7 +27,7 @@ def histogram_bins(codes: np.ndarray, num_bins: int = 20) -> np.ndarray:
 
 
 def entropy(values: np.ndarray) -> np.ndarray:
-    """Entropy of every column, float64 [K] in nats: -Σ_a p_a ln p_a with p = counts / N.
+    """Return the entropy of every column, float64 [K] in nats: -Σ_a p_a ln p_a with p = counts / N.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def entropy(values: np.ndarray) -> np.ndarray:
 
 
 def mutual_information(bins: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mutual information of every column of bins with every column of values, float64 [D, K] in nats.
+    """Return the mutual information of every column of bins and every column of values, float64 [D, K].
 
-    I = Σ_ab p_ab ln(p_ab / (p_a p_b)) from the contingency table of counts / N; no correction of its bias,
-    which is about (bins - 1)(values - 1) / 2N. Rounding below zero is clipped, as in scikit-learn's
+    I = Σ_ab p_ab ln(p_ab / (p_a p_b)) in nats, from the contingency table of counts / N. Its bias of about
+    (bins - 1)(values - 1) / 2N is not corrected. Rounding below zero is clipped, as in scikit-learn's
     `mutual_info_score`.
 
     Parameters
@@ -51,9 +51,7 @@ def mutual_information(bins: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     num_points, num_dims = bins.shape
     num_bins = int(bins.max()) + 1
-    rows = bins + num_bins * np.arange(
-        num_dims
-    )  # every dimension has its own rows of one tall contingency table
+    rows = bins + num_bins * np.arange(num_dims)  # every dimension has its own rows of one contingency table
     information = np.empty((num_dims, values.shape[1]))
     for k, column in enumerate(values.T):
         distinct, value = np.unique(column, return_inverse=True)
@@ -64,3 +62,12 @@ def mutual_information(bins: np.ndarray, values: np.ndarray) -> np.ndarray:
         ratio = np.divide(joint, product, out=np.ones_like(joint), where=joint > 0)
         information[:, k] = (joint * np.log(ratio)).sum(axis=(1, 2))
     return information.clip(min=0)
+
+
+def gaps(values: np.ndarray) -> np.ndarray:
+    """Return the largest less the second largest value of every column, [K], of values >= 0 [D, K].
+
+    With a single row the second largest is 0.
+    """
+    ranked = np.sort(np.vstack([np.zeros_like(values[:1]), values]), axis=0)
+    return ranked[-1] - ranked[-2]

@@ -1,5 +1,8 @@
-"""Pictures of what a model learned: reconstructions and latent traversals; of a model with content and style
-also the ML-VAE paper's figures 4 to 6: swapping, interpolation, generation and accumulated evidence."""
+"""Pictures of what a model learned: reconstructions and latent traversals.
+
+Of a model with content and style also figures 4 to 6 of the ML-VAE paper (Bouchacourt et al. 2017): swapping,
+interpolation, generation and accumulated evidence.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ NUM_COLUMNS = 9
 TRAVERSAL = (-2.0, 2.0)  # in standard deviations of the prior, as in Higgins et al. 2017
 TILE_INCHES = 0.6
 GAP = 2  # pixels between tiles
-TEST_IMAGE, RECONSTRUCTION = "limegreen", "royalblue"  # the colours of the paper's boxes
+TEST_IMAGE, RECONSTRUCTION = "limegreen", "royalblue"  # colours of the boxes, as in the paper
 COLOURS = "green: images, blue: reconstructed"
 MOST_CLASSES = 8  # of the swap grid
-JOINED = 10  # images of a group, at most
+JOINED = 10  # most images of a group
 NUM_IDENTITIES = 5  # groups in the pictures of generation
 NUM_EVIDENCE = 3  # groups in the picture of accumulated evidence
 NOT_GROUPED = "no grouping: every code from one image"
@@ -34,10 +37,10 @@ class Panel:
 
     Attributes
     ----------
-    tiles : float [rows, columns, C, H, W] in [0, 1]; NaN is left white.
-    title : a line above it.
-    names : a text beside each row.
-    boxes : colour -> the tiles [row, column] that have a box of that colour.
+    tiles : float [rows, columns, C, H, W] in [0, 1]; a tile of NaN is left white.
+    title : the line above the grid.
+    names : the text beside each row.
+    boxes : colour -> the (row, column) of each tile that has a box of that colour.
     """
 
     tiles: Tensor
@@ -51,7 +54,8 @@ class Scene:
 
     Parameters
     ----------
-    model : with `mean_image(codes)`.
+    model : it has `mean_image`, and `encode_groups` if codes are joined.
+    dataset : the images.
     table, rows : the code table and the dataset rows that it was made from.
     """
 
@@ -61,19 +65,21 @@ class Scene:
         self.name = f"{dataset.name} ({dataset.source})"
 
     def images(self, positions: np.ndarray) -> Tensor:
-        """The images [..., C, H, W] in [0, 1] at positions of the table."""
+        """Return the images [..., C, H, W] in [0, 1] at positions int64 [...] of the table."""
         images = unit_images(self.dataset.images(self.rows[positions.flatten()])).cpu()
         return images.unflatten(0, positions.shape)
 
     def decode(self, codes: np.ndarray) -> Tensor:
-        """E[x|z] [..., C, H, W] in [0, 1], of codes [..., D]."""
+        """Return E[x|z] [..., C, H, W] in [0, 1] of codes [..., D]."""
         flat = torch.from_numpy(np.asarray(codes, np.float32)).flatten(0, -2).to(self.device)
         with torch.inference_mode():
             return self.model.mean_image(flat).cpu().unflatten(0, codes.shape[:-1])
 
     def codes(self, groups: np.ndarray, grouping: int, joined: bool) -> np.ndarray:
-        """Codes [groups, k, D] of the images at positions [groups, k]: each its own, or with the content of
-        this grouping from all images of its group."""
+        """Return the codes [groups, k, D] of the images at positions int64 [groups, k].
+
+        Each image has its own code; with `joined`, the images of a group share the content of this grouping.
+        """
         if not joined:
             return self.table.mean[groups]
         by_one = join_by_one(*groups.shape, grouping, self.table.labels.shape[1], self.device)
@@ -84,25 +90,32 @@ class Scene:
 
 
 def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: np.ndarray) -> list[Path]:
-    """Write reconstructions.png and traversals.png, and for a model with content and style swap.png,
-    interpolation.png, generation.png and evidence.png (swap_1.png, swap_2.png, … where there are several
-    groupings).
+    """Write the pictures of a trained model.
+
+    These are reconstructions.png and traversals.png, and for a model with content and style swap.png,
+    interpolation.png, generation.png and evidence.png. With several groupings there is one of these for each:
+    swap_1.png, swap_2.png, and so on.
 
     Parameters
     ----------
-    path : folder to write to.
-    model : it needs `mean_image(codes)`; without a decoder there is nothing to draw and the list is empty.
+    path : the folder to write to.
+    model : see `dislab.training.model.Model`. Nothing is drawn for a model without `mean_image`.
+    dataset : the images.
     table, rows : the code table and the dataset rows that it was made from.
 
     Returns
     -------
-    The files written.
+    The paths of the files written.
+
+    Raises
+    ------
+    RunFailed : a file cannot be written.
     """
-    if not hasattr(model, "mean_image"):
+    if model.mean_image is None:
         return []
     scene = Scene(model, dataset, table, rows)
     figures = {"reconstructions": reconstructions(scene), "traversals": traversals(scene)}
-    if hasattr(model, "encode_groups"):
+    if model.encode_groups is not None:
         contents = [name for name in table.blocks if name != "style"]
         for grouping, block in enumerate(contents):
             for picture in (swap, interpolation, generation, evidence):
@@ -113,7 +126,7 @@ def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: n
 
 
 def reconstructions(scene: Scene):
-    """A figure: images above their reconstructions from the posterior mean."""
+    """Draw images above their reconstructions from the posterior mean; return the figure."""
     few = len(scene.table) < NUM_COLUMNS
     chosen = np.random.default_rng(0).choice(len(scene.table), NUM_COLUMNS, replace=few)
     tiles = torch.stack([scene.images(chosen), scene.decode(scene.table.mean[chosen])])
@@ -121,16 +134,16 @@ def reconstructions(scene: Scene):
 
 
 def traversals(scene: Scene):
-    """A figure: one row per code dimension, moved from -2 to 2 while the others stay at one image's code.
+    """Draw a row per code dimension, which moves from -2 to 2; return the figure.
 
-    Within each block the dimensions come in the order of the information that they carry (mean KL to the
-    prior).
+    The other dimensions stay at the code of one image. Within each block the dimensions are sorted by the
+    information that they carry, their mean KL to the prior.
     """
     table = scene.table
     start = table.mean[np.random.default_rng(1).integers(len(table))]
     values = np.linspace(*TRAVERSAL, NUM_COLUMNS)
     mean = table.mean.astype(np.float64)
-    # A deterministic encoder has no variances: what is left of the KL is the mean's own share.
+    # A deterministic encoder has no variances: only the term of the mean is left of the KL.
     logvar = np.zeros_like(mean) if table.logvar is None else table.logvar.astype(np.float64)
     kl = 0.5 * (mean**2 + np.exp(logvar) - logvar - 1).mean(0)
     blocks = table.blocks or {"code": slice(0, table.mean.shape[1])}
@@ -147,18 +160,18 @@ def traversals(scene: Scene):
 
 
 def swap(scene: Scene, block: str, grouping: int):
-    """A figure: the content of each column's image with the style of each row's (Bouchacourt et al. 2017,
-    figure 4), without grouping and with it.
+    """Draw the content of each column's image with the style of each row's image; return the figure.
 
-    The first row and column are test images, the second row and column their reconstructions. The images of
-    the columns are one of each class; with several groupings, style is all but this content.
+    This is figure 4 of Bouchacourt et al. 2017. The panel on the left is without grouping, that on the right
+    with it. The first row and column are test images, the second row and column their reconstructions. Each
+    column has an image of another class. With several groupings, style is all but this content.
     """
     classes = scene.table.labels[:, grouping]
     rng = np.random.default_rng(2)
     # Of every class two halves of a group: the columns' images and, others, the rows'.
     groups = draw_groups(rng, classes, MOST_CLASSES, 2 * JOINED)
     half = max(1, groups.shape[1] // 2)
-    givers = [groups[:, :half], groups[:, -half:]]  # (of a class with one image, the same)
+    givers = [groups[:, :half], groups[:, -half:]]  # the same image where a class has only one
     panels = []
     for joined in (False, True):
         contents, styles = (scene.codes(group, grouping, joined)[:, 0] for group in givers)
@@ -173,8 +186,8 @@ def swap(scene: Scene, block: str, grouping: int):
         tiles[2:, 0], tiles[2:, 1] = scene.images(givers[1][:, 0]), scene.decode(styles)
         tiles[2:, 2:] = scene.decode(codes)
         boxes = {
-            colour: [(line, place) for place in range(2, number + 2)]
-            + [(place, line) for place in range(2, number + 2)]
+            colour: [(line, image) for image in range(2, number + 2)]
+            + [(image, line) for image in range(2, number + 2)]
             for line, colour in enumerate((TEST_IMAGE, RECONSTRUCTION))
         }
         panels.append(Panel(tiles, _strategy(joined, half), boxes=boxes))
@@ -183,15 +196,18 @@ def swap(scene: Scene, block: str, grouping: int):
 
 
 def interpolation(scene: Scene, block: str, grouping: int):
-    """A figure: between two test images (Bouchacourt et al. 2017, figure 5), the content from left to right
-    and the style from top to bottom, without grouping and with it."""
+    """Draw what lies between two test images; return the figure.
+
+    The content changes from left to right and the style from top to bottom. This is figure 5 of Bouchacourt
+    et al. 2017, without grouping on the left and with it on the right.
+    """
     groups = draw_groups(np.random.default_rng(3), scene.table.labels[:, grouping], 2, JOINED)
     dims = scene.table.blocks[block]
-    way = np.linspace(0, 1, NUM_COLUMNS, dtype=np.float32)[:, None]
+    shares = np.linspace(0, 1, NUM_COLUMNS, dtype=np.float32)[:, None]
     panels = []
     for joined in (False, True):
         first, last = scene.codes(groups, grouping, joined)[[0, -1], 0]
-        line = first + way * (last - first)
+        line = first + shares * (last - first)
         codes = np.tile(line[:, None], (1, NUM_COLUMNS, 1))
         codes[:, :, dims] = line[:, dims]
         decoded = scene.decode(codes)
@@ -208,8 +224,11 @@ def interpolation(scene: Scene, block: str, grouping: int):
 
 
 def generation(scene: Scene, block: str, grouping: int):
-    """A figure: the content of test images with styles drawn from the prior (Bouchacourt et al. 2017, figure
-    6a), a group in each row; the content from its first image, and from all of it."""
+    """Draw the content of test images with styles drawn from the prior; return the figure.
+
+    Each row is a group. The content is that of its first image on the left, and that of all its images on the
+    right. This is figure 6a of Bouchacourt et al. 2017.
+    """
     groups = draw_groups(np.random.default_rng(4), scene.table.labels[:, grouping], NUM_IDENTITIES, JOINED)
     style = scene.table.blocks["style"]
     number = NUM_COLUMNS - 1
@@ -221,14 +240,17 @@ def generation(scene: Scene, block: str, grouping: int):
         shown = scene.images(groups[:, : 5 if joined else 1])
         edge = torch.full_like(shown[:, :1], np.nan)
         tiles = torch.cat([shown, edge, scene.decode(codes)], dim=1)
-        boxes = {TEST_IMAGE: [tuple(place) for place in np.ndindex(shown.shape[:2])]}
+        boxes = {TEST_IMAGE: list(np.ndindex(*shown.shape[:2]))}
         panels.append(Panel(tiles, _strategy(joined, groups.shape[1]), boxes=boxes))
     return draw(panels, f"{scene.name}: {block} of the images on the left, styles drawn from the prior")
 
 
 def evidence(scene: Scene, block: str, grouping: int):
-    """A figure: images of a group, their reconstructions with their own content, and with the content of the
-    whole group (Bouchacourt et al. 2017, figure 6b), for some groups."""
+    """Draw images of some groups above two reconstructions each; return the figure.
+
+    The first is from the image's own content, the second from the content of its whole group. This is figure
+    6b of Bouchacourt et al. 2017.
+    """
     groups = draw_groups(np.random.default_rng(6), scene.table.labels[:, grouping], NUM_EVIDENCE, JOINED)
     rows = [scene.images(groups)] + [
         scene.decode(scene.codes(groups, grouping, joined)) for joined in (False, True)
@@ -250,38 +272,39 @@ def _strategy(joined: bool, number: int) -> str:
 
 
 def draw(panels: list[Panel], title: str):
-    """A figure of panels beside one another, below a title."""
+    """Return a figure of panels beside one another, below a title."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     margin, top, between = 1.1 if any(panel.names for panel in panels) else 0.1, 0.3, 0.3
     above = 0.25 if any(panel.title for panel in panels) else 0.0
     widths = [panel.tiles.shape[1] * TILE_INCHES for panel in panels]
-    tall = max(panel.tiles.shape[0] for panel in panels) * TILE_INCHES
-    size = (margin + sum(widths) + between * (len(panels) - 1) + 0.05, tall + top + above)
+    tallest = max(panel.tiles.shape[0] for panel in panels) * TILE_INCHES
+    size = (margin + sum(widths) + between * (len(panels) - 1) + 0.05, tallest + top + above)
     figure = Figure(figsize=size, dpi=130)
     left = margin
     for panel, width in zip(panels, widths, strict=True):
-        num_rows, num_columns, channels, height, row_width = panel.tiles.shape
-        deep = num_rows * TILE_INCHES
-        axes = figure.add_axes((left / size[0], (tall - deep) / size[1], width / size[0], deep / size[1]))
-        sheet = torch.ones(channels, num_rows * (height + GAP), num_columns * (row_width + GAP))
+        num_rows, num_columns, channels, tile_height, tile_width = panel.tiles.shape
+        step_y, step_x = tile_height + GAP, tile_width + GAP  # pixels
+        height = num_rows * TILE_INCHES
+        axes = figure.add_axes(
+            (left / size[0], (tallest - height) / size[1], width / size[0], height / size[1])
+        )
+        sheet = torch.ones(channels, num_rows * step_y, num_columns * step_x)
         for row, column in np.ndindex(num_rows, num_columns):
-            y, x = row * (height + GAP), column * (row_width + GAP)
-            sheet[:, y : y + height, x : x + row_width] = panel.tiles[row, column].nan_to_num(1.0)
+            y, x = row * step_y, column * step_x
+            sheet[:, y : y + tile_height, x : x + tile_width] = panel.tiles[row, column].nan_to_num(1.0)
         picture = sheet[0] if channels == 1 else sheet.permute(1, 2, 0)
         axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
         axes.set_axis_off()
-        for colour, places in panel.boxes.items():
-            for row, column in places:
-                corner = column * (row_width + GAP) - 1, row * (height + GAP) - 1
-                box = Rectangle(
-                    corner, row_width + 1, height + 1, fill=False, edgecolor=colour, linewidth=1.5
-                )
-                axes.add_patch(box)
+        for colour, boxed in panel.boxes.items():
+            look = {"fill": False, "edgecolor": colour, "linewidth": 1.5}
+            for row, column in boxed:
+                corner = column * step_x - 1, row * step_y - 1
+                axes.add_patch(Rectangle(corner, tile_width + 1, tile_height + 1, **look))
         for row, name in enumerate(panel.names):
-            axes.text(-4, row * (height + GAP) + height / 2, name, ha="right", va="center", fontsize=7)
-        figure.text(left / size[0], (tall + 0.5 * above) / size[1], panel.title, fontsize=8, va="center")
+            axes.text(-4, row * step_y + tile_height / 2, name, ha="right", va="center", fontsize=7)
+        figure.text(left / size[0], (tallest + 0.5 * above) / size[1], panel.title, fontsize=8, va="center")
         left += width + between
-    figure.text(0.1 / size[0], (tall + above + 0.5 * top) / size[1], title, fontsize=8, va="center")
+    figure.text(0.1 / size[0], (tallest + above + 0.5 * top) / size[1], title, fontsize=8, va="center")
     return figure

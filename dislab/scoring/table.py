@@ -1,31 +1,31 @@
-"""The code table: what a model says of every row of a dataset, and all that a metric ever sees."""
+"""The code table: codes and factors of the rows of a dataset. It is all that a metric ever sees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from dislab.data.space import Circle
+from dislab.data.space import MOST_VALUES, Circle
 from dislab.errors import DislabError
 from dislab.registry import unknown_name
 
-MOST_VALUES = 10_000_000  # of one factor: beyond that a column holds identifiers or measurements, not values
-
 
 class EncoderFailed(DislabError):
-    """An encoder raised, or returned what are no codes."""
+    """An encoder raised an error, or did not return codes."""
 
 
 class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
-    """Numbers float32 [N, D] of which a row is computed when it is first asked for, and kept.
+    """An array float32 [N, D] whose rows are computed when they are first read.
 
-    Indexing computes the rows that are named; whatever else an array can do computes all of them.
+    Indexing computes the rows that it names. Every other operation of an array computes all rows.
 
     Parameters
     ----------
-    values : float32 [N, D], where `fill` puts the rows; finite ones.
-    fill : called with positions int64 [R]; rows that it was called with before it need not compute again.
+    values : float32 [N, D], the array that `fill` writes to.
+    fill : called with positions int64 [R] before these rows are read; it writes finite numbers there, and
+        need not compute again the rows that it has computed before.
     """
 
     def __init__(self, values: np.ndarray, fill: Callable[[np.ndarray], None]):
@@ -54,26 +54,66 @@ class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
         return getattr(self[:], name)
 
 
-class CodeTable:
-    """Codes and factors of N rows, on the host.
+class Sample(NamedTuple):
+    """Rows that were drawn from a code table for a metric.
 
     Attributes
     ----------
-    mean : float32 [N, D], mean of q(z|x) per row; a deterministic encoder's output. An array, or
-        `CodesOnDemand` where only some rows may be asked for.
-    logvar : float32 [N, D], log-variance of q(z|x), or None where the encoder gives none.
-    factors : int64 [N, K], ground-truth factor values per row.
-    names, sizes : K factor names and numbers of values.
-    blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)};
-        or empty.
-    labels : int64 [N, G], the class of each row's group (the value of the grouping factors) by each of G
-        groupings, or None. A single one may be given as [N].
-    full_grid : whether the rows are every combination of factor values, each once.
+    codes, test_codes : float32 [N, D] and [M, D] of the training and the test rows.
+    factors, test_factors : int64 [N, V] and [M, V], the V factors that vary in the training rows.
+    columns : int64 [V], which of the table's K factors these are.
+    num_factors : K.
+    """
+
+    codes: np.ndarray
+    factors: np.ndarray
+    test_codes: np.ndarray
+    test_factors: np.ndarray
+    columns: np.ndarray
+    num_factors: int
+
+    def per_factor(self, values) -> np.ndarray:
+        """Return values [..., V] for all factors, object [..., K], with None for those that do not vary."""
+        return spread(values, self.columns, self.num_factors)
+
+
+def spread(values, positions: np.ndarray, length: int) -> np.ndarray:
+    """Return an object array [..., length] with the values [..., n] at their positions and None elsewhere.
+
+    Parameters
+    ----------
+    positions : int [n], or bool [length] with n times True.
+    """
+    whole = np.full((*np.shape(values)[:-1], length), None)
+    whole[..., positions] = values
+    return whole
+
+
+def no_factor_varies(rows: str) -> DislabError:
+    """Return the error of a metric for which every factor is constant in the rows that it uses."""
+    return DislabError(f"it needs a factor that varies, but all are constant in the {rows}")
+
+
+class CodeTable:
+    """Codes and factors of N rows, in the host's memory.
+
+    Attributes
+    ----------
+    mean : float32 [N, D], the mean of q(z|x) of every row, or the output of a deterministic encoder. An
+        array, or `CodesOnDemand` if a metric may need some of the rows only.
+    logvar : float32 [N, D], the log-variance of q(z|x), or None if the encoder gives none.
+    factors : int64 [N, K], the ground-truth factor values of every row.
+    names, sizes : names of the K factors and their numbers of values.
+    blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)},
+        or an empty dict.
+    labels : int64 [N, G], the class of each row (the value of the grouping factors) in each of G groupings,
+        or None. A single grouping may be passed as [N].
+    full_grid : whether the rows are all combinations of factor values, each once.
     circle : the circular factor, or None.
-    tested : bool [N], the rows that a readout of the class is tested on, where the dataset parts them from
-        those for its training; or None.
+    tested : bool [N], the rows that a readout of the class is tested on, if the dataset separates them from
+        the rows for training; else None.
     reconstruction : float32 [R], -ln p(x|z) in nats per image of R rows drawn from the table, or None.
-    ordered : whether `split` takes the rows in the given order instead of drawing them.
+    ordered : whether `split` takes the rows in their order instead of drawing them.
     """
 
     def __init__(
@@ -127,16 +167,21 @@ class CodeTable:
         )
 
     def split(
-        self, rng: np.random.Generator, num_train: int, num_test: int = 0
+        self, rng: np.random.Generator, num_train: int, num_test: int = 0, *, distinct: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows for training and for testing a readout: int64 [num_train], [num_test].
+        """Return rows for training and for testing a readout, int64 [num_train] and [num_test].
 
-        A full grid is drawn from as the reference library does: independently, with replacement. Listed
-        rows are drawn without replacement, so that the two sets are disjoint; where there are fewer than
-        num_train + num_test, all are used in that proportion. An `ordered` table gives its first rows, then
-        the next ones.
+        Rows of a full grid are drawn independently, with replacement, as in the reference library. Listed
+        rows are drawn without replacement, so that the two sets are disjoint; if there are fewer than
+        num_train + num_test, all are used in that proportion. An `ordered` table gives its first rows for
+        training and the next ones for testing.
+
+        Parameters
+        ----------
+        distinct : whether rows of a full grid are drawn without replacement too. A row that is drawn twice is
+            its own nearest neighbour, and a row both in training and in test measures memory.
         """
-        if self.full_grid and not self.ordered:
+        if self.full_grid and not self.ordered and not distinct:
             return rng.integers(len(self), size=num_train), rng.integers(len(self), size=num_test)
         wanted = num_train + num_test
         if len(self) < wanted:
@@ -145,14 +190,43 @@ class CodeTable:
         rows = np.arange(len(self)) if self.ordered else rng.permutation(len(self))
         return rows[:num_train], rows[num_train : num_train + num_test]
 
+    def draw(
+        self,
+        rng: np.random.Generator,
+        num_train: int,
+        num_test: int | None = None,
+        *,
+        distinct: bool = False,
+    ) -> Sample:
+        """Return codes and varying factors of rows for training and for testing, drawn by `split`.
+
+        Parameters
+        ----------
+        num_test : None for a metric that has no test rows.
+
+        Raises
+        ------
+        DislabError : no factor varies in the training rows, or test rows are wanted and there are none.
+        """
+        train, test = self.split(rng, num_train, num_test or 0, distinct=distinct)
+        columns = np.flatnonzero(np.ptp(self.factors[train], axis=0))
+        if not len(columns):
+            raise no_factor_varies(f"{len(train)} rows used")
+        if num_test is not None and not len(test):
+            raise DislabError(f"it needs rows to test on, but all {len(train)} rows are used for training")
+        factors, test_factors = (self.factors[rows][:, columns] for rows in (train, test))
+        return Sample(
+            self.mean[train], factors, self.mean[test], test_factors, columns, self.factors.shape[1]
+        )
+
     def sharing(self, rng: np.random.Generator, factor: int, rows: np.ndarray) -> np.ndarray:
-        """For each of the rows (any shape) a row drawn uniformly from those that share its factor value."""
+        """Return for each of the rows (any shape) one drawn uniformly from those with its factor value."""
         order, first, count = self._sort(factor)
         value = self.factors[rows, factor]
         return order[first[value] + (rng.random(value.shape) * count[value]).astype(np.int64)]
 
     def _sort(self, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows sorted by a factor's value, and where each value's rows begin and how many they are."""
+        """Return the rows sorted by a factor's value, and the first position and the count of each value."""
         if factor not in self._sorted:
             values = self.factors[:, factor]
             count = np.bincount(values, minlength=self.sizes[factor])
@@ -176,7 +250,7 @@ def _blocks(blocks: Mapping[str, slice], num_dims: int) -> dict[str, slice]:
 
 
 def _plain(array):
-    """What other frameworks' tensors are as arrays; torch's may need its gradient taken off first."""
+    """Return an array or a tensor of another framework as an array; torch's may require a gradient."""
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
@@ -192,7 +266,7 @@ def _codes(what: str, array) -> np.ndarray | CodesOnDemand:
 
 
 def check_finite(what: str, array: np.ndarray, rows: np.ndarray) -> None:
-    """Refuse numbers [B, D], which are those of the rows [B], if one is NaN or infinite."""
+    """Raise if one of the numbers [B, D], which belong to the rows [B], is NaN or infinite."""
     if not np.isfinite(array).all():
         row, dimension = np.argwhere(~np.isfinite(array))[0]
         raise DislabError(

@@ -1,4 +1,4 @@
-"""Training batches, drawn on the device by index: images, their noise and their groups."""
+"""Training batches: images, noise and groups, drawn by index on the device."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from dislab.errors import DislabError
 
 @dataclass
 class Batch:
-    """What a loss sees.
+    """The input of a model's loss.
 
     Attributes
     ----------
     images : float32 [B, C, H, W] in [0, 1].
     noise : float32 [B, D], standard Normal, for the codes.
     dataset_size : number of training images N.
-    groupings : the groups of the images, by each grouping; for "iid" batches by one with a group per image.
+    groupings : the groups of the images by each grouping. An "iid" batch has one grouping, in which every
+        image is a group of its own.
     """
 
     images: Tensor
@@ -36,16 +37,21 @@ class Batch:
 class Batches:
     """An endless stream of batches from the training rows of a dataset.
 
-    "iid" batches draw images uniformly. "groups" draws groups uniformly from the values of the grouping
-    factors, and in each group `group_size` different images uniformly; the last group of a batch takes what
-    is left of batch_size. With several groupings every image belongs to a group of each: the groups of all
-    groupings are drawn alike and shuffled against each other, and an image is drawn uniformly from those that
-    lie in all of its groups.
-    The whole state is that of `generator`.
+    With the supervision "iid", images are drawn uniformly. With "groups", groups are drawn uniformly from the
+    values of the grouping factors, and `group_size` different images uniformly from each group. The last
+    group of a batch takes the rest of batch_size. With several groupings every image belongs to one group of
+    each. The groups of each grouping are drawn uniformly and shuffled against those of the others, and an
+    image is drawn uniformly from those that lie in all of its groups.
 
     Parameters
     ----------
+    model : its `supervision`, `latents` and `group_size` are read.
     group_by : the groupings, each a list of factor names whose combined value is a group.
+    seed : of `generator`, which is all that changes from batch to batch.
+
+    Raises
+    ------
+    DislabError : a factor is unknown, all groups are too small, or a combination of groups has no images.
     """
 
     def __init__(
@@ -61,18 +67,17 @@ class Batches:
         self.latents = model.latents
         self.device = device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self.size = 1 if model.batch == "iid" else min(model.group_size, batch_size)
+        self.size = 1 if model.supervision == "iid" else min(model.group_size, batch_size)
         rows = dataset.train_rows()
-        if model.batch == "iid":
-            # Every image is a group of its own, so one way of drawing serves both.
-            order, self.values = rows, [1]
+        if model.supervision == "iid":
+            # All rows are one class from which each group draws one image: one way of drawing serves both.
+            order, self.numbers = rows, [1]
             begin, count = np.zeros(1, np.int64), np.array([len(rows)])
         else:
-            order, begin, count, self.values = _cells(dataset, rows, group_by)
+            order, begin, count, self.numbers = _cells(dataset, rows, group_by)
             if len(group_by) == 1:
-                enough = (
-                    count >= self.size
-                )  # of the many people of some photo collections, most have one image
+                # In some photo collections most people have one image only.
+                enough = count >= self.size
                 if not enough.any():
                     raise DislabError(
                         f"group_size={self.size} is too large for --group-by {','.join(group_by[0])}: "
@@ -85,91 +90,96 @@ class Batches:
         self.sizes = torch.bincount(index)
 
     def draw(self) -> Batch:
-        rows, groupings, noise = self._draw_indices()
+        """Return the next batch."""
+        rows, groupings, noise = self.draw_indices()
         images = unit_images(self.dataset.images(rows).to(self.device))
         return Batch(images, noise, len(self.order), groupings)
 
-    def _draw_indices(self) -> tuple[Tensor, tuple[Groups, ...], Tensor]:
-        """Rows int64 [B], their groups, and noise [B, D]: all that is random of a batch."""
-        rows, groupings = self.rows() if len(self.values) == 1 else self.rows_of_several()
+    def draw_indices(self) -> tuple[Tensor, tuple[Groups, ...], Tensor]:
+        """Return all that is random in the next batch: rows int64 [B], their groups, and noise [B, D]."""
+        rows, groupings = self.rows() if len(self.numbers) == 1 else self.rows_of_several()
         noise = torch.randn((len(rows), self.latents), generator=self.generator, device=self.device)
         return rows, groupings, noise
 
     def rows(self) -> tuple[Tensor, tuple[Groups]]:
-        """Dataset rows int64 [B] of the next batch, and their groups, by a single grouping."""
+        """Return the rows int64 [B] of the next batch and their groups, by a single grouping."""
         chosen = self._integers(torch.full_like(self.slots.first, len(self.count)))
         begin, count = self.begin[chosen], self.count[chosen]
         ranks: list[Tensor] = []
         # Floyd's algorithm draws different members of every group at once: a rank drawn before is replaced by
         # the highest one allowed in this round, which no earlier round could have drawn.
         for member in range(self.size):
-            # (Draws beyond the size of the last group are cut off below; the clamp keeps them valid ranks.)
+            # Draws beyond the size of the last group are cut off below. The clamp keeps them valid ranks.
             highest = torch.minimum(count - self.sizes + member, count - 1)
             rank = self._integers(highest + 1)
             if ranks:
-                seen = (torch.stack(ranks) == rank).any(0)
-                rank = torch.where(seen, highest, rank)
+                drawn_before = (torch.stack(ranks) == rank).any(0)
+                rank = torch.where(drawn_before, highest, rank)
             ranks.append(rank)
         members = self.order[begin[:, None] + torch.stack(ranks, dim=1)]
         return members.flatten()[: len(self.slots.index)], (self.slots,)
 
     def rows_of_several(self) -> tuple[Tensor, tuple[Groups, ...]]:
-        """The same by several groupings."""
+        """Return the rows int64 [B] of the next batch and their groups, by several groupings."""
         groupings, cell = [], torch.zeros_like(self.slots.index)
-        for number in self.values:
-            place = torch.arange(len(cell), device=self.device)
-            if groupings:  # the first grouping keeps its images together, the others are scattered over it
-                place = torch.argsort(self._uniform(cell.shape))  # (torch.randperm can synchronise)
+        for number in self.numbers:
+            slot = torch.arange(len(cell), device=self.device)
+            if groupings:
+                # The first grouping keeps its images together, the others are scattered over it. Sorting
+                # random numbers never waits for the device, which torch.randperm may do.
+                slot = torch.argsort(self._uniform(cell.shape))
             chosen = self._integers(torch.full_like(self.slots.first, number))
-            index = self.slots.index[place]
-            groupings.append(Groups(index, torch.argsort(place)[self.slots.first]))
+            index = self.slots.index[slot]
+            groupings.append(Groups(index, torch.argsort(slot)[self.slots.first]))
             cell = cell * number + chosen[index]
         return self.order[self.begin[cell] + self._integers(self.count[cell])], tuple(groupings)
 
     def _integers(self, bound: Tensor) -> Tensor:
-        """Uniform integers in 0 .. bound - 1, one per entry of bound."""
+        """Return uniform integers in 0 .. bound - 1, one for each entry of bound."""
         return (self._uniform(bound.shape) * bound).long()
 
     def _uniform(self, shape: torch.Size) -> Tensor:
-        """Uniform float64 numbers in [0, 1)."""
+        """Return uniform float64 numbers in [0, 1)."""
         return torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float64)
 
 
-def draw_together(members: Sequence[Batches]) -> Batch:
-    """The next batch of each of M streams over the same dataset, in one.
+def draw_together(streams: Sequence[Batches]) -> Batch:
+    """Return the next batch of each of M streams over the same dataset, as one batch.
 
-    Images are [M, B, C, H, W] and noise is [M, B, D]. Groups are [M, B] and [M, number] where the members'
-    differ, else as in one batch.
+    Images are [M, B, C, H, W] and noise is [M, B, D]. Groups are [M, B] and [M, number] if they differ from
+    stream to stream, else as in one batch.
     """
-    rows, groupings, noise = zip(*(member._draw_indices() for member in members), strict=True)
-    first = members[0]
+    rows, groupings, noise = zip(*(stream.draw_indices() for stream in streams), strict=True)
+    first = streams[0]
     images = unit_images(first.dataset.images(torch.cat(rows)).to(first.device))
-    if len(first.values) == 1:
-        shared = (first.slots,)
+    if len(first.numbers) == 1:
+        together = (first.slots,)
     else:
-        shared = tuple(
+        together = tuple(
             Groups(*map(torch.stack, zip(*same, strict=True))) for same in zip(*groupings, strict=True)
         )
-    return Batch(images.unflatten(0, (len(members), -1)), torch.stack(noise), len(first.order), shared)
+    return Batch(images.unflatten(0, (len(streams), -1)), torch.stack(noise), len(first.order), together)
 
 
-def _cells(dataset, rows: np.ndarray, group_by: list[list[str]]):
-    """The training rows sorted by the groups that they lie in.
+def _cells(
+    dataset, rows: np.ndarray, group_by: list[list[str]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """Sort the training rows by their groups.
 
     Returns
     -------
-    order : int64 [N], the rows.
+    order : int64 [N], the rows, sorted by the combination of their groups.
     begin, count : int64, where each combination of groups begins in `order`, and its number of rows.
-    values : the number of groups of each grouping.
+    numbers : the number of groups of each grouping.
     """
-    found = [np.unique(dataset.space.labels(names, rows), return_inverse=True) for names in group_by]
-    values = [len(labels) for labels, _ in found]
-    cell = np.ravel_multi_index([index for _, index in found], values)
-    count = np.bincount(cell, minlength=math.prod(values))
+    labels = [np.unique(dataset.space.labels(names, rows), return_inverse=True) for names in group_by]
+    numbers = [len(values) for values, _ in labels]
+    cell = np.ravel_multi_index([index for _, index in labels], numbers)
+    count = np.bincount(cell, minlength=math.prod(numbers))
     if (count == 0).any():
         names = " with ".join(",".join(names) for names in group_by)
         raise DislabError(
             f"several groupings need images of every combination of their groups: "
             f"{(count == 0).sum():,} of {len(count):,} are missing for {names}"
         )
-    return rows[np.argsort(cell, kind="stable")], np.cumsum(count) - count, count, values
+    return rows[np.argsort(cell, kind="stable")], np.cumsum(count) - count, count, numbers

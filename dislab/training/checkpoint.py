@@ -1,8 +1,10 @@
-"""A model in training: its optimiser, its history, and the checkpoint from which it goes on."""
+"""A model in training: its optimiser, its history, and the checkpoint from which it resumes."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +18,30 @@ from dislab.training.batches import Batches
 
 @dataclass
 class History:
-    """Loss terms over the steps: one row per reading, step first, and the seconds spent training."""
+    """Loss terms over the steps.
+
+    Attributes
+    ----------
+    terms : names of the loss terms.
+    rows : the step, then the value of each term at that step.
+    seconds : time spent training.
+    """
 
     terms: list[str] = field(default_factory=list)
     rows: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
 
+    def last_tenth(self) -> dict[str, float]:
+        """Return the mean of each loss term over the last tenth of the readings; single batches differ."""
+        last = self.rows[-max(1, len(self.rows) // 10) :] if self.rows else []
+        return {
+            name: sum(row[column] for row in last) / len(last)
+            for column, name in enumerate(self.terms, start=1)
+            if last
+        }
+
     def write_csv(self, path: Path) -> None:
+        """Write the loss terms, a line for each row."""
         lines = [",".join(["step", *self.terms])]
         lines += [",".join([str(int(row[0])), *(f"{value:.6g}" for value in row[1:])]) for row in self.rows]
         write_atomically(path, ("\n".join(lines) + "\n").encode())
@@ -34,11 +53,13 @@ class Member:
 
     Attributes
     ----------
-    model, batches : what is trained, and on what.
-    checkpoint : the file from which the training goes on; the same whether alone or in a stack.
-    history, done : what has been so far, and how many steps.
+    model, batches : the model, and the batches it is trained on.
+    checkpoint : the file that holds the state of the training. It is the same alone and in a stack.
+    history : loss terms so far.
+    done : number of steps taken.
     failure : why the training ended before its last step, or None.
-    at_once : how many models were trained at once, with this one.
+    at_once : number of models trained at once, this one included.
+    optimiser : set by `resume`.
     """
 
     model: nn.Module
@@ -50,77 +71,87 @@ class Member:
     at_once: int = 1
     optimiser: torch.optim.Adam | None = None
 
+    def log(self, done: int, terms: Sequence[str], values: Sequence[float]) -> None:
+        """Add the loss terms of a step to the history, or set `failure` if one of them is not finite."""
+        # The total comes last: the term that makes it NaN says more about the cause.
+        for name, value in sorted(zip(terms, values, strict=True), key=lambda term: term[0] == "loss"):
+            if not math.isfinite(value):
+                self.failure = RunFailed(
+                    f"training failed: the loss term '{name}' is {value}, noticed at step {done}"
+                )
+                return
+        self.history.terms = list(terms)
+        self.history.rows.append([done, *values])
+
     def resume(self, learning_rate: float) -> None:
-        """Make the optimiser, and go on from the checkpoint where there is one."""
+        """Make the optimiser, and restore the state of the checkpoint if there is one.
+
+        Raises
+        ------
+        DislabError : the checkpoint is damaged, or was written on another kind of device.
+        """
         self.optimiser = adam(list(self.model.parameters()), learning_rate)
-        generator = self.batches.generator
-        self.done = load_checkpoint(self.checkpoint, self.model, self.optimiser, generator, self.history)
+        if self.checkpoint.is_file():
+            self._load()
         self.model.train()
 
     def save(self) -> None:
+        """Write parameters, optimiser, random state and history to the checkpoint, replacing the last one."""
+        from safetensors.torch import save
+
         generator = self.batches.generator
-        save_checkpoint(self.checkpoint, self.model, self.optimiser, generator, self.history, self.done)
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        tensors["generator"] = generator.get_state()
+        if self.history.rows:
+            tensors["history"] = torch.tensor(self.history.rows, dtype=torch.float64)
+        about = {
+            "step": str(self.done),
+            "device": generator.device.type,
+            "terms": json.dumps(self.history.terms),
+            "seconds": repr(self.history.seconds),
+        }
+        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+        write_atomically(self.checkpoint, save(tensors, about))
+
+    def _load(self) -> None:
+        """Restore what `save` wrote."""
+        from safetensors import SafetensorError, safe_open
+
+        path, generator = self.checkpoint, self.batches.generator
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise DislabError(f"'{path}' is damaged, delete it to train anew: {error}") from None
+        if about["device"] != generator.device.type:
+            raise DislabError(
+                f"the run was begun on {about['device']}: go on there (--device), or delete '{path}'"
+            )
+        parameters = {name: value for name, value in tensors.items() if name.startswith("model.")}
+        self.model.load_state_dict({name.removeprefix("model."): v for name, v in parameters.items()})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        settings = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": settings})
+        # Fused Adam walks through the memory of a parameter and of its moments side by side: if the channels
+        # are last in the one, they must be last in the others.
+        for parameter, moments in self.optimiser.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        generator.set_state(tensors["generator"])
+        self.history.terms = json.loads(about["terms"])
+        self.history.rows = tensors["history"].tolist() if "history" in tensors else []
+        self.history.seconds = float(about["seconds"])
+        self.done = int(about["step"])
 
 
 def adam(parameters: list[Tensor], learning_rate: float) -> torch.optim.Adam:
-    """Adam with its published betas, in one kernel for all parameters, as a CUDA graph can hold it."""
+    """Return Adam with its published betas. It runs as one kernel and can be part of a CUDA graph."""
     cuda = parameters[0].is_cuda
     return torch.optim.Adam(parameters, lr=learning_rate, fused=True, capturable=cuda)
-
-
-def save_checkpoint(
-    path: Path, model, optimiser, generator: torch.Generator, history: History, done: int
-) -> None:
-    """Write parameters, optimiser, random state and history to one file, in place of the last one."""
-    from safetensors.torch import save
-
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-    tensors["generator"] = generator.get_state()
-    if history.rows:
-        tensors["history"] = torch.tensor(history.rows, dtype=torch.float64)
-    about = {
-        "step": str(done),
-        "device": generator.device.type,
-        "terms": json.dumps(history.terms),
-        "seconds": repr(history.seconds),
-    }
-    write_atomically(path, save({name: value.cpu().contiguous() for name, value in tensors.items()}, about))
-
-
-def load_checkpoint(path: Path, model, optimiser, generator: torch.Generator, history: History) -> int:
-    """Restore what `save_checkpoint` wrote and return the number of steps done; 0 without a checkpoint."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return 0
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise DislabError(f"'{path}' is damaged, delete it to train anew: {error}") from None
-    if about["device"] != generator.device.type:
-        raise DislabError(
-            f"the run was begun on {about['device']}: go on there (--device), or delete '{path}'"
-        )
-    model.load_state_dict(
-        {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    )
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("adam."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    # Fused Adam goes through a parameter's memory and that of its moments side by side: channels that come
-    # last in the one must come last in the others.
-    for parameter, moments in optimiser.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            moments[name] = torch.empty_like(parameter).copy_(moments[name])
-    generator.set_state(tensors["generator"])
-    history.terms = json.loads(about["terms"])
-    history.rows = tensors["history"].tolist() if "history" in tensors else []
-    history.seconds = float(about["seconds"])
-    return int(about["step"])

@@ -1,37 +1,73 @@
-"""The arithmetic of a run: fp32, tf32 (on a GPU), or bf16 in the networks."""
+"""The arithmetic of a run: fp32, tf32 (on CUDA), or bf16 in the networks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 
 import torch
 from torch import nn
 
+from dislab.errors import DislabError
+from dislab.registry import unknown_name
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+USUAL = "usual"  # stands for the usual precision of the device in the configuration of a run
+
+
+def usual_precision(device: str) -> str:
+    """Return the default precision on a device: tf32 on CUDA, fp32 elsewhere."""
+    return "tf32" if device.startswith("cuda") else "fp32"
+
+
+def choose_precision(precision: str | None, device: str) -> str:
+    """Return "usual" if the precision is None, "usual" or the device's usual one, else its checked name.
+
+    Raises
+    ------
+    DislabError : the name is unknown (the nearest is offered), or the device does not have that precision.
+    """
+    if precision in (None, USUAL, usual_precision(device)):
+        return USUAL
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if precision == "tf32":
+        raise DislabError(f"--precision tf32 needs a CUDA device: on {device} choose fp32 or bf16")
+    return precision
+
 
 @contextmanager
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """torch's global settings for work in a precision, that gives the same numbers every time.
+    """Set torch's global settings for work in a precision that gives the same numbers every time.
 
-    All are as they were before when it ends, but for the environment's CUBLAS_WORKSPACE_CONFIG, which torch
-    reads once.
+    All settings are restored afterwards, but for the environment's CUBLAS_WORKSPACE_CONFIG, which torch reads
+    once.
     """
     cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if device.type == "cuda":  # sums by atomic additions would differ from run to run
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel more for every tensor
     try:
-        yield
+        with _deterministic_sums() if device.type == "cuda" else nullcontext():
+            yield
     finally:
         torch.backends.cudnn.allow_tf32 = cudnn
         torch.set_float32_matmul_precision(matmul)
+
+
+@contextmanager
+def _deterministic_sums() -> Iterator[None]:
+    """Let sums on CUDA be the same every time: those by atomic additions would differ."""
+    # To change this setting, torch imports its compiler, which takes a second.
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # one more kernel for every tensor
+    try:
+        yield
+    finally:
         torch.use_deterministic_algorithms(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill
 
@@ -47,8 +83,9 @@ def compute_in_bfloat16(model: nn.Module) -> None:
 
 
 def _networks(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the child modules that are called as functions."""
     for child in model.children():
-        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):  # these are never called themselves
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):  # containers are never called themselves
             yield from _networks(child)
         else:
             yield child

@@ -1,4 +1,4 @@
-"""Training protocols: how a model is trained. The protocol is part of every leaderboard row's key."""
+"""Training protocols: how a model is trained, and how many rows are scored."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ class Protocol:
 
     Attributes
     ----------
-    name : "quick" or "paper"; settings changed by the user are added to it, as in "quick+steps=100".
+    name : "quick" or "paper". Values changed by the user are added to it, as in "quick+steps=100".
     steps : training steps.
     learning_rate : of Adam, with betas (0.9, 0.999).
     batch_size : images per step.
     rows : number of randomly chosen rows that are encoded and scored; None is all.
-    precision : "fp32" or "bf16" where it is not the device's usual one (tf32 on CUDA, fp32 elsewhere).
     """
 
     name: str
@@ -27,11 +26,21 @@ class Protocol:
     learning_rate: float
     batch_size: int
     rows: int | None
-    precision: str | None = None
+
+    def __post_init__(self):
+        for what, value, lowest in (
+            ("--steps", self.steps, "0 (an untrained model)"),
+            ("--batch-size", self.batch_size, "2"),
+            ("rows", 1 if self.rows is None else self.rows, "1"),
+        ):
+            if not isinstance(value, int) or value < int(lowest[0]):
+                raise DislabError(f"{what} is {value!r}: it must be {lowest} or more")
+        if not (isinstance(self.learning_rate, int | float) and self.learning_rate > 0):
+            raise DislabError(f"the learning rate is {self.learning_rate!r}: it must be above 0")
 
 
 PROTOCOLS = {
-    # Made for two CPU cores and a few minutes: small batches and a ten times larger learning rate make the
+    # Made for two CPU cores and a few minutes. Small batches and a ten times larger learning rate make the
     # most of few images (2e-3 was seen to collapse), and random rows of the grid stand for it in the scores.
     "quick": Protocol("quick", steps=2000, learning_rate=1e-3, batch_size=32, rows=30_000),
     # Locatello et al. 2019, table 1 of the appendix.
@@ -39,40 +48,17 @@ PROTOCOLS = {
 }
 
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+def choose_protocol(name: str, steps: int | None = None, batch_size: int | None = None) -> Protocol:
+    """Return the named protocol with the user's changes, which its name then records.
 
-
-def usual_precision(device: str) -> str:
-    """The precision of a run where nothing is said: tf32 on CUDA, fp32 elsewhere."""
-    return "tf32" if device.startswith("cuda") else "fp32"
-
-
-def choose_protocol(
-    name: str,
-    *,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    precision: str | None = None,
-    device: str = "cpu",
-) -> Protocol:
-    """The named protocol with the user's changes, which its name then records.
-
-    A precision is a change where it is not the usual one of the device.
+    Raises
+    ------
+    DislabError : the name is unknown (the nearest is offered), or a value is out of range.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     protocol = PROTOCOLS[name]
-    if steps is not None and steps < 0:
-        raise DislabError(f"--steps is {steps}: it must be 0 (an untrained model) or more")
-    if batch_size is not None and batch_size < 2:
-        raise DislabError(f"--batch-size is {batch_size}: it must be 2 or more")
-    if precision not in (None, *PRECISIONS):
-        raise unknown_name("precision", precision, PRECISIONS)
-    if precision == "tf32" and usual_precision(device) != "tf32":
-        raise DislabError(f"--precision tf32 needs a CUDA device: on {device} choose fp32 or bf16")
-    if precision == usual_precision(device):
-        precision = None
-    given = {"steps": steps, "batch_size": batch_size, "precision": precision}
-    changes = {key: value for key, value in given.items() if value not in (None, getattr(protocol, key))}
+    wanted = {"steps": steps, "batch_size": batch_size}
+    changes = {key: value for key, value in wanted.items() if value not in (None, getattr(protocol, key))}
     name = "".join([protocol.name, *(f"+{key}={value}" for key, value in changes.items())])
     return replace(protocol, name=name, **changes)

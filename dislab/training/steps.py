@@ -1,55 +1,61 @@
-"""What takes training steps: one model's, those of a stack of models at once, and either as a CUDA graph.
+"""Three ways to take a training step: one model, several models at once (vmap), or either captured as a
+CUDA graph.
 
-Whatever it is, `step()` takes one step of every member and returns the terms of the loss without waiting for
-the device; the training loop needs nothing else.
+Each has the method `step()`, which takes one step of every member and returns the terms of the loss without
+waiting for the device, and the attributes `members` and `number`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dislab.data.groups import Groups
+from dislab.errors import DislabError
 from dislab.progress import say
 from dislab.training.batches import Batch, draw_together
-from dislab.training.checkpoint import adam
+from dislab.training.checkpoint import Member, adam
 
-if TYPE_CHECKING:
-    from dislab.training.loop import Member
-
-EAGER_STEPS = 3  # before a CUDA graph is made of a step: by then everything that is made once is there
+EAGER_STEPS = 3  # before a CUDA graph is captured: by then everything that is allocated once exists
 
 
 class SingleSteps:
-    """The training steps of one model, one by one."""
+    """The training steps of one model."""
 
     def __init__(self, member: Member):
         self.members = [member]
         self.model, self.batches, self.optimiser = member.model, member.batches, member.optimiser
-        # Number of the step, as the loss gets it: on the device, where nothing waits for it.
+        # The number of the step that the loss gets lies on the device, where nothing waits for it.
         self.number = torch.tensor(float(member.done), device=member.batches.device)
 
     def step(self) -> dict[str, Tensor]:
-        """One training step; returns the terms of the loss, still on the device."""
+        """Take one training step. Return the terms of the loss, still on the device."""
         terms = self.differentiate(self.draw())
         self.update()
         return terms
 
     def draw(self) -> Batch:
+        """Return the next batch."""
         return self.batches.draw()
 
     def differentiate(self, batch: Batch) -> dict[str, Tensor]:
-        """Put the gradients where the optimiser finds them; returns the terms of the loss."""
+        """Compute the gradients of the parameters. Return the terms of the loss."""
         terms = self.model.loss(batch, self.number)
+        if not isinstance(terms, Mapping) or "loss" not in terms:
+            returned = f"only {', '.join(terms)}" if isinstance(terms, Mapping) else type(terms).__name__
+            raise DislabError(
+                f"{type(self.model).__name__}.loss must return a dict of tensors with the key 'loss', "
+                f"not {returned}"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         return terms
 
     def update(self) -> None:
+        """Change the parameters by their gradients."""
         self.optimiser.step()
         self.number += 1
 
@@ -58,18 +64,18 @@ class StackedSteps:
     """The training steps of M models at once: every kernel does the work of all of them.
 
     Each parameter of all members is one tensor with a leading dimension M, over which the loss is mapped.
-    Adam works element by element, so one optimiser does for all. What the members' own models and optimisers
-    hold are views into these tensors: a member can be saved, or looked at, as if it were alone.
+    Adam works element by element, so one optimiser serves all. The parameters and optimisers of the members
+    become views into these tensors, so a member can be saved as if it were alone.
 
     Raises
     ------
-    CannotStack : the members' losses cannot be mapped, or are not the same as one by one.
+    CannotStack : the losses cannot be mapped, or a mapped loss differs from that of its member.
     """
 
     def __init__(self, members: Sequence[Member], learning_rate: float):
         self.members = list(members)
         self.number = torch.tensor(float(members[0].done), device=members[0].batches.device)
-        self.numbers = _differing_numbers(members)
+        self.floats = _differing_floats(members)
         self.loss = _Loss(members[0].model)
         self.parameters: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -85,10 +91,11 @@ class StackedSteps:
     update = SingleSteps.update
 
     def draw(self) -> Batch:
+        """Return the next batch of every member, as one batch."""
         return draw_together([member.batches for member in self.members])
 
     def differentiate(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms [M] of the losses, and their gradients as in `SingleSteps`."""
+        """Compute the gradients of all parameters. Return the terms [M] of the losses."""
         terms = self._terms(batch)
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].sum().backward()  # a parameter's gradient is that of its own member's loss
@@ -97,21 +104,19 @@ class StackedSteps:
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         def of_one(parameters, values, images, noise, groupings) -> dict[str, Tensor]:
             one = Batch(images, noise, batch.dataset_size, groupings)
-            with _replaced(self.numbers, values):
+            with _replaced(self.floats, values):
                 return torch.func.functional_call(self.loss, parameters, (one, self.number))
 
         shared = batch.groupings[0].index.ndim == 1
-        values = [values for _, _, values in self.numbers]
+        values = [values for _, _, values in self.floats]
         mapped = torch.func.vmap(of_one, in_dims=(0, 0 if values else None, 0, 0, None if shared else 0))
         return mapped(self.parameters, values, batch.images, batch.noise, batch.groupings)
 
     def _check(self) -> None:
-        """Whether the stack gives the losses of its members; no random number is used up."""
-        generators = [member.batches.generator for member in self.members]
-        states = [generator.get_state() for generator in generators]
+        """Raise CannotStack if the stack does not give the losses of its members. Use up no random number."""
         try:
-            batch = self.draw()
-            with torch.no_grad():
+            with _random_state_kept(self.members), torch.no_grad():
+                batch = self.draw()
                 together = self._terms(batch)["loss"]
                 alone = torch.stack(
                     [
@@ -122,12 +127,9 @@ class StackedSteps:
             torch.testing.assert_close(together, alone, rtol=0.01, atol=0.01, equal_nan=True)
         except Exception as error:
             raise CannotStack(_first_line(error)) from error
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
 
     def _adopt(self, stacked: Tensor, twins: Sequence[Tensor]) -> None:
-        """Make the members' parameters, and what Adam knows of them, views into the stack's."""
+        """Make the members' parameters, and the state that Adam has of them, views into the stack's."""
         for twin, view in zip(twins, stacked.detach().unbind(), strict=True):
             twin.data = view
         if not stacked.requires_grad:
@@ -145,7 +147,7 @@ class StackedSteps:
 
 
 class CapturedSteps:
-    """The steps of one model or of a stack as one CUDA graph, made after a few ordinary steps.
+    """The steps of one model or of a stack as one CUDA graph, captured after a few ordinary steps.
 
     The host then launches one graph per step instead of some hundred kernels. The generators are registered
     with the graph, so the random numbers are those of the ordinary steps. Images that do not lie on the
@@ -154,30 +156,29 @@ class CapturedSteps:
 
     def __init__(self, steps: SingleSteps | StackedSteps, quiet: bool):
         self.steps, self.members, self.number, self.quiet = steps, steps.members, steps.number, quiet
-        self.generators = [member.batches.generator for member in self.members]
-        self.stream = torch.cuda.Stream(self.generators[0].device)
+        self.stream = torch.cuda.Stream(self.number.device)
         self.taken = 0
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.batch: Batch | None = None  # where the graph reads its batch, if it is drawn outside
+        self.batch: Batch | None = None  # the memory from which the graph reads a batch drawn outside of it
         self.terms: dict[str, Tensor] = {}
 
     def step(self) -> dict[str, Tensor]:
-        """See `SingleSteps.step`."""
+        """Take one training step. Return the terms of the loss, still on the device."""
         if self.taken == EAGER_STEPS:
             self._capture()
         self.taken += 1
         if self.graph is None:
-            with self._beside():
+            with self._on_stream():
                 return self.steps.step()
         if self.batch is not None:
-            for place, tensor in zip(_tensors(self.batch), _tensors(self.steps.draw()), strict=True):
-                place.copy_(tensor)
+            for target, tensor in zip(_tensors(self.batch), _tensors(self.steps.draw()), strict=True):
+                target.copy_(tensor)
         self.graph.replay()
         return self.terms
 
     @contextmanager
-    def _beside(self):
-        """Work on the stream of the graph, after what the device does already and before what follows."""
+    def _on_stream(self) -> Iterator[None]:
+        """Work on the stream of the graph, after all earlier work of the device and before all later work."""
         usual = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(usual)
         try:
@@ -187,18 +188,17 @@ class CapturedSteps:
             usual.wait_stream(self.stream)
 
     def _capture(self) -> None:
-        """Make the graph, which takes no step itself; where that cannot be, say so and go on without."""
+        """Capture the graph, which takes no step itself. If that fails, say so and go on without."""
         drawn_inside = self._failure(self.steps.draw) is None
-        states = [generator.get_state() for generator in self.generators]
-        batch = None if drawn_inside else self.steps.draw()
-        for generator, state in zip(self.generators, states, strict=True):
-            generator.set_state(state)
+        with _random_state_kept(self.members):
+            batch = None if drawn_inside else self.steps.draw()
         failure = self._failure(lambda: self.steps.differentiate(batch or self.steps.draw()))
         self.steps.optimiser.zero_grad(set_to_none=True)
         if failure is None:
+            states = [member.batches.generator.get_state() for member in self.members]
             graph = torch.cuda.CUDAGraph()
-            for generator in self.generators:
-                graph.register_generator_state(generator)
+            for member in self.members:
+                graph.register_generator_state(member.batches.generator)
             usual = torch.cuda.current_stream(self.stream.device)
             try:
                 with torch.cuda.device(self.stream.device), torch.cuda.graph(graph, stream=self.stream):
@@ -208,36 +208,36 @@ class CapturedSteps:
                 return
             except Exception as error:  # a model's own code may raise anything here
                 failure = error
-                torch.cuda.set_stream(usual)  # torch leaves the graph's, where the capture's end fails
-                for member, state in zip(self.members, states, strict=True):  # free of the failed graph
+                # If the end of the capture fails, torch stays on the stream of the graph.
+                torch.cuda.set_stream(usual)
+                # The old generators stay registered with the failed graph.
+                for member, state in zip(self.members, states, strict=True):
                     member.batches.generator = torch.Generator(self.number.device)
                     member.batches.generator.set_state(state)
-        say(f"steps are taken kernel by kernel, not as a CUDA graph: {_first_line(failure)}", self.quiet)
+        say(f"CUDA graph capture failed; training without it (slower): {_first_line(failure)}", self.quiet)
 
-    def _failure(self, work) -> Exception | None:
-        """What is raised where the host must not wait for the device, as in a graph; no random number is used
-        up."""
-        states = [generator.get_state() for generator in self.generators]
+    def _failure(self, work: Callable[[], object]) -> Exception | None:
+        """Return what `work` raises if the host may not wait for the device, as in a graph, or None. Use up
+        no random number."""
         mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            with self._beside():
-                work()
-        except Exception as error:
-            return error
-        finally:
-            torch.cuda.set_sync_debug_mode(mode)
-            for generator, state in zip(self.generators, states, strict=True):
-                generator.set_state(state)
+        with _random_state_kept(self.members):
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                with self._on_stream():
+                    work()
+            except Exception as error:
+                return error
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
         return None
 
 
 class CannotStack(Exception):
-    """Why several models cannot be trained at once."""
+    """Several models cannot be trained at once; the message says why."""
 
 
 class _Loss(nn.Module):
-    """A model's loss as a module's forward, which is what functional_call calls."""
+    """A model's loss as the forward method of a module, which is what functional_call calls."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -248,15 +248,20 @@ class _Loss(nn.Module):
 
 
 def _twins(members: Sequence[Member]) -> Iterator[tuple[str, list[Tensor]]]:
-    """Each parameter and buffer of the models: its name, and the members' tensors."""
+    """Yield the name of each parameter and buffer of the models, and the members' tensors."""
     tensors = [[*member.model.named_parameters(), *member.model.named_buffers()] for member in members]
     for same in zip(*tensors, strict=True):
         yield same[0][0], [tensor for _, tensor in same]
 
 
-def _differing_numbers(members: Sequence[Member]) -> list[tuple[nn.Module, str, Tensor]]:
-    """The float attributes in which the models differ: the first model's module, the name, the values [M]."""
-    found = []
+def _differing_floats(members: Sequence[Member]) -> list[tuple[nn.Module, str, Tensor]]:
+    """Return the float attributes in which the models differ: the first model's module, the name, values [M].
+
+    Raises
+    ------
+    CannotStack : the models differ in an attribute that is not a float.
+    """
+    floats = []
     usual = vars(nn.Module())
     for same in zip(*(member.model.modules() for member in members), strict=True):
         for name in vars(same[0]).keys() - usual.keys():
@@ -265,12 +270,12 @@ def _differing_numbers(members: Sequence[Member]) -> list[tuple[nn.Module, str, 
                 continue
             if not all(isinstance(value, float) for value in values):
                 raise CannotStack(f"they differ in {name}: {', '.join(map(str, values))}")
-            found.append((same[0], name, torch.tensor(values, device=members[0].batches.device)))
-    return found
+            floats.append((same[0], name, torch.tensor(values, device=members[0].batches.device)))
+    return floats
 
 
 def _is_same(value, other) -> bool:
-    """Whether two attributes are equal, also if they are tensors or hold some."""
+    """Return whether two attributes are equal, also if they are tensors or hold some."""
     try:
         torch.testing.assert_close(value, other, rtol=0, atol=0, equal_nan=True)
     except AssertionError:
@@ -281,20 +286,32 @@ def _is_same(value, other) -> bool:
 
 
 @contextmanager
-def _replaced(numbers: Sequence[tuple[nn.Module, str, Tensor]], values: Sequence[Tensor]):
-    """The modules with other values of these attributes, for a while."""
-    before = [getattr(module, name) for module, name, _ in numbers]
+def _replaced(floats: Sequence[tuple[nn.Module, str, Tensor]], values: Sequence[Tensor]) -> Iterator[None]:
+    """Give these attributes of the modules other values for a while."""
+    before = [getattr(module, name) for module, name, _ in floats]
     try:
-        for (module, name, _), value in zip(numbers, values, strict=True):
+        for (module, name, _), value in zip(floats, values, strict=True):
             setattr(module, name, value)
         yield
     finally:
-        for (module, name, _), value in zip(numbers, before, strict=True):
+        for (module, name, _), value in zip(floats, before, strict=True):
             setattr(module, name, value)
 
 
+@contextmanager
+def _random_state_kept(members: Sequence[Member]) -> Iterator[None]:
+    """Restore the random state of the members' batches afterwards."""
+    generators = [member.batches.generator for member in members]
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
 def _batch_of(batch: Batch, index: int) -> Batch:
-    """One member's batch of those that `draw_together` gives."""
+    """Return the batch of one member of those that `draw_together` joined."""
     groupings = tuple(
         groups if groups.index.ndim == 1 else Groups(*(tensor[index] for tensor in groups))
         for groups in batch.groupings

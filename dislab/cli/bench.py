@@ -1,0 +1,60 @@
+"""`dislab bench`: run a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dislab.cli.options import DataDir, Device, Jobs, Plugin, load_plugins, parse_seeds
+from dislab.cli.tables import print_table
+from dislab.errors import DislabError, RunFailed
+from dislab.progress import say
+
+
+def bench_command(
+    study: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|FILE.toml", help="A study that comes with dislab (--list), or your own."
+        ),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the studies that come with dislab.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of its runs, tables and figures; by default results/NAME.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2 | 0-9", help="Seeds, instead of the study's.")
+    ] = None,
+    jobs: Jobs = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    plugin: Plugin = None,
+) -> None:
+    """Run a study: models x datasets x hyper-parameters x seeds, then its tables and figures.
+
+    The whole study is checked before anything trains. The same command goes on with a study that was
+    interrupted, and does nothing twice.
+    """
+    numbers = None if seeds is None else parse_seeds(seeds)
+    load_plugins(plugin)
+    from dislab.studies.file import read_study, shipped_studies
+    from dislab.studies.study import run_study, short_lines
+
+    if list_:
+        for name, path in shipped_studies().items():
+            listed = read_study(path)
+            print(f"{name}: {listed.title}\n    {listed.number} runs; {path}")
+        return
+    if study is None:
+        raise DislabError("name a study (dislab bench --list lists those that come with dislab), or a file")
+    outcome = run_study(
+        study, out=out, device=device, data_dir=data_dir, seeds=numbers, jobs=jobs, quiet=False
+    )
+    print_table(short_lines(outcome))
+    print("\n".join(["", *map(str, outcome.paths)]))
+    if outcome.failures:
+        for line in outcome.failures:
+            say(f"failed: {line}")
+        raise RunFailed(f"{len(outcome.failures)} failed, all else is done; the same command tries again")

@@ -1,0 +1,116 @@
+"""`dislab evaluate`: score finished runs, or a file of arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dislab.cli.options import (
+    GroupBy,
+    MetricProtocol,
+    Metrics,
+    Plugin,
+    load_plugins,
+    parse_groupings,
+    parse_names,
+)
+from dislab.cli.tables import print_scores, print_table
+from dislab.errors import DislabError, RunFailed
+from dislab.progress import say
+
+
+def evaluate_command(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="A results folder, one run's folder, or a .npz file with the arrays codes, factors."
+        ),
+    ] = Path("results"),
+    metrics: Metrics = None,
+    metric_protocol: MetricProtocol = "locatello2019",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the draws, for a .npz file; by default 0.")
+    ] = None,
+    group_by: GroupBy = None,
+    plugin: Plugin = None,
+) -> None:
+    """Score codes: add scores to finished runs without training, or score a file of arrays."""
+    load_plugins(plugin)
+    names = parse_names(metrics)
+    if target.is_dir():
+        if group_by:
+            raise DislabError(
+                "--group-by is for a .npz file: a run keeps the groups that it was trained with"
+            )
+        if seed is not None:
+            raise DislabError("--seed is for a .npz file: a run is scored with the seed it was trained with")
+        _evaluate_runs(target, names, metric_protocol)
+    elif target.suffix == ".npz":
+        _evaluate_arrays(target, names, metric_protocol, seed or 0, group_by)
+    else:
+        raise DislabError(
+            f"'{target}' is neither a folder of runs nor a .npz file with the arrays codes and factors"
+        )
+
+
+def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) -> None:
+    from dislab.report.leaderboard import write_leaderboard
+    from dislab.runs.record import Results, load, runs_in
+    from dislab.scoring.request import request
+
+    asked = request(names, metric_protocol)
+    is_run = (folder / "run.json").is_file()
+    runs = [load(folder)] if is_run else runs_in(folder)
+    if not runs:
+        raise DislabError(f"there is no finished run in '{folder}'")
+    failures = []
+    for run in runs:
+        say(f"{run.path}")
+        try:
+            scores = run.add_scores(asked, lambda name: say(f"  scoring {name}"))
+        except RunFailed as error:  # the other runs go on
+            failures.append(str(error))
+            continue
+        failures += [f"{name} ({cause}) in {run.path}" for name, cause in scores.failed.items()]
+    print_scores(runs, names)
+    results = Results.around(folder)
+    if results is not None:
+        print(f"\nleaderboard: {write_leaderboard(results)}")
+    if failures:
+        raise RunFailed(f"{len(failures)} score(s) could not be computed: {failures[0]}")
+
+
+def _evaluate_arrays(
+    path: Path, names: list[str] | None, metric_protocol: str, seed: int, group_by: list[str] | None
+) -> None:
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    import dislab
+    from dislab.scoring.protocols import recorded_name
+
+    try:
+        with np.lib.npyio.NpzFile(path.open("rb"), own_fid=True) as file:
+            arrays = {key: file[key] for key in ("codes", "factors", "logvar") if key in file}
+            keys = ", ".join(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DislabError(f"'{path}' cannot be read as .npz: {error}") from None
+    if not {"codes", "factors"} <= set(arrays):
+        raise DislabError(
+            f"'{path}' needs the arrays codes [N, D] and factors [N, K]; it has {keys or 'none'}"
+        )
+    scores = dislab.evaluate(
+        **arrays,
+        metrics=names,
+        metric_protocol=metric_protocol,
+        seed=seed,
+        group_by=parse_groupings(group_by),
+    )
+    lines = [(recorded_name(name, scores.protocols[name]), f"{value:.4f}") for name, value in scores.items()]
+    print_table([("score", "value"), *lines])
+    for name, cause in scores.left_out.items():
+        say(f"{name} is left out: {cause}")

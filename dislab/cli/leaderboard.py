@@ -1,0 +1,25 @@
+"""`dislab leaderboard`: print the table of a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dislab.cli.options import Plugin, load_plugins
+
+
+def leaderboard_command(
+    results: Annotated[Path, typer.Argument(help="A results folder.")] = Path("results"),
+    format_: Annotated[str, typer.Option("--format", metavar="table|csv|markdown|latex")] = "table",
+    rank_by: Annotated[
+        str, typer.Option(help="The score that orders the rows of a dataset, best first.")
+    ] = "mig",
+    plugin: Plugin = None,
+) -> None:
+    """Print the leaderboard of a results folder."""
+    load_plugins(plugin)
+    from dislab.report.leaderboard import leaderboard, render
+
+    print(render(leaderboard(results, rank_by), format_), end="")

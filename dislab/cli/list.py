@@ -1,0 +1,51 @@
+"""`dislab list`: the models, datasets and metrics."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dislab.cli.options import Plugin, load_plugins
+from dislab.cli.tables import DIRECTIONS
+
+
+class Kind(StrEnum):
+    models = "models"
+    datasets = "datasets"
+    metrics = "metrics"
+
+
+def list_command(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    plugin: Plugin = None,
+) -> None:
+    """List the models with their hyper-parameters, the datasets, or the metrics."""
+    load_plugins(plugin)
+    from dislab import registry
+
+    entries = {"models": registry.MODELS, "datasets": registry.DATASETS, "metrics": registry.METRICS}
+    describe = {"models": _describe_model, "datasets": lambda entry: None, "metrics": _describe_metric}
+    for entry in entries[kind.value]:
+        print(f"{entry.name}: {entry.title}")
+        if entry.reference:
+            print(f"    {entry.reference}")
+        describe[kind.value](entry)
+
+
+def _describe_model(entry) -> None:
+    from dislab.runs.hyperparameters import defaults
+
+    values = {name: value for name, value in defaults(entry.make).items() if name != "groupings"}
+    if values:
+        words = ", ".join(f"{name}={value}" for name, value in values.items())
+        print(f"    hyper-parameters (--set NAME=VALUE): {words}")
+
+
+def _describe_metric(entry) -> None:
+    low, high = ("" if bound is None else f"{bound:g}" for bound in (entry.low, entry.high))
+    better = DIRECTIONS[entry.direction] or "no better or worse"
+    needs = f"; needs {', '.join(entry.needs)}" if entry.needs else ""
+    slow = "; slow: only when it is named" if entry.slow else ""
+    print(f"    range {low or 'unbounded'} to {high or 'unbounded'}; {better}{needs}{slow}")

@@ -1,0 +1,114 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dislab.errors import DislabError
+
+MOST_SEEDS = 10_000
+
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[,NAME…]",
+        help="Scores to compute; by default all that apply but slow ones, for which `default` stands.",
+    ),
+]
+MetricProtocol = Annotated[
+    str,
+    typer.Option(
+        metavar="locatello2019|softtpr2024", help="How scores are computed; recorded with every score."
+    ),
+]
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE.py", help="A file that registers metrics, models or datasets; may be repeated."
+    ),
+]
+GroupBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FACTOR[,FACTOR…]",
+        help="Factors whose combined value is a group; by default the dataset's. "
+        "Repeated, it makes several groupings, each with a content code of its own.",
+    ),
+]
+HoldOut = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHAT",
+        help="What is kept from training and scored alone: values (object_hue=0,5-7&scale=3), a random part "
+        "of all factor combinations (0.2), or all but a correlated band (floor_hue~wall_hue:0.25). "
+        "May be repeated.",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else data in the cache folder."),
+]
+Source = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|official|rendered", help="Published images, or the same grid drawn by dislab."
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Runs at a time, each in a process with its share of the CPU's cores; by default one for "
+        "every core (or every OMP_NUM_THREADS cores) that the memory has room for, and on a GPU a single "
+        "process.",
+    ),
+]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that "0,1,2", "0-9", or a mixture of both names."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(last) >= int(first))):
+            raise DislabError(
+                f"--seeds is '{text}': write whole numbers such as 0,1,2 or a range such as 0-9"
+            )
+        if int(last or first) - int(first) >= MOST_SEEDS or int(last or first) >= 2**63:
+            raise DislabError(f"--seeds is '{text}': at most {MOST_SEEDS} seeds below 2**63")
+        seeds += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, str]:
+    """Return the hyper-parameters that texts NAME=VALUE set."""
+    settings = {}
+    for text in texts or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise DislabError(f"--set is '{text}': write NAME=VALUE, such as --set beta=8")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """Return the names of a text with commas; None where there is no text."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_groupings(texts: list[str] | None) -> list[list[str]] | None:
+    """Return the groupings, one for each text; None where there is none."""
+    return [names for text in texts or [] if (names := parse_names(text))] or None
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Load plug-in files."""
+    from dislab.registry import load_plugin
+
+    for path in paths or []:
+        load_plugin(path)

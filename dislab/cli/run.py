@@ -1,0 +1,124 @@
+"""`dislab run`: train a model on a dataset, and score it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dislab.cli.options import (
+    DataDir,
+    Device,
+    GroupBy,
+    HoldOut,
+    Jobs,
+    MetricProtocol,
+    Metrics,
+    Plugin,
+    Source,
+    load_plugins,
+    parse_groupings,
+    parse_names,
+    parse_seeds,
+    parse_settings,
+)
+from dislab.errors import DislabError, RunFailed
+
+MACHINE = ("config", "device", "jobs", "data_dir", "out", "plugin")  # options that do not change a result
+
+
+def run_command(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help="A model, see `dislab list models`.")] = "mlvae",
+    dataset: Annotated[
+        str,
+        typer.Option(help="A dataset, see `dislab list datasets`; or a folder with a sub-folder per group."),
+    ] = "shapes3d",
+    protocol: Annotated[
+        str,
+        typer.Option(metavar="quick|paper", help="quick: minutes on a CPU; paper: 300,000 steps, Adam 1e-4."),
+    ] = "quick",
+    steps: Annotated[int | None, typer.Option(help="Training steps, instead of the protocol's.")] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="0,1,2 | 0-9", help="Seeds; a leaderboard row aggregates them.")
+    ] = "0",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated."),
+    ] = None,
+    metrics: Metrics = None,
+    metric_protocol: MetricProtocol = "locatello2019",
+    group_by: GroupBy = None,
+    hold_out: HoldOut = None,
+    source: Source = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images per step, instead of the protocol's.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32|tf32|bf16", help="Arithmetic of the networks; by default tf32 on CUDA, else fp32."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="run.json", help="Repeat the run of this record, in place of all options above."
+        ),
+    ] = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="Folder of all runs and of leaderboard.csv.")] = Path("results"),
+    jobs: Jobs = None,
+    data_dir: DataDir = None,
+    plugin: Plugin = None,
+) -> None:
+    """Train a model on a dataset, score it, and add it to the leaderboard.
+
+    The same command goes on with a run that was interrupted, and does nothing twice.
+    """
+    numbers, hyperparameters = parse_seeds(seeds), parse_settings(set_)
+    load_plugins(plugin)
+    from dislab.cli.tables import print_scores
+    from dislab.report.leaderboard import write_leaderboard
+    from dislab.runs.config import RunConfig
+    from dislab.runs.execute import execute
+    from dislab.runs.machine import Machine
+    from dislab.runs.record import Results
+    from dislab.runs.resolve import check, resolve
+
+    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=out, quiet=False)
+    if config is not None:
+        for name in context.params:
+            if name not in MACHINE and context.get_parameter_source(name).name == "COMMANDLINE":
+                option = name.strip("_").replace("_", "-")
+                raise DislabError(f"--{option} is set by --config: leave one of them out")
+        configs = [check(RunConfig.from_json(config), machine)]
+    else:
+        settings = {
+            "protocol": protocol,
+            "steps": steps,
+            "batch_size": batch_size,
+            "precision": precision,
+            "metrics": parse_names(metrics),
+            "metric_protocol": metric_protocol,
+            "group_by": parse_groupings(group_by),
+            "hold_out": hold_out,
+            "source": source,
+        }
+        for name in {*settings, "model", "dataset", "seed", "device", "out", "jobs"} & hyperparameters.keys():
+            option = "seeds" if name == "seed" else name.replace("_", "-")
+            raise DislabError(f"--set {name} is no hyper-parameter: it is an option of its own, --{option}")
+        first = resolve(model, dataset, machine, **settings, **hyperparameters)
+        configs = [first.with_seed(seed) for seed in numbers]
+    failures = {o.digest: o.failure for o in execute(configs, machine) if o.failure}
+    results = Results(out)
+    runs = [run for one in configs if one.digest not in failures and (run := results.find(one))]
+    if runs:
+        path = write_leaderboard(results)
+        print_scores(runs)
+        print("\n".join(["", *(f"run: {run.path}" for run in runs), f"leaderboard: {path}"]))
+    if len(configs) == 1 and failures:
+        raise RunFailed(*failures.values())
+    if failures:
+        raise RunFailed(f"{len(failures)} failed, all else is done; the same command tries again")

@@ -1,0 +1,176 @@
+"""Finished runs as tidy pandas frames, from which every table and figure is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from dislab.registry import METRICS, Entry
+from dislab.runs.config import RunConfig
+from dislab.runs.record import Run
+
+# What a table says of a row, the runs that differ in the seed only; `row` is the digest that identifies it.
+KEY = ["dataset", "source", "protocol", "hold_out", "group_by", "model", "hyperparameters"]
+SETTING = KEY[:5]  # rows are compared only within one of these
+MOST_COLOURS = 10
+
+
+def tidy(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return one line per run and score: columns row, seed, score, value."""
+    return values_of((run, name, value) for run in runs for name, value in run.record["scores"].items())
+
+
+def values_of(values: Iterable[tuple[Run, str, float]], column: str = "score") -> pd.DataFrame:
+    """Return one line per value: columns row, seed, `column`, value.
+
+    Parameters
+    ----------
+    values : each with its run, and with what tells it from other values of this run.
+    """
+    lines = [(run.row, run.record["config"]["seed"], which, value) for run, which, value in values]
+    return pd.DataFrame(lines, columns=["row", "seed", column, "value"])
+
+
+def spread(values: pd.DataFrame, runs: Iterable[Run], columns: Sequence[str]) -> pd.DataFrame:
+    """Return mean, standard deviation (ddof 1, NaN for one seed) and number n over the seeds.
+
+    Parameters
+    ----------
+    values : see `values_of`; its third column holds a name, or a tuple of as many as there are `columns`.
+    runs : that the values are of.
+    columns : names for what the third column holds.
+
+    Returns
+    -------
+    A DataFrame with the columns row, those of KEY, `columns`, mean, std, n; a line for each mean.
+    """
+    groups = values.groupby(["row", values.columns[2]], sort=False)["value"]
+    table = groups.agg(mean="mean", std="std", n="count").reset_index()
+    names = table.pop(table.columns[1])
+    parts = pd.DataFrame(list(names) if len(columns) > 1 else {columns[0]: names}, columns=columns)
+    keys = keys_of(runs).reindex(table["row"]).reset_index(drop=True)
+    return pd.concat([table[["row"]], keys, parts, table[["mean", "std", "n"]]], axis=1)
+
+
+def keys_of(runs: Iterable[Run]) -> pd.DataFrame:
+    """Return the columns of KEY; the index is the row."""
+    first = {run.row: run for run in runs}
+    return pd.DataFrame.from_dict(
+        {row: run.config.key for row, run in first.items()}, orient="index", columns=KEY
+    )
+
+
+def names_of_rows(configs: Iterable[RunConfig]) -> dict[str, str]:
+    """Return how figures call each row: its model, with the hyper-parameters that vary among its rows.
+
+    A value that more than half of a model's rows have is not named.
+    """
+    rows = {config.row: config for config in configs}
+    distinct = {(config.model, config.key["hyperparameters"]): config for config in rows.values()}
+    values: dict[tuple[str, str], list] = {}
+    for config in distinct.values():
+        for name, value in config.hyperparameters.items():
+            values.setdefault((config.model, name), []).append(value)
+    names = {}
+    for row, config in rows.items():
+        varied = [
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in config.hyperparameters.items()
+            if 2 * values[config.model, name].count(value) <= len(values[config.model, name])
+        ]
+        names[row] = " ".join([config.model, *varied])
+    return names
+
+
+def names_of_settings(settings: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Return how figures call each setting: dataset and source, and what else varies.
+
+    Parameters
+    ----------
+    settings : texts in the order of SETTING.
+    """
+    settings = list(dict.fromkeys(settings))
+    varies = [len({setting[column] for setting in settings}) > 1 for column in range(len(SETTING))]
+    # Each dataset has its own default groups: they are said where one dataset has several.
+    grouped = len({(setting[0], setting[4]) for setting in settings}) > len(
+        {setting[0] for setting in settings}
+    )
+    names = {}
+    for setting in settings:
+        dataset, source, protocol, held_out, group_by = setting
+        parts = [f"{dataset} ({source})"]
+        parts += [f"protocol {protocol}"] if varies[2] else []
+        parts += [f"without {held_out}" if held_out else "nothing held out"] if varies[3] else []
+        parts += [f"grouped by {group_by}"] if grouped else []
+        names[setting] = ", ".join(parts)
+    return names
+
+
+def settings_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return the setting of every line of a table that has the columns of SETTING."""
+    return list(table[SETTING].itertuples(index=False, name=None))
+
+
+def labels_of(table: pd.DataFrame, row_names: Mapping[str, str]) -> dict[str, str]:
+    """Return the label of each row of a table where all settings share a panel: row -> text."""
+    settings = names_of_settings(settings_of(table))
+    several = len(settings) > 1
+    return {
+        row: row_names[row] + (f"\n{settings[setting]}" if several else "")
+        for row, setting in zip(table["row"], settings_of(table), strict=True)
+    }
+
+
+def colours_of(names: Iterable[str]) -> dict[str, tuple]:
+    """Return a colour for each of the names."""
+    import matplotlib
+
+    names = list(dict.fromkeys(names))
+    if len(names) <= MOST_COLOURS:
+        return dict(zip(names, matplotlib.colormaps["tab10"].colors, strict=False))
+    steps = [0.05 + 0.9 * number / (len(names) - 1) for number in range(len(names))]
+    return dict(zip(names, matplotlib.colormaps["turbo"](steps), strict=True))
+
+
+# Scores --------------------------------------------------------------------------------------------
+
+
+def home(score: str) -> Entry | None:
+    """Return the metric that a score or a value beside one comes from; None if it is not registered here.
+
+    The home of content_entropy_k10 is content_entropy.
+    """
+    name = score.partition("@")[0]
+    homes = [entry for entry in METRICS if name == entry.name or name.startswith(f"{entry.name}_")]
+    return max(homes, key=lambda entry: len(entry.name), default=None)
+
+
+def direction(score: str) -> str:
+    """Return whether "up" or "down" is better for a score, "" where neither is.
+
+    It is "up" where the metric is not registered here.
+    """
+    metric = home(score)
+    return metric.direction if metric else "up"
+
+
+def score_names(runs: Iterable[Run]) -> list[str]:
+    """Return all score names, the registered ones first and in the order of the registry."""
+    names = dict.fromkeys(name for run in runs for name in run.record["scores"])
+    order = {entry.name: position for position, entry in enumerate(METRICS)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+
+def main_scores(names: Iterable[str]) -> list[str]:
+    """Return the scores that metrics are named after, without related ones such as content_accuracy_k10.
+
+    A name that no metric registered here has is a plug-in's; it stays where no other name is its beginning.
+    """
+    names = list(names)
+
+    def is_main(name: str) -> bool:
+        plain, metric = name.partition("@")[0], home(name)
+        return plain == metric.name if metric else not any(plain.startswith(f"{other}_") for other in names)
+
+    return [name for name in names if is_main(name)]

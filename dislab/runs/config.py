@@ -1,0 +1,155 @@
+"""The configuration of a run: all that decides its result, as one value.
+
+`dislab.runs.resolve` makes it, once, from what a user writes; every later step passes it on unchanged. Its
+digest is the run's identity in folders, records, leaderboards and studies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from numbers import Integral
+from pathlib import Path
+
+from dislab.errors import DislabError
+from dislab.registry import MODELS
+from dislab.runs import hyperparameters as hyper
+from dislab.training.protocol import Protocol
+
+NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of one row may differ
+MEMORY = "memory"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The configuration of a run; `resolve` makes a checked one.
+
+    Attributes
+    ----------
+    model : the registered name.
+    hyperparameters : all of the model's, name -> value.
+    dataset : the dataset's name, with the variant where there is one (mpi3d_toy).
+    source : "official", "rendered-v1" with the version of the drawing, or "own-…" with a digest of the data.
+    protocol : how the model is trained, and which rows are scored.
+    group_by : the groupings, each the names of the factors whose combined value is a group.
+    hold_out : what is kept from training and scored alone, see `dislab.hold_out`.
+    precision : "usual" (tf32 on CUDA, fp32 elsewhere), or another that a user chose.
+    seed : decides initialisation, batches, noise and the metrics' draws.
+    metrics : names of the scores that are asked for, see `dislab.scoring.request`. More may be added to a
+        finished run, so they are no part of its identity.
+    own_images : where a user's own images are: the path of a folder, or "memory" for a Dataset object; "" for
+        a registered dataset. No part of the identity: `source` has their digest.
+
+    Examples
+    --------
+        >>> from dislab.runs.config import RunConfig
+    >>> from dislab.runs.machine import Machine
+    >>> from dislab.runs.resolve import resolve
+    >>> config = resolve("oracle", "shapes3d", Machine.here("cpu"))
+    >>> RunConfig.from_json(config.to_json()) == config
+    True
+    """
+
+    model: str
+    hyperparameters: Mapping[str, object]
+    dataset: str
+    source: str
+    protocol: Protocol
+    group_by: tuple[tuple[str, ...], ...]
+    hold_out: tuple[str, ...] = ()
+    precision: str = "usual"
+    seed: int = 0
+    metrics: tuple[str, ...] = ("default",)
+    own_images: str = ""
+
+    def to_json(self) -> dict:
+        """Return the configuration as a dict that JSON can hold."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, source: Mapping | str | Path) -> RunConfig:
+        """Return a configuration from `to_json`'s dict, from a record, or from the path of a run.json.
+
+        Raises
+        ------
+        DislabError : it is not a configuration of this version.
+        """
+        try:
+            values = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
+            values = dict(values.get("config", values))
+            values["protocol"] = Protocol(**values["protocol"])
+            values["hyperparameters"] = dict(values["hyperparameters"])
+            values["group_by"] = tuple(map(tuple, values["group_by"]))
+            values["hold_out"], values["metrics"] = tuple(values["hold_out"]), tuple(values["metrics"])
+            return cls(**values)
+        except OSError as error:
+            raise DislabError(f"the configuration '{source}' cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            name = "it" if isinstance(source, Mapping) else f"'{source}'"
+            raise DislabError(
+                f"{name} is not a configuration of this version, such as run.json holds ({error!r})"
+            ) from None
+
+    @cached_property
+    def row(self) -> str:
+        """The digest of all but the seed, 12 hex digits: what the runs of a leaderboard row share."""
+        values = {name: value for name, value in self.to_json().items() if name not in NOT_IDENTITY}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def digest(self) -> str:
+        """The identity of the run: its row and its seed."""
+        return f"{self.row}-{self.seed}"
+
+    @property
+    def changed(self) -> dict[str, object]:
+        """The hyper-parameters that differ from the model's defaults."""
+        usual = {}
+        with suppress(DislabError):  # a plug-in's model that is not loaded
+            usual = hyper.defaults(MODELS[self.model].make)
+        return {name: value for name, value in self.hyperparameters.items() if value != usual.get(name)}
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder within a results folder: readable, and one for each digest."""
+        changes = "".join(f",{name}={value}" for name, value in self.changed.items())[:60]
+        model = f"{self.model}{changes}-{self.row}".replace("/", "_")
+        return Path(f"{self.dataset}-{self.source}", self.protocol_name, model, f"seed{self.seed}")
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol's name with the user's changes, such as quick+steps=100+precision=bf16."""
+        return self.protocol.name + ("" if self.precision == "usual" else f"+precision={self.precision}")
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What a table calls the run's row: column -> text."""
+        return {
+            "dataset": self.dataset,
+            "source": self.source,
+            "protocol": self.protocol_name,
+            "hold_out": "; ".join(self.hold_out),
+            "group_by": " & ".join("+".join(names) for names in self.group_by),
+            "model": self.model,
+            "hyperparameters": " ".join(f"{name}={value}" for name, value in self.hyperparameters.items()),
+        }
+
+    def __str__(self) -> str:
+        parts = [f"{self.model} on {self.dataset}", *(f"without {text}" for text in self.hold_out)]
+        parts += [f"{name}={value}" for name, value in self.changed.items()]
+        return ", ".join([*parts, f"seed {self.seed}"])
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """Return the configuration with another seed.
+
+        Raises
+        ------
+        DislabError : the seed is not a whole number, 0 or more.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+            raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
+        return replace(self, seed=int(seed))

@@ -1,0 +1,267 @@
+"""The one executor: do runs, in this process or in several, and yield what became of each.
+
+A backend is a function from tasks to outcomes: `here` and `in_workers` are the two. What passes through it is
+JSON: a task is {"configs": […], "machine": {…}, "plugins": […]} with the configurations of runs whose models
+are trained at once, and an outcome is `Outcome.to_json`. So a cluster can be a third one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+
+from dislab import registry
+from dislab.errors import DislabError
+from dislab.progress import heard_by, say
+from dislab.runs.config import MEMORY, RunConfig
+from dislab.runs.display import Display
+from dislab.runs.machine import Machine
+from dislab.runs.perform import Outcome, most_at_once, perform
+from dislab.runs.record import Results
+from dislab.scoring.request import entries, union
+
+# After which a worker that does not stop is killed: a step and its checkpoint take seconds, but numpy and
+# scikit-learn hear of an interruption only between two of their calls.
+SECONDS_TO_STOP = 60
+SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes do
+
+Tell = Callable[[str, str, int, int, str], None]  # digest, what is being done, units done, of how many, note
+
+
+def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]:
+    """Do runs and yield what became of each, as it comes; one outcome for each digest.
+
+    A run that is finished is not done again; only scores that it lacks are computed. A run that another
+    process does is waited for, and taken over if that process dies. A run that fails does not stop the
+    others. Whatever ends the iteration early leaves checkpoints from which the same call goes on.
+
+    Parameters
+    ----------
+    configs : resolved configurations. Two of one digest are one run, with the scores that both ask for.
+    machine : where and how they are done.
+
+    Raises
+    ------
+    DislabError : the results folder cannot be written to, or other processes lack what a run needs.
+    """
+    merged: dict[str, RunConfig] = {}
+    for config in configs:
+        before = merged.get(config.digest, config)
+        merged[config.digest] = replace(config, metrics=union(before.metrics, config.metrics))
+    results = Results(machine.out)
+    todo = []
+    for config in merged.values():
+        run = results.find(config)
+        if run is None or run.lacks(config.metrics):
+            todo.append(config)
+            continue
+        if run.path.is_dir() and not (run.path / "run.json").is_file():
+            run.write()  # its process was killed between its line in the records and its run.json
+        yield Outcome(config.digest, run.record)
+    share = machine.share(len(todo))
+    if share is not None:
+        for config in todo:
+            _check_known_elsewhere(config)
+    if todo:
+        results.create()
+    busy: list[RunConfig] = []  # that other processes do
+    with Display(merged.values(), todo, results.records(), machine, share) as display:
+        while todo or busy:
+            tasks = tasks_of(todo, replace(machine, quiet=machine.quiet or display.is_joint))
+            backend = here(tasks, display.hear) if share is None else in_workers(tasks, display.hear, *share)
+            with closing(backend) as outcomes:
+                for outcome in outcomes:
+                    if outcome.busy:
+                        busy.append(merged[outcome.digest])
+                        say(f"waiting for another process that does {busy[-1]}", machine.quiet)
+                        continue
+                    display.end(outcome)
+                    yield outcome
+            todo = []
+            for config in list(busy):
+                run = results.find(config)
+                if run is not None and not run.lacks(config.metrics):
+                    busy.remove(config)
+                    outcome = Outcome(config.digest, run.record)
+                    display.end(outcome)
+                    yield outcome
+                elif results.claim(config).is_free():  # that process failed, or died
+                    busy.remove(config)
+                    todo.append(config)
+            if busy and not todo:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def tasks_of(configs: Sequence[RunConfig], machine: Machine) -> list[dict]:
+    """Return the tasks of a backend: runs in their order, those together whose models are trained at once.
+
+    On a GPU these are runs that follow one another and differ in the seed and in hyper-parameters that are
+    floats.
+    """
+
+    def same(config: RunConfig) -> str:
+        sizes = {name: v for name, v in config.hyperparameters.items() if not isinstance(v, float)}
+        return json.dumps(replace(config, seed=0, hyperparameters=sizes).to_json())
+
+    tasks = []
+    for _, alike in itertools.groupby(configs, same):
+        alike = list(alike)
+        most = most_at_once(alike, machine.device)
+        for begin in range(0, len(alike), most):
+            together = [config.to_json() for config in alike[begin : begin + most]]
+            plugins = [str(path) for path in registry.plugin_files]
+            tasks.append({"configs": together, "machine": machine.to_json(), "plugins": plugins})
+    return tasks
+
+
+def do_task(task: Mapping, tell: Tell) -> Iterator[Outcome]:
+    """Do a task in this process. Its plug-ins are loaded before."""
+    configs = [RunConfig.from_json(config) for config in task["configs"]]
+    digest = configs[0].digest
+
+    def listen(title: str, done: int, total: int, note: str = "") -> None:
+        tell(digest, title, done, total, note)
+
+    with heard_by(listen):
+        yield from perform(configs, Machine(**task["machine"]))
+
+
+def here(tasks: Sequence[Mapping], tell: Tell) -> Iterator[Outcome]:
+    """Do tasks in this process, one after the other."""
+    for task in tasks:
+        yield from do_task(task, tell)
+
+
+# Worker processes ----------------------------------------------------------------------------------
+
+
+class _Worker:
+    """A worker process as its parent sees it; see dislab/runs/worker.py."""
+
+    def __init__(self, threads: int, replies: queue.SimpleQueue):
+        self.task: Mapping | None = None  # that it does
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dislab.runs.worker"],
+            # BLAS and torch read the number of threads when they are imported.
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": str(threads),
+                "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
+        )
+        threading.Thread(target=self._read, args=(replies,), daemon=True).start()
+
+    def _read(self, replies: queue.SimpleQueue) -> None:
+        with suppress(ValueError, OSError):  # closed by `stop`
+            for line in self.process.stdout:
+                replies.put((self, json.loads(line)))
+        replies.put((self, None))
+
+    def begin(self, task: Mapping) -> None:
+        self.task = task
+        with suppress(OSError):  # it has ended: its reply says so
+            print(json.dumps(task), file=self.process.stdin, flush=True)
+
+    def unanswered(self, answered: set[str]) -> list[str]:
+        """Return the digests of its task's runs of which no outcome came."""
+        digests = [RunConfig.from_json(config).digest for config in self.task["configs"]]
+        return [digest for digest in digests if digest not in answered]
+
+
+def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) -> Iterator[Outcome]:
+    """Do tasks in worker processes, several at a time.
+
+    Small models leave most of a second thread idle: two processes of one thread each were measured to train
+    1.7 times as many of them as one process of two threads.
+
+    Parameters
+    ----------
+    tasks : every dataset in them was opened before: what is drawn or decoded once is then in the cache.
+    tell : called with the progress of a run.
+    jobs : worker processes at a time.
+    threads : torch threads of each.
+
+    Whatever ends the iteration early ends the workers; those that train save their checkpoints.
+    """
+    waiting, workers = deque(tasks), []
+    replies: queue.SimpleQueue = queue.SimpleQueue()
+    answered: set[str] = set()
+    try:
+        while waiting or any(worker.task for worker in workers):
+            idle = [worker for worker in workers if worker.task is None]
+            while waiting and (idle or len(workers) < jobs):
+                if not idle:
+                    workers.append(_Worker(threads, replies))
+                    idle = workers[-1:]
+                idle.pop().begin(waiting.popleft())
+            worker, reply = replies.get()
+            if reply is None:  # the process has ended
+                workers.remove(worker)
+                if worker.task is not None:
+                    failure = f"its process ended by {_how(worker.process.wait())}"
+                    for digest in worker.unanswered(answered):
+                        yield Outcome(digest, failure=failure)
+            elif "progress" in reply:
+                tell(*reply["progress"])
+            elif "outcome" in reply:
+                answered.add(reply["outcome"]["digest"])
+                yield Outcome(**reply["outcome"])
+            else:
+                worker.task = None
+    finally:
+        _stop(workers)
+
+
+def _how(code: int) -> str:
+    """Return how a process ended, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    reason = " (mostly for want of memory: fewer --jobs need less)" if code == -signal.SIGKILL else ""
+    return f"the signal {signal.Signals(-code).name}{reason}"
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    try:
+        for worker in workers:
+            with suppress(OSError):
+                worker.process.stdin.close()
+        for worker in workers:
+            worker.process.wait(SECONDS_TO_STOP + 10)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also where Ctrl-C is pressed again
+        for worker in workers:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def _check_known_elsewhere(config: RunConfig) -> None:
+    """Raise DislabError if another process would not know the dataset, the model or a metric of a run."""
+    if config.own_images == MEMORY:
+        raise DislabError("other processes cannot read a Dataset object: give its name, or choose jobs=1")
+    named = [(registry.MODELS, config.model)]
+    if not config.own_images:
+        named.append((registry.DATASETS, config.dataset))
+    named += [(registry.METRICS, entry.name) for entry, _, _ in entries(config.metrics).values()]
+    for names, name in named:
+        if not names.is_known_elsewhere(name):
+            raise DislabError(
+                f"the {names.kind} '{name}' is registered by the running program, which other processes "
+                "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
+            )

@@ -1,0 +1,86 @@
+"""The images of a run: the dataset that its configuration names, opened on this machine."""
+
+from __future__ import annotations
+
+from weakref import WeakValueDictionary
+
+from dislab.data.dataset import SOURCES, Dataset
+from dislab.data.hold_out import hold_out as without
+from dislab.data.own import dataset_from_text, is_folder_text
+from dislab.errors import DislabError
+from dislab.progress import say
+from dislab.registry import DATASETS
+from dislab.runs.config import MEMORY, RunConfig
+from dislab.runs.machine import Machine
+
+# Dataset objects that the running program passed to `resolve`, by name, source and split.
+in_memory: WeakValueDictionary[tuple[str, str, str], Dataset] = WeakValueDictionary()
+
+
+def images_of(config: RunConfig, machine: Machine) -> Dataset:
+    """Open the dataset of a run, with what it holds out.
+
+    Raises
+    ------
+    DislabError : the images are not there, or are not those of the configuration.
+    """
+    split = "; ".join(config.hold_out)
+    if config.own_images == MEMORY:
+        whole = in_memory.get((config.dataset, config.source, ""))
+        images = in_memory.get((config.dataset, config.source, split), whole)
+        if images is None:
+            raise DislabError(
+                f"the images of '{config.dataset}' were a Dataset object of the program that made the run: "
+                "repeat it there, with dislab.run(dataset=…)"
+            )
+    else:
+        images = open_images(config.own_images or config.dataset, _source_to_open(config.source), machine)
+    if (images.name, source_of(images)) != (config.dataset, config.source):
+        raise DislabError(
+            f"the run was made with {config.dataset} ({config.source}), but the images here are "
+            f"{images.name} ({source_of(images)})"
+        )
+    if split != images.split:
+        images = without(images, config.hold_out)
+    return images
+
+
+def source_of(images: Dataset) -> str:
+    """Return the source of images as a configuration has it: of drawn ones with the drawing's version."""
+    return images.source if images.renderer is None else f"{images.source}-v{images.renderer}"
+
+
+def forget_images() -> None:
+    """Let the next look-up of a dataset open its files anew."""
+    _last_opened.clear()
+
+
+# The runs of one dataset follow one another: the dataset that was opened last, by what opened it.
+_last_opened: dict[tuple, Dataset] = {}
+
+
+def open_images(text: str, source: str, machine: Machine) -> Dataset:
+    """Open a dataset of the registry or a folder of images, and say which images it has."""
+    where = machine.data_dir, machine.device
+    if (text, source, *where) in _last_opened:
+        return _last_opened[text, source, *where]
+    images = dataset_from_text(
+        text, source=source, data_dir=machine.data_dir, device=machine.device, quiet=machine.quiet
+    )
+    is_folder = is_folder_text(text)
+    if not is_folder and images.name not in {entry.name for entry in DATASETS}:
+        raise DislabError(
+            f"the dataset '{text}' calls itself '{images.name}', which is not registered: name its Dataset "
+            f"'{text}'"
+        )
+    origin = f"the official images, {images.file}" if images.file else f"the {images.source} images"
+    say(f"{images.name}: using {origin} ({len(images):,} images)", machine.quiet)
+    _last_opened.clear()
+    _last_opened[text, source, *where] = images
+    _last_opened[text if is_folder else images.name, _source_to_open(images.source), *where] = images
+    return images
+
+
+def _source_to_open(source: str) -> str:
+    """Return how a dataset with this source is opened: plug-ins and folders have sources of their own."""
+    return next((known for known in SOURCES if source.partition("-v")[0] == known), "auto")

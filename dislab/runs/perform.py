@@ -1,0 +1,321 @@
+"""Carry out runs in this process: train, encode, score, and write the record."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import dislab
+from dislab.data.dataset import Dataset
+from dislab.errors import DislabError, RunFailed, line_within
+from dislab.files import write_atomically
+from dislab.networks.fused import fuse
+from dislab.progress import say
+from dislab.registry import MODELS
+from dislab.runs.claim import Claim
+from dislab.runs.config import RunConfig
+from dislab.runs.images import images_of
+from dislab.runs.machine import Machine
+from dislab.runs.record import FORMAT, Results, Run, recorded
+from dislab.runs.resolve import make_batches, make_model
+from dislab.scoring.encoding import choose_rows, encode, encode_on, reconstruction_errors
+from dislab.scoring.evidence import evidence
+from dislab.scoring.pictures import draw_pictures
+from dislab.scoring.request import compute, entries
+from dislab.scoring.table import CodeTable
+from dislab.scoring.table_file import write_table
+from dislab.training.checkpoint import History, Member
+from dislab.training.loop import fit, train_stack
+from dislab.training.precision import arithmetic, compute_in_bfloat16, usual_precision
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes
+    ----------
+    digest : of its configuration.
+    record : its record, if it is finished.
+    failure : why it, or a metric of it, failed: one line; "" where nothing did.
+    busy : whether another process is doing it.
+    """
+
+    digest: str
+    record: dict | None = None
+    failure: str = ""
+    busy: bool = False
+
+    def to_json(self) -> dict:
+        """Return the outcome as a dict that JSON can hold."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model whose training has ended, well or not.
+
+    Attributes
+    ----------
+    failure : why training ended before its last step, or None.
+    at_once : number of models that were trained at once, with this one.
+    """
+
+    config: RunConfig
+    path: Path
+    network: torch.nn.Module
+    history: History
+    failure: RunFailed | None = None
+    at_once: int = 1
+
+
+def most_at_once(configs: Sequence[RunConfig], device: str) -> int:
+    """Return how many models of these configurations are trained at once, as a stack."""
+    # A small network's kernels leave most of a GPU idle; those of a stack fill it. On the CPU they fill the
+    # cores already: stacks of 2 and 5 were measured at 0.8 to 1.06 times the speed of one after the other
+    # (500 tanh units on 28 x 28) and 0.85 times (the convolutional network on 64 x 64 x 3). Mapped over a
+    # stack, a convolution was seen to escape the cast to bfloat16.
+    alone = any(MODELS[one.model].make.supervision == "none" or one.precision == "bf16" for one in configs)
+    return 16 if device.startswith("cuda") and not alone else 1
+
+
+def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]:
+    """Do runs whose models can be trained at once; yield what became of each.
+
+    A run is claimed before it is begun, and is busy where another process has claimed it. A run that was
+    interrupted goes on from its last checkpoint to the same result. A run that is finished is not done again;
+    only scores that it lacks are computed. A model that is trained with others gets the numbers that it gets
+    alone, but for rounding.
+    """
+    results = Results(machine.out)
+    mine: list[RunConfig] = []
+    claims: dict[str, Claim] = {}
+    try:
+        for config in configs:
+            outcome = None
+            try:
+                claim = results.claim(config)
+                if not claim.take():
+                    outcome = Outcome(config.digest, busy=True)
+                # Once more: its last owner may just have finished it.
+                elif (finished := results.find(config)) is not None:
+                    claim.release()
+                    outcome = _complete(finished, config, machine)
+                else:
+                    claims[config.digest] = claim
+                    mine.append(config)
+            except Exception as error:  # whatever it is, the other runs go on
+                outcome = _failed(config, error)
+            if outcome is not None:
+                yield outcome
+        trained: list[Trained] = []
+        if mine:
+            try:
+                images = images_of(mine[0], machine)
+                trained = _train(mine, images, results, machine)
+            except Exception as error:
+                yield from (_failed(config, error) for config in mine)
+        for one in trained:
+            try:
+                outcome = _finish(one, images, results, machine, claims[one.config.digest])
+            except Exception as error:
+                outcome = _failed(one.config, error)
+            claims[one.config.digest].release()
+            yield outcome
+    finally:
+        for claim in claims.values():
+            claim.release()
+
+
+def _failed(config: RunConfig, error: Exception) -> Outcome:
+    return Outcome(config.digest, failure=in_one_line(error))
+
+
+def _precision(config: RunConfig, machine: Machine) -> str:
+    """Return the arithmetic of a run's networks on this machine."""
+    return usual_precision(machine.device) if config.precision == "usual" else config.precision
+
+
+def _train(
+    configs: Sequence[RunConfig], images: Dataset, results: Results, machine: Machine
+) -> list[Trained]:
+    """Train the models of these configurations, each in its folder."""
+    first = configs[0]
+    seeds = ", ".join(str(config.seed) for config in configs)
+    at_once = " at once" if len(configs) > 1 else ""
+    about = f"{first.model} on {first.dataset}, protocol {first.protocol_name}, seed {seeds}{at_once}"
+    say(about, machine.quiet)
+    device, precision = torch.device(machine.device), _precision(first, machine)
+    paths = [results.folder / config.folder for config in configs]
+    with arithmetic(device, precision), _failure_in_one_line(first.model):
+        networks = []
+        for config in configs:
+            network = make_model(config, images.image_shape).to(device, memory_format=torch.channels_last)
+            fuse(network)
+            if precision == "bf16":
+                compute_in_bfloat16(network)
+            networks.append(network)
+        if networks[0].supervision == "none":
+            (config,), (path,), (network,) = configs, paths, networks
+            _prepare(path)
+            generator = torch.Generator(device).manual_seed(config.seed)
+            return [Trained(config, path, network, fit(network, images, generator))]
+        members = []
+        for config, path, network in zip(configs, paths, networks, strict=True):
+            batches = make_batches(config, images, network, device)
+            _prepare(path)
+            members.append(Member(network, batches, path / "checkpoint.safetensors"))
+        train_stack(members, first.protocol, machine.quiet)
+    return [
+        Trained(config, path, member.model, member.history, member.failure, member.at_once)
+        for config, path, member in zip(configs, paths, members, strict=True)
+    ]
+
+
+def _finish(trained: Trained, images: Dataset, results: Results, machine: Machine, claim: Claim) -> Outcome:
+    """Encode and score what was trained, and write the run."""
+    if trained.failure is not None:
+        raise trained.failure
+    config, path, network, history = trained.config, trained.path, trained.network, trained.history
+    history.write_csv(path / "history.csv")
+    device, precision = torch.device(machine.device), _precision(config, machine)
+    with arithmetic(device, precision):
+        table, rows, encode_seconds = _encode(config, network, images, device, machine.quiet)
+        began = time.monotonic()
+        scores = compute(
+            entries(config.metrics), table, config.seed, lambda name: say(f"scoring {name}", machine.quiet)
+        )
+        score_seconds = time.monotonic() - began
+
+        from safetensors.torch import save
+
+        parameters = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        write_atomically(path / "model.safetensors", save(parameters))
+        write_table(path / "codes.safetensors", table, rows)
+        joined = []
+        with _failure_in_one_line(config.model):
+            draw_pictures(path, network, images, table, rows)
+            if network.encode_groups is not None:
+                joined = evidence(network, images, rows, table.labels, config.seed, device)
+    trained_on = config.protocol.steps * config.protocol.batch_size
+    train_seconds = history.seconds / trained.at_once  # its share
+    record = {
+        "format": FORMAT,
+        "digest": config.digest,
+        "folder": str(config.folder.as_posix()),
+        "config": config.to_json(),
+        "image_shape": list(images.image_shape),
+        "report": network.report(images.image_shape) if network.report is not None else {},
+        "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
+        "scored_rows": len(rows),
+        "train_rows": len(images.train_rows()),
+        **recorded(scores),
+        "losses": history.last_tenth(),
+        "evidence": joined,
+        "timings": {
+            "train_seconds": round(train_seconds, 3),
+            "trained_at_once": trained.at_once,
+            "train_images_per_second": round(trained_on / train_seconds, 1) if trained_on else None,
+            "encode_seconds": round(encode_seconds, 3),
+            "score_seconds": round(score_seconds, 3),
+        },
+        "environment": _environment(device) | {"precision": precision},
+    }
+    if claim.is_lost():  # this process was suspended for long: the run is another's now
+        return Outcome(config.digest, busy=True)
+    run = results.write(record)
+    (path / "checkpoint.safetensors").unlink(missing_ok=True)
+    return _outcome(run, scores)
+
+
+def _encode(
+    config: RunConfig, network: torch.nn.Module, images: Dataset, device: torch.device, quiet: bool
+) -> tuple[CodeTable, np.ndarray, float]:
+    """Return the code table of a run, the dataset rows that it was made from, and the seconds of encoding."""
+    began = time.monotonic()
+    rows = choose_rows(images, config.protocol.rows)
+    by_row = network.encode_rows is not None
+    encoder = partial(network.encode_rows, images) if by_row else partial(encode_on, device, network)
+    groups, blocks = config.group_by, network.blocks
+    try:
+        table = encode(encoder, images, rows, blocks=blocks, group_by=groups, by_row=by_row, quiet=quiet)
+        seconds = time.monotonic() - began
+        if network.reconstruction is not None:
+            table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
+    except DislabError as error:
+        raise RunFailed(f"encoding failed after training: {error}") from error
+    return table, rows, seconds
+
+
+def _complete(run: Run, config: RunConfig, machine: Machine) -> Outcome:
+    """Compute the scores that a finished run lacks."""
+    return _outcome(run, run.add_scores(config.metrics, lambda name: say(f"scoring {name}", machine.quiet)))
+
+
+def _outcome(run: Run, scores) -> Outcome:
+    failures = [
+        f"metric '{name}' failed, the other scores are kept in {run.path}: {cause}"
+        for name, cause in scores.failed.items()
+    ]
+    return Outcome(run.record["digest"], run.record, failures[0] if failures else "")
+
+
+def _prepare(path: Path) -> None:
+    """Make a run's folder, and remove what a killed process left half written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.glob("*.part"):
+            abandoned.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what went wrong as one line; of an unexpected error also where."""
+    if isinstance(error, DislabError):
+        return " ".join(str(error).split())
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
+    return " ".join(f"{type(error).__name__}: {error}{where}".split())
+
+
+@contextmanager
+def _failure_in_one_line(model: str):
+    """Turn what a model's own code raises into a RunFailed that names the line of its file."""
+    try:
+        yield
+    except DislabError:
+        raise
+    except Exception as error:
+        file = inspect.getfile(MODELS[model].make)
+        line = line_within(error, file)
+        where = f" ({file}, line {line})" if line else ""
+        raise RunFailed(f"model '{model}' failed: {type(error).__name__}: {error}{where}") from error
+
+
+def _environment(device: torch.device) -> dict[str, object]:
+    import sklearn
+
+    return {
+        "dislab": dislab.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+    }

@@ -1,0 +1,187 @@
+"""From what a user writes to the configuration of a run: names are looked up, values checked, gaps filled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from dislab.data.dataset import SOURCES, Dataset
+from dislab.data.hold_out import hold_out as without
+from dislab.data.hold_out import normalised
+from dislab.data.own import is_folder_text
+from dislab.data.space import parse_groupings
+from dislab.errors import DislabError
+from dislab.registry import DATASETS, MODELS, Entry, unknown_name
+from dislab.runs import hyperparameters as hyper
+from dislab.runs.config import MEMORY, RunConfig
+from dislab.runs.images import images_of, in_memory, open_images, source_of
+from dislab.runs.machine import Machine
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
+from dislab.scoring.request import entries, request
+from dislab.training.batches import Batches
+from dislab.training.model import check_model, check_model_class
+from dislab.training.precision import choose_precision
+from dislab.training.protocol import Protocol, choose_protocol
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user writes of a run, as far as it can be checked without the images."""
+
+    entry: Entry
+    protocol: Protocol
+    precision: str
+    metrics: tuple[str, ...]
+    hyperparameters: dict[str, object]
+
+
+def check_settings(
+    model: str,
+    dataset: str | Dataset,
+    machine: Machine,
+    *,
+    protocol: str = "quick",
+    steps: int | None = None,
+    batch_size: int | None = None,
+    precision: str | None = None,
+    metrics: Sequence[str] | str | None = None,
+    metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
+    source: str = "auto",
+    **hyperparameters,
+) -> Settings:
+    """Look up the names of a run and check its values; opening a dataset can take minutes the first time.
+
+    Raises
+    ------
+    DislabError : a name or a value is wrong.
+    """
+    entry = MODELS[model]
+    check_model_class(entry.make, entry.name)
+    if source not in SOURCES:
+        raise unknown_name("source", source, SOURCES)
+    if isinstance(dataset, str) and not is_folder_text(dataset):
+        DATASETS[dataset]
+    return Settings(
+        entry,
+        choose_protocol(protocol, steps=steps, batch_size=batch_size),
+        choose_precision(precision, machine.device),
+        request(metrics, metric_protocol),
+        hyper.resolve(entry, hyperparameters),
+    )
+
+
+def resolve(
+    model: str,
+    dataset: str | Dataset,
+    machine: Machine,
+    *,
+    seed: int = 0,
+    group_by: str | Sequence | None = None,
+    hold_out: str | Sequence[str] | None = None,
+    source: str = "auto",
+    **settings,
+) -> RunConfig:
+    """Check what a user writes of a run, and complete it.
+
+    Parameters
+    ----------
+    model, dataset, seed, group_by, hold_out, source : see `dislab.run`.
+    machine : where the images are opened.
+    settings : see `check_settings`.
+
+    Raises
+    ------
+    DislabError : a name or a value is wrong, official files are missing, or the model cannot be made so.
+    """
+    chosen = check_settings(model, dataset, machine, source=source, **settings)
+    entry = chosen.entry
+    if isinstance(dataset, Dataset):
+        images, own_images = dataset, MEMORY
+        in_memory[images.name, source_of(images), images.split] = images
+    else:
+        own_images = str(Path(dataset).expanduser().absolute()) if is_folder_text(dataset) else ""
+        images = open_images(own_images or dataset, source, machine)
+    held_out = (images.split,) if images.split else ()
+    if hold_out:
+        held_out = tuple(normalised(hold_out))
+        images = without(images, held_out)
+    groupings = parse_groupings(group_by, images.group_by)
+    images.space.columns([name for names in groupings for name in names])
+    if "groupings" in settings:
+        raise DislabError(f"{model}: groupings is set by --group-by, which may be repeated")
+    values = chosen.hyperparameters
+    if "groupings" in values:  # the model has a content code for each
+        values["groupings"] = len(groupings)
+    elif entry.make.supervision == "groups" and len(groupings) > 1:
+        raise DislabError(f"{model} takes one grouping, but --group-by names {len(groupings)}")
+    has_steps = entry.make.supervision != "none"
+    config = RunConfig(
+        model=entry.name,
+        hyperparameters=values,
+        dataset=images.name,
+        source=source_of(images),
+        protocol=chosen.protocol if has_steps else replace(chosen.protocol, steps=0),
+        group_by=tuple(map(tuple, groupings)),
+        hold_out=held_out,
+        precision=chosen.precision,
+        metrics=chosen.metrics,
+        own_images=own_images,
+    ).with_seed(seed)
+    _check_batches(config, images)
+    return config
+
+
+def check(config: RunConfig, machine: Machine) -> RunConfig:
+    """Check a configuration that was read from a file; return it with values of the right types.
+
+    Raises
+    ------
+    DislabError : a name or a value is wrong, or the images are not there.
+    """
+    values = hyper.resolve(MODELS[config.model], config.hyperparameters)
+    entries(config.metrics)
+    for change in config.protocol.name.split("+")[1:]:
+        name, _, value = change.partition("=")
+        has_no_steps = name == "steps" and MODELS[config.model].make.supervision == "none"
+        if str(getattr(config.protocol, name, None)) != value and not has_no_steps:
+            raise DislabError(
+                f"the protocol {config.protocol.name} is not what its values say: correct {name}"
+            )
+    precision = choose_precision(None if config.precision == "usual" else config.precision, machine.device)
+    images = images_of(config, machine)
+    images.space.columns([name for names in config.group_by for name in names])
+    checked = replace(config, hyperparameters=values, precision=precision).with_seed(config.seed)
+    _check_batches(checked, images)
+    return checked
+
+
+def _check_batches(config: RunConfig, images: Dataset) -> None:
+    """Raise DislabError if the model or its batches refuse the configuration.
+
+    A mistake in a model's own code raises nothing here: its run fails, with the line of its file.
+    """
+    try:
+        network = make_model(config, images.image_shape)
+        if network.supervision != "none":
+            make_batches(config, images, network, torch.device("cpu"))
+    except DislabError:
+        raise
+    except Exception:
+        pass
+
+
+def make_model(config: RunConfig, image_shape: tuple[int, int, int]) -> torch.nn.Module:
+    """Return the model with the initial parameters of its seed; torch's global random state stays."""
+    entry = MODELS[config.model]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return check_model(entry.make(image_shape, **config.hyperparameters), entry.name)
+
+
+def make_batches(config: RunConfig, images: Dataset, network, device: torch.device) -> Batches:
+    """Return the training batches of a run."""
+    groupings = [list(names) for names in config.group_by]
+    return Batches(images, network, config.protocol.batch_size, groupings, config.seed, device)

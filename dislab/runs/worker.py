@@ -1,0 +1,74 @@
+"""The program of a worker process: it does one task after the other.
+
+    python -m dislab.runs.worker
+
+Tasks come as lines of JSON on standard input; see dislab/runs/execute.py. Lines of JSON go out on standard
+output: {"progress": […]}, {"outcome": {…}}, and {} when a task is done. When standard input ends, because the
+parent was interrupted, killed or is done, a worker that is training saves its checkpoint between two steps
+and ends. So no run trains on without a parent, and all of them resume.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+
+from dislab import registry
+from dislab.errors import DislabError
+from dislab.runs.config import RunConfig
+from dislab.runs.execute import SECONDS_TO_STOP, do_task
+from dislab.runs.perform import Outcome, in_one_line
+
+
+def main() -> None:
+    """Do tasks until standard input ends."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a plug-in prints is no reply
+    tasks: SimpleQueue = SimpleQueue()
+    busy = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            busy.set()
+            tasks.put(json.loads(line))
+        tasks.put(None)
+        if busy.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(SECONDS_TO_STOP)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def reply(**content) -> None:
+        print(json.dumps(content), file=replies, flush=True)
+
+    def tell(*progress) -> None:
+        with suppress(OSError):  # the parent has ended: `listen` sees to it
+            reply(progress=progress)
+
+    with suppress(KeyboardInterrupt, OSError):
+        while (task := tasks.get()) is not None:
+            try:
+                for plugin in task["plugins"]:
+                    if Path(plugin) not in registry.plugin_files:
+                        registry.load_plugin(plugin)
+                for outcome in do_task(task, tell):
+                    reply(outcome=outcome.to_json())
+            except DislabError as error:
+                for config in task["configs"]:
+                    digest = RunConfig.from_json(config).digest
+                    reply(outcome=Outcome(digest, failure=in_one_line(error)).to_json())
+            busy.clear()
+            reply()
+
+
+if __name__ == "__main__":
+    main()

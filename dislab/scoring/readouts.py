@@ -1,0 +1,148 @@
+"""Readouts: predict the factors from the whole code, by ridge regression and by a small network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from dislab.scoring.table import CodeTable, Sample, no_factor_varies
+
+Readout = Callable[[np.ndarray], np.ndarray]  # codes [B, D] -> predictions float64 [B, T]
+HIDDEN, BATCH, UPDATES, PATIENCE = (128, 128), 256, 3_000, 200  # of the network; the last two in Adam's steps
+
+
+def factor_targets(table: CodeTable, sample: Sample) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Return what a readout must predict in the training and in the test rows: factor k -> float64 [B, T_k].
+
+    T_k is 1 (the value), or 2 for a circular factor (sine and cosine). Factors that do not vary in both sets
+    of rows are left out.
+
+    Raises
+    ------
+    DislabError : no factor varies in both.
+    """
+    targets = {}, {}
+    for k, *columns in zip(sample.columns, sample.factors.T, sample.test_factors.T, strict=True):
+        both = [_target(table, k, values) for values in columns]
+        if all(np.ptp(values, axis=0).max() > 1e-9 for values in both):
+            targets[0][k], targets[1][k] = both
+    if not targets[0]:
+        raise no_factor_varies(f"{len(sample.codes)} training or the {len(sample.test_codes)} test rows")
+    return targets
+
+
+def _target(table: CodeTable, k: int, values: np.ndarray) -> np.ndarray:
+    if table.circle is None or table.circle.factor != table.names[k]:
+        return values[:, None].astype(np.float64)
+    angle = 2 * np.pi * values.astype(np.float64) / table.circle.steps
+    return np.column_stack([np.sin(angle), np.cos(angle)])
+
+
+def relative_losses(predicted: np.ndarray, wanted: dict[int, np.ndarray]) -> dict[int, float]:
+    """Return Σ (y - ŷ)² / Σ (y - mean y)² = 1 - R² of every factor.
+
+    Parameters
+    ----------
+    predicted : float64 [B, T], the columns of all factors in turn.
+    wanted : factor k -> float64 [B, T_k].
+    """
+    losses, start = {}, 0
+    for k, values in wanted.items():
+        error = values - predicted[:, start : start + values.shape[1]]
+        losses[k] = (error**2).sum() / ((values - values.mean(axis=0)) ** 2).sum()
+        start += values.shape[1]
+    return losses
+
+
+class Standardiser:
+    """Shift and scale columns to mean 0 and standard deviation 1; columns that are constant become 0.
+
+    Parameters
+    ----------
+    train : float [N, D], the training rows, which give means and standard deviations.
+
+    Attributes
+    ----------
+    varies : bool [D], the columns that are not constant in the training rows.
+    """
+
+    def __init__(self, train: np.ndarray):
+        self.shift = train.mean(axis=0, dtype=np.float64)
+        std = train.std(axis=0, dtype=np.float64)
+        self.varies = std > 1e-6 * np.abs(self.shift)  # rounding gives a constant a standard deviation, too
+        self.scale = np.where(self.varies, std, np.inf)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Return the values [B, D] standardised, float64 [B, D], at most 100 from 0."""
+        # A row may lie far from all training rows in a dimension that hardly varied there.
+        return ((values - self.shift) / self.scale).clip(-100, 100)
+
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """Return standardised values [B, D] in their own units; those of a constant column are its value."""
+        return values * np.where(self.varies, self.scale, 0.0) + self.shift
+
+
+def ridge(codes: np.ndarray, targets: np.ndarray, penalty: float = 1.0) -> Readout:
+    """Return a linear regression on standardised codes: min Σ ‖y - ŷ‖² + penalty ‖W‖², the intercept free.
+
+    Parameters
+    ----------
+    codes, targets : float [N, D] and [N, T], the training rows.
+    """
+    standardise, middle = Standardiser(codes), targets.mean(axis=0)
+    inputs = standardise(codes)
+    centre = inputs.mean(axis=0)  # 0 unless values were clipped
+    inputs -= centre
+    weights = ridge_weights(inputs.T @ inputs, inputs.T @ (targets - middle), penalty)
+    return lambda new: (standardise(new) - centre) @ weights + middle
+
+
+def ridge_weights(gram: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
+    """Return W = (XᵀX + penalty I)⁻¹ XᵀY, float64 [D, T], of gram = XᵀX and moment = XᵀY."""
+    from scipy.linalg import solve
+
+    return solve(gram + penalty * np.eye(len(gram)), moment, assume_a="pos")
+
+
+def small_network(codes: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Readout:
+    """Return a network of two hidden layers of 128 ReLU, from standardised codes to standardised targets.
+
+    Squared error, Adam with a learning rate of 2e-3 and batches of 256, at most 3,000 steps. A tenth of the
+    rows is kept aside; training stops when R² there has not risen for 200 steps (five epochs, if that is
+    more), and the best weights are kept. With fewer than 100 rows nothing is kept aside.
+
+    Parameters
+    ----------
+    codes, targets : float [N, D] and [N, T], the training rows.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    standardise, scale = Standardiser(codes), Standardiser(targets)
+    early_stopping = len(codes) >= 100
+    fitted = len(codes) - -(-len(codes) // 10) if early_stopping else len(codes)
+    steps = -(-fitted // BATCH)  # per epoch
+    network = MLPRegressor(
+        hidden_layer_sizes=HIDDEN,
+        batch_size=min(BATCH, fitted),
+        learning_rate_init=2e-3,
+        max_iter=-(-UPDATES // steps),
+        early_stopping=early_stopping,
+        n_iter_no_change=max(5, PATIENCE // steps),
+        random_state=int(rng.integers(2**31)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the bound on the steps is meant
+        wanted = scale(targets)
+        network.fit(
+            standardise(codes).astype(np.float32),
+            (wanted if wanted.shape[1] > 1 else wanted[:, 0]).astype(np.float32),
+        )
+
+    def predict(new: np.ndarray) -> np.ndarray:
+        predicted = network.predict(standardise(new).astype(np.float32))
+        return scale.undo(predicted.reshape(len(new), -1))
+
+    return predict

@@ -1,0 +1,232 @@
+"""Plan, run and report a study."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import dislab
+from dislab.data.official import is_complete
+from dislab.errors import DislabError, RunFailed
+from dislab.files import save_figure, write_atomically
+from dislab.progress import say
+from dislab.registry import unknown_name
+from dislab.report.figures import FIGURES
+from dislab.report.frame import SETTING, names_of_rows, names_of_settings
+from dislab.report.leaderboard import RANK_BY, render, tabulate, write_leaderboard
+from dislab.runs.config import RunConfig
+from dislab.runs.execute import execute
+from dislab.runs.machine import Machine
+from dislab.runs.record import Results, Run
+from dislab.runs.resolve import check_settings, resolve
+from dislab.scoring.request import entries, union
+from dislab.studies.file import Study, find_study, read_study, within
+
+MOST_PIXELS = 60_000  # of a figure's longer side; matplotlib draws up to 65,535
+
+
+def plan(study: Study, machine: Machine) -> list[RunConfig]:
+    """Return the configuration of every run of a study; all that it names is looked up.
+
+    Optional runs whose official files are missing are left out. Tables may overlap: a run is planned once,
+    with all scores that are asked of it.
+
+    Raises
+    ------
+    DislabError : a name, a hyper-parameter, a group_by or a hold-out is wrong, or official files are missing.
+    """
+    check_names(study, machine)
+    kept, left_out = [], {}
+    for draft in study.drafts:
+        dataset, source = draft.settings["dataset"], draft.settings.get("source", "auto")
+        if draft.optional and not is_complete(dataset, source, machine.data_dir):
+            left_out.setdefault((draft.where, dataset), []).append(len(draft.seeds))
+        else:
+            kept.append(draft)
+    for (where, dataset), numbers in left_out.items():
+        message = f"{where}: {sum(numbers)} run(s) left out, the official files of {dataset} are not there"
+        say(message, machine.quiet)
+    if not kept:
+        raise DislabError(f"the study '{study.name}' has nothing to run: all of it is optional")
+    planned: dict[str, RunConfig] = {}
+    for draft in kept:
+        with within(draft.where):
+            first = resolve(machine=machine, **draft.settings)
+        for config in map(first.with_seed, draft.seeds):
+            before = planned.get(config.digest, config)
+            planned[config.digest] = replace(config, metrics=union(before.metrics, config.metrics))
+    return list(planned.values())
+
+
+def check_names(study: Study, machine: Machine) -> None:
+    """Look up all names of a study that need no images.
+
+    Raises
+    ------
+    DislabError : one is unknown, or the study does not compute what its tables and figures need.
+    """
+    metrics = {}
+    for draft in study.drafts:
+        with within(draft.where):
+            need_images = ("group_by", "hold_out")
+            settings = {key: value for key, value in draft.settings.items() if key not in need_images}
+            checked = check_settings(machine=machine, **settings)
+            metrics |= {one.metric.name: one for one in entries(checked.metrics).values()}
+    with within(study.name):
+        _check_report(study, metrics)
+
+
+def _check_report(study: Study, metrics: Mapping) -> None:
+    score = study.rank_by.partition("@")[0]
+    if score and not any(score == name or score.startswith(f"{name}_") for name in metrics):
+        raise unknown_name("score to rank by", study.rank_by, metrics)
+    for name in study.figures or ():
+        if name not in FIGURES:
+            raise unknown_name("figure", name, FIGURES)
+        needs = FIGURES[name].needs
+        if needs and not metrics.keys() & needs:
+            raise DislabError(f"the figure '{name}' needs one of the metrics {', '.join(needs)}")
+
+
+# Running and reporting it --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What a study came to.
+
+    Attributes
+    ----------
+    runs : its finished runs, in the study's order.
+    failures : a line for each run that failed, and for each figure.
+    paths : the tables and figures written.
+    rank_by : the score that orders the tables.
+    """
+
+    runs: list[Run]
+    failures: list[str]
+    paths: list[Path]
+    rank_by: str
+
+
+def run_study(
+    study: str | Path,
+    *,
+    out: str | Path | None = None,
+    device: str | None = None,
+    data_dir: str | Path | None = None,
+    seeds: Sequence[int] | None = None,
+    jobs: int | None = 1,
+    quiet: bool = True,
+) -> StudyOutcome:
+    """Run what is missing of a study, and write its tables and figures.
+
+    The same seed and the same number of threads give the same scores, however many runs go at a time.
+
+    Parameters
+    ----------
+    study : the name of a shipped study, or a file.
+    out : its results folder; by default results/ and its name. leaderboard.csv and leaderboard.md there are
+        of all runs in the folder; the figures are of this study's.
+    device, data_dir, quiet : see `dislab.run`.
+    seeds : in place of the study's.
+    jobs : runs at a time, see `dislab.runs.machine.Machine`.
+
+    Raises
+    ------
+    DislabError : the study or an argument is wrong; nothing was trained. A run that fails raises nothing: it
+        is among the failures of the outcome.
+    """
+    read = read_study(find_study(str(study)), seeds)
+    folder = Path("results") / read.name if out is None else Path(out)
+    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=folder, quiet=quiet)
+    configs = plan(read, machine)
+    say(f"{read.title}: {len(configs)} runs", quiet)
+    failed = {}
+    for number, outcome in enumerate(execute(configs, machine)):
+        if not number:
+            _write_copy(read, str(study), seeds, folder)
+        if outcome.failure:
+            failed[outcome.digest] = outcome.failure
+    results = Results(folder)
+    of_study = [config for config in configs if config.digest in results.records()]
+    runs = [results.find(config) for config in of_study]
+    failures = [f"{config}: {failed[config.digest]}" for config in configs if config.digest in failed]
+    others = len(results.records()) - len(runs)
+    if others:
+        say(f"{others} run(s) in '{folder}' are not of this study: the leaderboard has them, too", quiet)
+    rank_by = _rank_by(read, runs, quiet)
+    paths = [write_leaderboard(results, rank_by), _write_markdown(read, results, rank_by)]
+    drawn, problems = _draw_figures(read, runs, folder, quiet)
+    return StudyOutcome(runs, failures + problems, paths + drawn, rank_by)
+
+
+def _write_copy(study: Study, name: str, seeds: Sequence[int] | None, folder: Path) -> None:
+    """Write study.toml, the study as it was run; a user's own file of that name stays as it is."""
+    path = folder / "study.toml"
+    if path.exists() and path.samefile(study.path):
+        return
+    command = ["dislab", "bench", name]
+    if seeds:
+        command += ["--seeds", ",".join(map(str, seeds))]
+    heading = f"# As run by dislab {dislab.__version__}: {shlex.join(command)}\n"
+    write_atomically(path, (heading + study.text).encode())
+
+
+def _rank_by(study: Study, runs: list[Run], quiet: bool) -> str:
+    """Return the score that orders the tables: the study's, else mig where there is one, else the first."""
+    scores = dict.fromkeys(name for run in runs for name in run.scores)
+    if study.rank_by in scores:
+        return study.rank_by
+    chosen = RANK_BY if RANK_BY in scores else next(iter(scores), RANK_BY)
+    if study.rank_by and scores:
+        say(f"no run has the score {study.rank_by}: the tables are ranked by {chosen}", quiet)
+    return chosen
+
+
+def _write_markdown(study: Study, results: Results, rank_by: str) -> Path:
+    heading = f"# {study.title}\n\nBest first by {rank_by}; mean ± standard deviation over n seeds.\n\n"
+    path = results.folder / "leaderboard.md"
+    write_atomically(path, (heading + render(tabulate(results.runs(), rank_by), "markdown")).encode())
+    return path
+
+
+def short_lines(outcome: StudyOutcome) -> list[tuple[str, ...]]:
+    """Return the score that a study's tables are ranked by, a line per row, below a heading."""
+    name, table = outcome.rank_by, tabulate(outcome.runs, outcome.rank_by)
+    names = names_of_rows(run.config for run in outcome.runs)
+    settings = names_of_settings(table[SETTING].itertuples(index=False, name=None))
+    lines = [("dataset", "model", "seeds", f"{name}, mean", "std")]
+    for _, line in table.iterrows():
+        numbers = (line.get(f"{name}_mean"), line.get(f"{name}_std"))
+        texts = (f"{number:.4f}" if number == number and number is not None else "" for number in numbers)
+        lines.append((settings[tuple(line[SETTING])], names[line["row"]], line["seeds"], *texts))
+    return lines
+
+
+def _draw_figures(study: Study, runs: list[Run], folder: Path, quiet: bool) -> tuple[list[Path], list[str]]:
+    """Write the study's figures, each as PNG and CSV; return the files, and a line for each that failed."""
+    paths, problems = [], []
+    for name in FIGURES if study.figures is None else study.figures:
+        try:
+            table, figure = FIGURES[name].draw(runs)
+        except RunFailed as error:
+            problems.append(f"figure {name}: {error}")
+            continue
+        if table.empty:
+            say(f"figure {name} is left out: no run has what it shows", quiet)
+            continue
+        if isinstance(figure, Mapping):  # pictures, in a folder of their own
+            shown = folder / name
+            shown.mkdir(exist_ok=True)
+            for file, picture in figure.items():
+                write_atomically(shown / file, picture.read_bytes())
+        else:
+            shown = folder / f"{name}.png"
+            figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
+            save_figure(figure, shown)
+        write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
+        paths += [shown, folder / f"{name}.csv"]
+    return paths, problems

@@ -1,0 +1,53 @@
+"""Code tables for the tests of the metrics, and the reference library's numbers."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from dislab.benchmarks.reference import Goldens
+from dislab.data.space import Circle
+from dislab.scoring.table import CodeTable
+
+GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
+CASES = GOLDENS.cases or ["none"]
+needs_goldens = pytest.mark.skipif(not GOLDENS.found, reason="no folder of goldens beside $DISLAB_DATA")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """One thread, as in `score`, for a test file that imports this and calls what a metric is made of."""
+    with threadpool_limits(limits=1):
+        yield
+
+
+def grid(sizes: tuple[int, ...], copies: int = 1) -> np.ndarray:
+    """All combinations of factor values, each several times: int64 [N, K]."""
+    return np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=-1).repeat(copies, axis=0)
+
+
+def mixture(factors: np.ndarray, num_codes: int, noise: float) -> np.ndarray:
+    """Codes float32 [N, D]: random linear functions of the factors, with noise."""
+    rng = np.random.default_rng(0)
+    mixed = factors @ rng.standard_normal((factors.shape[1], num_codes))
+    return (mixed + noise * rng.standard_normal(mixed.shape)).astype(np.float32)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean(axis=0)) / values.std(axis=0)
+
+
+def full_table(codes: np.ndarray, factors: np.ndarray, **changes) -> CodeTable:
+    """A table with all that a metric may need: the first factor groups, the last one is circular."""
+    names = tuple("abcdef"[: factors.shape[1]])
+    noise = np.random.default_rng(0)
+    given = {
+        "names": names,
+        "logvar": noise.uniform(-4, -2, size=codes.shape),
+        "reconstruction": noise.uniform(50, 60, size=100),
+        "labels": factors[:, 0],
+        "circle": Circle(names[-1], int(factors[:, -1].max()) + 1),
+    }
+    return CodeTable(codes, factors, **(given | changes))

@@ -1,0 +1,342 @@
+"""`dislab data fetch`: downloads from a server on the loopback address, whole and right or not at all."""
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from published import digits, error_line, everything, md5, publish, said_by
+
+from dislab.data import download
+from dislab.data.official import MegabyteBar, OfficialFile
+
+BODY = np.random.default_rng(0).bytes(3_500_000)  # more than one chunk, and several megabytes of progress
+
+
+class Server:
+    """Serves `body` on the loopback address, as `behaviour` says, and counts the whole files asked for."""
+
+    def __init__(self):
+        self.body, self.behaviour, self.cut_after, self.asked = BODY, "well", 2_200_000, 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                assert "Range" not in self.headers
+                if outer.behaviour == "elsewhere" and self.path != "/elsewhere":
+                    self.send_response(302)
+                    self.send_header("Location", "/elsewhere")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                outer.asked += 1
+                if outer.behaviour in ("404", "202"):
+                    self.send_response(int(outer.behaviour))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                if outer.behaviour != "no length":
+                    self.send_header("Content-Length", str(len(outer.body)))
+                if outer.behaviour == "x-gzip":
+                    self.send_header("Content-Encoding", "x-gzip")
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(outer.body[: outer.cut_after if outer.behaviour == "cut" else None])
+
+            def log_message(self, *arguments):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.http.server_port}/numbers.bin"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def close(self):
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data folder of the test's own; no proxy stands between it and the loopback address."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("DISLAB_DATA", str(folder))
+    monkeypatch.setenv("no_proxy", "*")
+    return folder
+
+
+@pytest.fixture
+def dislab_data(capsys):
+    return functools.partial(said_by, capsys)
+
+
+@pytest.fixture
+def numbers(server, data, monkeypatch):
+    """A dataset `numbers` with one file on the server; gives the path where the file belongs."""
+    publish(monkeypatch, OfficialFile("numbers.bin", server.address, md5(BODY), len(BODY)))
+    return data / "numbers" / "numbers.bin"
+
+
+def test_fetch_whole_file_once(server, numbers, data, dislab_data):
+    said = dislab_data("fetch", "numbers")
+    assert (said.code, numbers.read_bytes()) == (0, BODY)
+    assert said.out == f"{numbers}: ok, {md5(BODY).replace(':', ' ')}\n"
+    (line,) = said.err.splitlines()
+    assert line.startswith("fetching numbers.bin (MB) 3/3 "), "the bar alone, no log of a library"
+    assert everything(data) == ["numbers", "numbers/numbers.bin"]
+    again = dislab_data("fetch", "numbers", "--force")
+    assert again.code == 0
+    assert "already there, ok" in again.out
+    assert server.asked == 1, "the second command asks nobody"
+
+
+def test_fetch_checks_sha256_and_finds_files_beside_the_sub_folder(server, data, dislab_data, monkeypatch):
+    digest = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+    publish(monkeypatch, OfficialFile("numbers.bin", server.address, digest, 0))
+    (data / "numbers.bin").write_bytes(BODY)
+    said = dislab_data("fetch", "numbers")
+    assert (said.code, said.out.startswith(f"{data / 'numbers.bin'}: already there")) == (0, True)
+    (data / "numbers.bin").unlink()
+    assert dislab_data("fetch", "numbers").code == 0
+    assert everything(data) == ["numbers", "numbers/numbers.bin"]
+
+
+@pytest.mark.parametrize("length", ["well", "no length"])
+def test_cut_connection_leaves_nothing_and_starts_anew(length, server, numbers, data, dislab_data):
+    server.behaviour = "cut"
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    line = error_line(said)
+    assert f"the connection to {server.address} was cut after 2 MB of 4 MB; nothing was kept" in line
+    assert everything(data) == []
+    server.behaviour = length
+    assert dislab_data("fetch", "numbers").code == 0
+    assert server.asked == 2
+    assert numbers.read_bytes() == BODY
+    assert everything(data) == ["numbers", "numbers/numbers.bin"]
+
+
+def test_silent_server(numbers, data, dislab_data, monkeypatch):
+    monkeypatch.setattr(download, "SECONDS_OF_SILENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/numbers.bin"
+        publish(monkeypatch, OfficialFile("numbers.bin", address, md5(BODY), len(BODY)))
+        said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    assert f"cannot reach {address} (timed out)" in error_line(said)
+    assert everything(data) == []
+
+
+def test_redirected_file_is_readable_like_any_other(server, numbers, data, dislab_data):
+    server.behaviour = "elsewhere"
+    assert dislab_data("fetch", "numbers").code == 0
+    (data / "other").touch()
+    assert numbers.stat().st_mode == (data / "other").stat().st_mode
+    assert numbers.read_bytes() == BODY
+
+
+def test_compressed_file_is_kept_as_published(server, data, dislab_data, monkeypatch):
+    """Some servers declare the compression of a .gz file as one of their own doing."""
+    server.behaviour, server.body = "x-gzip", gzip.compress(BODY, 1)
+    publish(monkeypatch, OfficialFile("numbers.gz", server.address, md5(server.body), len(server.body)))
+    assert dislab_data("fetch", "numbers").code == 0
+    assert (data / "numbers" / "numbers.gz").read_bytes() == server.body
+
+
+def test_wrong_bytes_are_not_kept(server, numbers, data, dislab_data):
+    server.body = b"<html>log in to the network</html>"
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    line = error_line(said)
+    for part in (server.address, md5(BODY), md5(server.body).removeprefix("md5:"), "not kept"):
+        assert part in line
+    assert everything(data) == []
+
+
+def test_connection_cut_without_announced_length(server, numbers, data, dislab_data):
+    server.behaviour = "no length"
+    server.body = BODY[:2_000_000]
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    assert f"expected {md5(BODY)} but got {md5(server.body)[4:]}; it was not kept" in error_line(said)
+    assert everything(data) == []
+
+
+@pytest.mark.parametrize(("status", "words"), [("404", "404 Not Found"), ("202", "202 Accepted")])
+def test_server_that_has_no_file(status, words, server, numbers, data, dislab_data):
+    server.behaviour = status
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    assert f"{server.address} answered {words}: fetch it elsewhere and put it at '{numbers}'" in error_line(
+        said
+    )
+    assert everything(data) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_no_server_at_all(host, data, dislab_data, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://{host}:{port}/numbers.bin"
+    publish(monkeypatch, OfficialFile("numbers.bin", address, md5(BODY), len(BODY)))
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    assert f"cannot reach {address} (" in error_line(said)
+    assert f"put it at '{data / 'numbers' / 'numbers.bin'}'" in error_line(said)
+    assert everything(data) == []
+
+
+def test_ctrl_c_leaves_nothing_and_starts_anew(server, numbers, data, dislab_data, monkeypatch):
+    seen = []
+
+    class Interrupting(MegabyteBar):
+        def update(self, done):
+            seen.extend(everything(data))
+            if done >= 2_000_000:
+                raise KeyboardInterrupt
+            super().update(done)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "MegabyteBar", Interrupting)
+        said = dislab_data("fetch", "numbers")
+    assert said.code == 130
+    assert any(name.startswith("numbers/numbers.bin.part-") for name in seen), "it was under way"
+    assert "numbers/numbers.bin" not in seen
+    assert everything(data) == []
+    assert dislab_data("fetch", "numbers").code == 0
+    assert numbers.read_bytes() == BODY
+
+
+def test_wrong_file_is_replaced_only_by_force(server, numbers, data, dislab_data):
+    numbers.parent.mkdir()
+    numbers.write_bytes(b"mine")
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 2
+    line = error_line(said)
+    for part in (f"'{numbers}'", md5(BODY).replace(":", " "), md5(b"mine").removeprefix("md5:"), "--force"):
+        assert part in line
+    assert (numbers.read_bytes(), server.asked) == (b"mine", 0)
+    # While the new file is not whole, the old one stays.
+    server.behaviour = "404"
+    assert dislab_data("fetch", "numbers", "--force").code == 1
+    assert everything(data) == ["numbers", "numbers/numbers.bin"]
+    assert numbers.read_bytes() == b"mine"
+    server.behaviour = "well"
+    assert dislab_data("fetch", "numbers", "--force").code == 0
+    assert numbers.read_bytes() == BODY
+
+
+def test_two_fetches_at_a_time(server, numbers, data, dislab_data, monkeypatch):
+    began = []
+
+    class Nesting(MegabyteBar):
+        def update(self, done):
+            if not began:
+                began.append(done)
+                download.fetch("numbers")
+            super().update(done)
+
+    monkeypatch.setattr(download, "MegabyteBar", Nesting)
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 0
+    assert said.out == 2 * f"{numbers}: ok, {md5(BODY).replace(':', ' ')}\n"
+    assert server.asked == 2
+    assert everything(data) == ["numbers", "numbers/numbers.bin"]
+    assert numbers.read_bytes() == BODY
+
+
+def test_fetch_where_it_cannot_write(server, numbers, data, dislab_data, monkeypatch):
+    numbers.parent.write_text("a file in the way")
+    said = dislab_data("fetch", "numbers")
+    assert (said.code, server.asked) == (1, 0)
+    assert f"cannot write '{numbers}': " in error_line(said)
+    numbers.parent.unlink()
+    usage = namedtuple("Usage", "total used free")(10**9, 10**9 - 10**6, 10**6)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    assert "4 MB needed, 1 MB free" in error_line(said)
+    assert everything(data) == []
+
+
+def test_disk_that_fills_up(server, numbers, data):
+    """In a process of its own whose files may have a megabyte: then a write fails, as on a full disk."""
+    code = (
+        "import resource, sys\n"
+        "import dislab\n"
+        "from dislab.cli import main\n"
+        "from dislab.data.official import OfficialDataset, OfficialFile\n"
+        "files = (OfficialFile('numbers.bin', *sys.argv[1:], 10),)\n"
+        "dislab.register_dataset('numbers', official=OfficialDataset('numbers', files, '', ''))(print)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
+        "sys.exit(main(['data', 'fetch', 'numbers']))"
+    )
+    command = [sys.executable, "-c", code, server.address, md5(BODY)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (1, f"dislab: cannot write '{numbers}': File too large\n")
+    assert everything(data) == []
+
+
+def test_force_replaces_the_plain_file_that_would_be_read_first(server, data, dislab_data, monkeypatch):
+    publish(monkeypatch, digits(server.address))
+    (data / "digits").write_bytes(b"0124")
+    assert dislab_data("fetch", "numbers").code == 2
+    server.body = gzip.compress(b"0125", mtime=0)
+    said = dislab_data("fetch", "numbers", "--force")
+    assert said.code == 1
+    expected = digits(server.address).digest.replace(":", " ")
+    assert f"gave is wrong: expected {expected}, found" in error_line(said)
+    assert everything(data) == ["digits"]
+    server.body = gzip.compress(b"0123", 1, mtime=7)  # compressed anew: the content counts
+    said = dislab_data("fetch", "numbers", "--force")
+    assert said.code == 0
+    assert "ok, the published content" in said.out
+    assert everything(data) == ["digits.gz"]
+    assert gzip.decompress((data / "digits.gz").read_bytes()) == b"0123"
+
+
+def test_file_of_an_unknown_new_host(server, data, dislab_data, monkeypatch, tmp_path):
+    """The hash is that of the old host's file: another file is kept where its own checksum holds."""
+    np.savez(tmp_path / "new.npz", images=np.arange(3000, dtype=np.uint8))
+    new = (tmp_path / "new.npz").read_bytes()
+    published = OfficialFile("new.npz", server.address, md5(b"old"), len(new), True, earlier_host=True)
+    publish(monkeypatch, published)
+    damaged = bytearray(new)
+    damaged[len(new) // 2] ^= 1
+    longer = new + bytes(9)
+    for wrong in (bytes(damaged), new[:-100], longer, b"<html>"):
+        server.body = wrong
+        said = dislab_data("fetch", "numbers")
+        assert said.code == 1
+        assert "not kept" in error_line(said)
+        assert everything(data) == []
+    server.body = new
+    for command in (["fetch", "numbers"], ["verify"]):
+        said = dislab_data(*command)
+        assert said.code == 0
+        for part in ("CRC-32", "not the file of the earlier host", md5(b"old")[4:], md5(new)[4:]):
+            assert part in said.out
+    (data / "numbers" / "new.npz").write_bytes(b"old")
+    assert "ok, md5 " in dislab_data("verify").out
+    # A zip whose bytes are not its own: the length is right, the checksum is not.
+    (data / "numbers" / "new.npz").write_bytes(damaged)
+    assert dislab_data("verify").code == 1
+    assert zipfile.is_zipfile(data / "numbers" / "new.npz")

@@ -1,0 +1,159 @@
+"""Diagonal Normals and image likelihoods, against closed forms, integrals and torch.distributions."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from small_models import random_normals
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from dislab.networks.distributions import (
+    LOWEST_PIXEL_LOGVAR,
+    kl_to_standard_normal,
+    mean_image,
+    negative_log_likelihood,
+    normal_log_density,
+    pixel_channels,
+    product_of_normals,
+    sample_normal,
+)
+
+# Normals and likelihoods
+
+
+def test_kl_to_standard_normal_equals_torch_distributions():
+    mean, logvar = random_normals(7, 3)
+    expected = kl_divergence(Normal(mean, torch.exp(logvar / 2)), Normal(0.0, 1.0))
+    torch.testing.assert_close(kl_to_standard_normal(mean, logvar), expected)
+
+
+@pytest.mark.parametrize(("mean", "logvar"), [(0.0, 0.0), (1.3, -2.0), (-0.4, 1.1)])
+def test_kl_to_standard_normal_equals_its_integral(mean, logvar):
+    z = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
+    deviation = math.exp(logvar / 2)
+    density = torch.exp(-0.5 * ((z - mean) / deviation) ** 2) / (deviation * math.sqrt(2 * math.pi))
+    ratio = -math.log(deviation) - 0.5 * ((z - mean) / deviation) ** 2 + 0.5 * z**2
+    found = kl_to_standard_normal(torch.tensor(mean), torch.tensor(logvar)).item()
+    assert found == pytest.approx(torch.trapezoid(density * ratio, z).item(), abs=1e-6)
+
+
+def test_normal_log_density_equals_torch_distributions_and_broadcasts():
+    mean, logvar = random_normals(5, 3)
+    z, _ = random_normals(4, 3, seed=1)
+    expected = Normal(mean[None], torch.exp(logvar / 2)[None]).log_prob(z[:, None])
+    found = normal_log_density(z[:, None], mean[None], logvar[None])
+    assert found.shape == (4, 5, 3)
+    torch.testing.assert_close(found, expected)
+
+
+def test_sample_normal_has_the_mean_and_the_deviation():
+    mean, logvar = torch.tensor([[1.0, -2.0]]), torch.tensor([[math.log(4.0), math.log(0.25)]])
+    noise = torch.tensor([[0.0, 0.0], [1.0, 1.0], [-2.0, 2.0]])
+    expected = torch.tensor([[1.0, -2.0], [3.0, -1.5], [-3.0, -1.0]])
+    torch.testing.assert_close(sample_normal(mean, logvar, noise), expected)
+
+
+def test_bernoulli_likelihood_equals_torch_distributions():
+    logits, _ = random_normals(3, 2, 4, 5)
+    images = (torch.rand(3, 2, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5).double()
+    expected = -Bernoulli(logits=logits).log_prob(images).sum((1, 2, 3))
+    torch.testing.assert_close(negative_log_likelihood(logits, images, "bernoulli"), expected)
+
+
+@pytest.mark.parametrize("logit", [-1e4, -100.0, -20.5, -12.0, 12.0, 20.5, 100.0, 1e4])
+def test_bernoulli_likelihood_of_sure_pixels_is_finite_and_right(logit):
+    decoded, black = torch.full((1, 1, 1, 1), logit), torch.zeros(1, 1, 1, 1)
+    expected = max(logit, 0) + math.log1p(math.exp(-abs(logit)))  # -ln(1 - sigmoid(logit))
+    of_black = negative_log_likelihood(decoded, black, "bernoulli").item()
+    assert of_black == pytest.approx(expected, rel=1e-6, abs=2e-9)
+    of_white = negative_log_likelihood(decoded, black + 1, "bernoulli").item()
+    assert of_white == pytest.approx(expected - logit, rel=1e-6, abs=1e-6)  # (a difference of two logits)
+
+
+def test_bernoulli_likelihood_of_grey_pixels_is_the_cross_entropy():
+    logits, _ = random_normals(3, 1, 4, 4)
+    images = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    share = torch.sigmoid(logits)
+    expected = -(images * share.log() + (1 - images) * (1 - share).log()).sum((1, 2, 3))
+    torch.testing.assert_close(negative_log_likelihood(logits, images, "bernoulli"), expected)
+
+
+def test_gaussian_likelihood_equals_torch_distributions():
+    mean, _ = random_normals(3, 2, 4, 5)
+    # Far above the floor the log-variance is used as it is.
+    logvar = torch.linspace(20, 25, mean.numel(), dtype=torch.float64).view_as(mean)
+    images = torch.rand(mean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = -Normal(mean, torch.exp(logvar / 2)).log_prob(images).sum((1, 2, 3))
+    decoded = torch.cat([mean, logvar], dim=1)
+    torch.testing.assert_close(
+        negative_log_likelihood(decoded, images, "gaussian"), expected, rtol=1e-9, atol=1e-9
+    )
+
+
+def test_gaussian_log_variance_has_a_smooth_floor():
+    raw = torch.tensor([-1000.0, LOWEST_PIXEL_LOGVAR, 5.0], dtype=torch.float64, requires_grad=True)
+    images = torch.zeros(3, 1, 1, 1, dtype=torch.float64)
+    decoded = torch.cat([images, raw.view(3, 1, 1, 1)], dim=1)
+    found = negative_log_likelihood(decoded, images, "gaussian")
+    # At the mean, -ln p = (ln 2 pi + log-variance) / 2.
+    logvar = 2 * found - math.log(2 * math.pi)
+    floor = 2 * math.log(1 / 255)
+    excess = math.log1p(math.exp(5 - floor))
+    expected = torch.tensor([floor, floor + math.log(2), floor + excess], dtype=torch.float64)
+    torch.testing.assert_close(logvar.detach(), expected)
+    (slope,) = torch.autograd.grad(found.sum(), raw)
+    assert slope[1].item() == pytest.approx(0.25)
+    assert slope[2].item() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_mean_image_is_the_mean_of_the_likelihood():
+    decoded, _ = random_normals(2, 2, 3, 3)
+    torch.testing.assert_close(mean_image(decoded, "bernoulli"), Bernoulli(logits=decoded).mean)
+    assert mean_image(decoded, "gaussian").shape == (2, 1, 3, 3)
+    torch.testing.assert_close(mean_image(decoded, "gaussian"), decoded[:, :1].clamp(0, 1))
+    assert pixel_channels("bernoulli", 3) == 3
+    assert pixel_channels("gaussian", 3) == 6
+
+
+# The product of Normals
+
+
+def test_product_of_normals_equals_the_normalised_product_of_densities():
+    sizes = torch.tensor([1, 2, 5])
+    group = torch.repeat_interleave(torch.arange(3), sizes)
+    group = group[torch.randperm(8, generator=torch.Generator().manual_seed(1))]
+    assert not torch.equal(group, group.sort().values)
+    mean, logvar = random_normals(8, 2)
+    product_mean, product_logvar = product_of_normals(mean, logvar, group, 3)
+    assert product_mean.shape == product_logvar.shape == (3, 2)
+
+    grid = torch.linspace(-15, 15, 60_001, dtype=torch.float64)
+    for g, d in itertools.product(range(3), range(2)):
+        log_product = sum(
+            Normal(mean[i, d], torch.exp(logvar[i, d] / 2)).log_prob(grid) for i in range(8) if group[i] == g
+        )
+        density = torch.exp(log_product - log_product.max())
+        density /= torch.trapezoid(density, grid)
+        expected_mean = torch.trapezoid(density * grid, grid)
+        expected_variance = torch.trapezoid(density * (grid - expected_mean) ** 2, grid)
+        torch.testing.assert_close(product_mean[g, d], expected_mean, rtol=0, atol=1e-8)
+        torch.testing.assert_close(product_logvar[g, d].exp(), expected_variance, rtol=1e-7, atol=0)
+
+
+def test_product_of_one_normal_is_itself():
+    mean, logvar = random_normals(4, 3)
+    found = product_of_normals(mean, logvar, torch.arange(4), 4)
+    torch.testing.assert_close(found, (mean, logvar))
+
+
+def test_gradients_of_the_product_flow_to_every_member():
+    group = torch.tensor([2, 0, 1, 2, 1, 2])
+    mean, logvar = (tensor.requires_grad_() for tensor in random_normals(6, 2))
+    assert torch.autograd.gradcheck(lambda m, v: product_of_normals(m, v, group, 3), (mean, logvar))
+    product_mean, product_logvar = product_of_normals(mean, logvar, group, 3)
+    to_mean, to_logvar = torch.autograd.grad(product_mean.sum(), (mean, logvar), retain_graph=True)
+    assert (to_mean > 0).all()
+    shared = group != 0  # the mean of a group of one does not depend on its variance
+    assert (to_logvar[shared].abs() > 1e-6).all()
+    assert (torch.autograd.grad(product_logvar.sum(), logvar)[0] > 0).all()

@@ -1,0 +1,325 @@
+"""The executor: worker processes, kills and interruptions, two processes on one folder, the time left."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bars import PLUGIN, runs_of
+
+import dislab
+from dislab.cli import main
+from dislab.registry import DATASETS, METRICS, MODELS, isolated
+from dislab.runs import display, execute, machine, perform
+from dislab.runs.machine import Machine
+from dislab.runs.record import Results
+from dislab.runs.resolve import resolve
+from dislab.studies.file import read_study
+from dislab.studies.study import plan
+from dislab.training.protocol import PROTOCOLS
+
+DEFAULT_JOBS = machine.default_jobs
+SMALL = """
+steps = 30
+batch_size = 16
+metrics = ["mig"]
+figures = ["scores_by_model"]
+[[runs]]
+model = ["vae", "betavae"]
+dataset = "bars"
+set = { network = "mlp" }
+"""
+SEEDS = "run --model mlvae --dataset bars --steps 60 --batch-size 16 --set network=mlp --metrics mig,sap"
+SEEDS = [*SEEDS.split(), "--group-by", "size", "--hold-out", "shape=0", "--precision", "fp32"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin(tmp_path_factory):
+    """The plug-in's file; what it registers is forgotten after these tests."""
+    path = tmp_path_factory.mktemp("plugin") / "bars.py"
+    path.write_text(PLUGIN)
+    (path.parent / "data").mkdir()  # with no official file in it
+    with isolated(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISLAB_DATA", str(path.parent / "data"))
+        dislab.load_plugin(path)
+        yield path
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """One thread for torch, here and in workers."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A small study in the working folder; no pictures are drawn in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
+    Path("small.toml").write_text(SMALL)
+
+
+def test_seeds_side_by_side_are_those_one_by_one(small, one_thread, capsys):
+    assert main([*SEEDS, "--seeds", "0-2", "--out", "one", "--jobs", "1"]) == 0
+    assert main([*SEEDS, "--seeds", "1", "--out", "several", "--jobs", "2"]) == 0
+    capsys.readouterr()
+    assert main([*SEEDS, "--seeds", "0-2", "--out", "several", "--jobs", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 3 run(s) finished before" in err and "2 run(s) to do, 2 at a time, 1 thread(s) each" in err
+    name = r"mlvae on bars, without shape=0, network=mlp, seed \d"
+    assert re.search(rf"run 2 of 3 done, about 0:\d\d:\d\d left: {name}\nrun", err)
+    assert re.search(rf"run 3 of 3 done: {name}\nruns 3/3 .* ETA 0:00:00", err)
+    assert "seeds 0, 1, 2" in out and out.count("run: several") == 3
+    for run in runs_of("one"):
+        other = dislab.load(Path("several") / run.path.relative_to("one"))
+        assert dict(run.scores) == dict(other.scores) and np.array_equal(run.codes.mean, other.codes.mean)
+        assert run.history.equals(other.history) and run.config == other.config
+        assert run.record["environment"]["threads"] == other.record["environment"]["threads"] == 1
+    assert len(runs_of("several")) == 3
+
+
+def test_runs_that_fail_side_by_side_leave_the_others(small, one_thread, capsys):
+    study = SMALL.replace('["vae", "betavae"]', '["is_killed", "diverges", "vae", "oracle"]')
+    Path("small.toml").write_text(study.replace("\nset =", "\n#"))
+    [oracle] = [one for one in plan(read_study("small.toml"), Machine()) if one.model == "oracle"]
+    path = Path("results/small") / oracle.folder
+    path.parent.mkdir(parents=True)
+    path.write_text("no folder")
+    assert main(["bench", "small.toml", "--jobs", "2"]) == 1
+    err = capsys.readouterr().err
+    end = err.splitlines()[-4:]
+    assert "is_killed on bars, seed 0: its process ended by the signal SIGKILL (mostly for want" in end[0]
+    assert "diverges on bars, seed 0: training failed: the loss term 'loss' is nan" in end[1]
+    assert "oracle on bars, seed 0: cannot make the run's folder" in end[2]
+    assert end[3].startswith("dislab: 3 failed") and "Traceback" not in err
+    assert [run.config.model for run in runs_of("results")] == ["vae"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_thread):
+    """The parent of two workers is stopped by Ctrl-C or kill -9 while both train."""
+    arguments = [*SEEDS, "--steps", "600", "--seeds", "0,1"]
+    eager = "import dislab.training.loop as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
+    Path("eager.py").write_text(eager)
+    command = [sys.executable, "-m", "dislab", *arguments, "--out", "broken_off", "--jobs", "2"]
+    command += ["--plugin", str(plugin), "--plugin", "eager.py"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
+    )
+    for _ in range(6000):
+        training = list(Path("broken_off").rglob("checkpoint.safetensors"))
+        if len(training) == 2 or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(how)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert len(children) == 2
+    for _ in range(600):
+        left = [child for child in children if Path(f"/proc/{child}/exe").exists()]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left, "no worker trains on"
+    assert not list(Path("broken_off").rglob("run.json"))
+    assert len(list(Path("broken_off").rglob("checkpoint.safetensors"))) == 2
+    for folder in ("broken_off", "straight"):
+        assert main([*arguments, "--out", folder]) == 0
+    for run in runs_of("broken_off"):
+        [other] = runs_of("straight", seed=run.config.seed)
+        assert dict(run.scores) == dict(other.scores) and run.history.equals(other.history)
+
+
+# Two processes on one folder
+
+
+def start(*arguments: str, log: str) -> subprocess.Popen:
+    """A process of dislab whose messages go to a file."""
+    with Path(log).open("w") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dislab", *arguments], stdout=subprocess.DEVNULL, stderr=stream
+        )
+
+
+def test_two_processes_do_no_run_twice(small, plugin, one_thread):
+    study = SMALL.replace("\nset =", "\nseeds = [0, 1]\nset =").replace("steps = 30", "steps = 150")
+    Path("small.toml").write_text(study)
+    arguments = ["bench", "small.toml", "--plugin", str(plugin), "--jobs", "1"]
+    both = [start(*arguments, log=f"{name}.txt") for name in ("one", "other")]
+    assert [process.wait(120) for process in both] == [0, 0], Path("one.txt").read_text()
+    lines = Path("results/small/records.jsonl").read_text().splitlines()
+    assert len(lines) == len({json.loads(line)["digest"] for line in lines}) == 4, "each was written once"
+    assert len(pd.read_csv("results/small/scores_by_model.csv")) == 2
+    assert not list(Path("results").rglob("*.claim-*"))
+    done = [Path(f"{name}.txt").read_text().count(" done") for name in ("one", "other")]
+    assert done == [4, 4], "each process knows of all runs"
+
+
+def test_the_run_of_a_killed_process_is_taken_over_while_another_waits(small, plugin, one_thread):
+    """Two processes are given one run; the one that does it is killed, and the other ends it."""
+    Path("eager.py").write_text(
+        "import dislab.training.loop as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
+    )
+    arguments = [*SEEDS, "--steps", "600", "--plugin", str(plugin), "--plugin", "eager.py"]
+    first = start(*arguments, log="first.txt")
+    for _ in range(3000):
+        if list(Path("results").rglob("checkpoint.safetensors")):
+            break
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot end while the other starts
+    second = start(*arguments, log="second.txt")
+    for _ in range(3000):
+        if "waiting for another process" in Path("second.txt").read_text():
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the second process did not wait")
+    first.kill()
+    first.wait()
+    assert second.wait(120) == 0
+    assert len(runs_of("results")) == 1 and not list(Path("results").rglob("*.claim-*"))
+    assert main([*SEEDS, "--steps", "600", "--out", "straight"]) == 0
+    [run], [other] = runs_of("results"), runs_of("straight")
+    assert dict(run.scores) == dict(other.scores) and run.history.equals(other.history)
+
+
+# What the machine allows, and what is refused
+
+
+def test_how_many_runs_go_at_a_time(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert machine.chosen_threads() is None and DEFAULT_JOBS("cpu") == 8 and DEFAULT_JOBS("cuda:0") == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,1")
+    assert machine.chosen_threads() == 4 and DEFAULT_JOBS("cpu") == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert machine.chosen_threads() is None
+    assert machine.room_for_runs("MemTotal") >= machine.room_for_runs() >= 1
+    monkeypatch.setattr(machine, "default_jobs", lambda device: 8)
+    monkeypatch.setattr(machine, "room_for_runs", lambda memory="free": {"free": 2, "MemTotal": 4}[memory])
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert Machine(jobs=None).share(8) == (2, 2)  # threads as if all the memory were free
+    assert Machine(jobs=None).share(2) == (2, 4)
+    assert Machine(jobs=4).share(4) == (4, 2) and Machine(jobs=1).share(4) is None
+    assert Machine(jobs=None).share(1) is None and Machine(jobs=None).share(0) is None
+    with pytest.raises(dislab.DislabError, match="jobs is 0: it must be 1 or more"):
+        Machine.here("cpu", jobs=0)
+
+
+def test_seeds_go_side_by_side_where_the_user_does_not_say(small, plugin, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "default_jobs", lambda device: 2)
+    monkeypatch.setattr(machine, "room_for_runs", lambda memory="": 8)
+    pca = ["run", "--model", "pca", "--dataset", "bars", "--metrics", "mig"]
+    assert main([*pca, "--seeds", "0,1"]) == 0
+    err = capsys.readouterr().err
+    assert "2 run(s) to do, 2 at a time" in err and err.count(" done") == 2 and "training" not in err
+    assert main([*pca, "--seeds", "2"]) == 0
+    assert "at a time" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_what_is_refused_late_is_one_line_and_nothing_is_trained(jobs, small, capsys):
+    late = ["--set", "group_size=50", "--hold-out", "shape=0-2"]
+    assert main([*SEEDS, *late, "--seeds", "0,1", "--jobs", jobs]) == 2
+    err = capsys.readouterr().err
+    assert "is too large for --group-by size" in err.splitlines()[-1] and err.count("too large") == 1
+    assert not Path("results").exists()
+
+
+def test_side_by_side_needs_what_other_processes_know(small, monkeypatch):
+    here, bars = Machine(), dislab.load_dataset("bars")
+
+    def two(*arguments, **settings) -> list:
+        config = resolve(*arguments, here, **settings)
+        return list(execute.execute([config, config.with_seed(1)], replace(here, jobs=2)))
+
+    with pytest.raises(dislab.DislabError, match="other processes cannot read a Dataset object"):
+        two("vae", bars)
+    assert list(execute.execute([], Machine(jobs=None))) == []
+    for registry, name in ((METRICS, "mig"), (MODELS, "vae"), (DATASETS, "bars")):
+        message = f"{registry.kind} '{name}' is registered by the running program"
+        with monkeypatch.context() as patch, pytest.raises(dislab.DislabError, match=message):
+            patch.setattr(registry[name].make, "__module__", "__main__")
+            two("vae", "bars", metrics=["mig"])
+    assert not Path("results").exists()
+
+
+def test_two_tables_that_ask_for_different_scores_of_a_run_make_it_once(small, monkeypatch):
+    first = resolve("oracle", "bars", Machine(), metrics=["mig"])
+    again = replace(first, metrics=("sap",))
+    [outcome] = execute.execute([first, again], Machine())
+    assert outcome.failure == "" and set(outcome.record["scores"]) == {"mig", "sap"}
+    assert len(Results("results").records()) == 1
+    performed = []
+    monkeypatch.setattr(execute, "perform", lambda *task: performed.append(task))
+    assert [o.record for o in execute.execute([first], Machine())] == [outcome.record] and not performed
+
+
+def test_runs_on_a_gpu_are_trained_together_where_they_differ_in_numbers_only(small):
+    base = resolve("betavae", "bars", Machine(), network="mlp")
+    sizes = [base, base.with_seed(1), replace(base, hyperparameters=base.hyperparameters | {"beta": 8.0})]
+    other = replace(base, hyperparameters=base.hyperparameters | {"latents": 4})
+    bf16, oracle = replace(base, precision="bf16"), resolve("oracle", "bars", Machine())
+
+    def together(configs, device) -> list[int]:
+        return [len(task["configs"]) for task in execute.tasks_of(configs, Machine(device))]
+
+    assert together([*sizes, other, oracle, oracle.with_seed(1)], "cuda") == [3, 1, 1, 1]
+    assert together([base.with_seed(seed) for seed in range(20)], "cuda:1") == [16, 4]
+    assert together([bf16, bf16.with_seed(1)], "cuda") == [1, 1] and together(sizes, "cpu") == [1, 1, 1]
+
+
+# The time left
+
+
+def test_the_time_left_by_the_speed_of_training(monkeypatch):
+    """One of two runs goes on from its checkpoint at step 1,000; a third one waits."""
+    now = [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    base = replace(resolve("vae", "bars", Machine(), network="mlp"), protocol=PROTOCOLS["quick"])
+    configs = [base, base.with_seed(1), base.with_seed(2)]
+    one, other, waiting = (config.digest for config in configs)
+    estimate = display.Estimate(configs, {}, jobs=2)
+    assert estimate.left() is None and estimate.fraction() == 0
+    now[0] = 100
+    estimate.hear(one, "encoding", 5, 10)
+    estimate.hear(one, "training", 1000, 2000)
+    estimate.hear(other, "training", 0, 2000)
+    assert estimate.left() is None, "nothing is known of its speed yet"
+    now[0] = 110
+    estimate.hear(one, "training", 1100, 2000)  # 10 steps/s: 90 s to go
+    estimate.hear(other, "training", 200, 2000)  # 20 steps/s: 90 s to go, 100 s in all
+    # The third takes as long as the mean of the others, 200 s and 100 s, once either ends.
+    assert estimate.left() == pytest.approx(90 + 150)
+    assert estimate.fraction() == pytest.approx(0.9 * (1100 + 200) / 2000)
+    seconds = {"train_seconds": 100.0, "encode_seconds": 10.0, "score_seconds": 10.0}
+    estimate.end(other, {"timings": seconds})
+    assert estimate.left() == pytest.approx(max(120 - 10, 120)), "as long as the finished one"
+    estimate.end(one, None)
+    assert estimate.left() == 120
+    estimate.end(waiting, None)
+    assert estimate.left() == 0
+
+
+def test_the_time_left_is_that_of_the_runs_most_alike():
+    vae, mlvae, oracle = (True, "vae", "bars"), (True, "mlvae", "bars"), (False, "oracle", "bars")
+    assert display.expected_seconds(vae, [(vae, 10.0), (vae, 20.0), (oracle, 1.0)]) == 15.0
+    assert display.expected_seconds(mlvae, [(vae, 10.0), (oracle, 1.0)]) == 10.0
+    assert display.expected_seconds((True, "vae", "more"), [(vae, 10.0), (mlvae, 30.0)]) == 10.0
+    assert display.expected_seconds(oracle, [(vae, 10.0), (mlvae, 30.0)]) == 20.0
+    assert display.seconds_of_several([10.0, 4.0, 3.0, -1.0, 5.0], 2) == 12.0

@@ -1,0 +1,76 @@
+"""Progress: lines without a terminal, bars that fit one, and listeners."""
+
+import io
+import re
+
+import pytest
+
+from dislab import progress
+from dislab.progress import Bar, clock, heard_by, say
+
+
+def test_clock_is_hours_minutes_and_seconds():
+    assert [clock(seconds) for seconds in (-3, 0.4, 59.6, 490, 3600 * 30 + 61)] == [
+        *("0:00:00", "0:00:00", "0:01:00", "0:08:10", "30:01:01")
+    ]
+
+
+def test_say_is_a_line_unless_quiet(capsys):
+    say("one")
+    say("two", quiet=True)
+    assert capsys.readouterr() == ("", "one\n")
+
+
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The time in seconds, as the only entry of a list that a test can change."""
+    times = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: times[0])
+    return times
+
+
+def test_without_a_terminal_a_line_is_printed_now_and_then(capsys, now):
+    with Bar("work", 100, start=20) as bar:
+        bar.update(21)
+        now[0] += 10
+        bar.update(40.5, "loss 1.5")
+        bar.update(60)
+        now[0] += 10
+        bar.update(70, "fast", left=3723)
+        bar.update(100, "done")
+    assert capsys.readouterr().err.splitlines() == [
+        "work 40/100  loss 1.5  ETA 0:00:29",
+        "work 70/100  fast  ETA 1:02:03",
+        "work 100/100  done  ETA 0:00:00",
+    ]
+
+
+def test_a_quiet_bar_is_heard_for_as_long_as_asked(capsys):
+    heard = []
+    with heard_by(lambda *update: heard.append(update)), Bar("work", 3, quiet=True) as bar:
+        bar.update(2, "a note")
+    bar.update(3)
+    assert heard == [("work", 2, 3, "a note")] and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize("title", ["training", "drawing mpi3d_toy, once"])
+def test_on_a_terminal_a_line_is_cut_and_not_wrapped(monkeypatch, width, title):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    with Bar(title, 300_000) as bar:
+        bar.update(150_000, "loss 102.8  reconstruction 99.1  kl_style 2.0  kl_content 1.7  12,345 images/s")
+        bar._live.refresh()
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert all(line.startswith(title[:8]) and len(line) <= width for line in lines), (
+        "one line for each update"
+    )
+    if width == 80:
+        assert "150000/300000 ETA 0:00:00 loss 10" in lines[-1] and lines[-1].rstrip().endswith("…")

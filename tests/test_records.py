@@ -1,0 +1,194 @@
+"""A results folder: its records are found, read, joined and written whole, by one process or by several."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dislab
+from dislab.cli import main
+from dislab.runs import perform
+from dislab.runs.execute import execute
+from dislab.runs.machine import Machine
+from dislab.runs.record import FORMAT, Results, Run
+from dislab.runs.resolve import resolve
+
+
+@pytest.fixture
+def configs(tiny_dataset, tmp_path, monkeypatch):
+    """Configurations of two cheap runs in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
+    first = resolve("oracle", tiny_dataset, Machine(), metrics=["mig"])
+    return [first, first.with_seed(1)]
+
+
+@pytest.fixture
+def results(configs):
+    """The results folder of two finished runs."""
+    outcomes = list(execute(configs, Machine()))
+    assert [outcome.failure for outcome in outcomes] == ["", ""]
+    return Results("results")
+
+
+def lines(folder="results") -> list[dict]:
+    return [json.loads(line) for line in Path(folder, "records.jsonl").read_text().splitlines()]
+
+
+def test_a_finished_run_is_a_line_and_the_same_run_json(results, configs):
+    assert [line["digest"] for line in lines()] == [config.digest for config in configs]
+    for line, config in zip(lines(), configs, strict=True):
+        path = Path("results") / config.folder
+        assert json.loads((path / "run.json").read_text()) == line and line["format"] == FORMAT
+        run = dislab.load(path)
+        assert run.record == line and run.config == config and dict(run.scores) == line["scores"]
+        assert results.find(config).path == path
+    assert [run.config.seed for run in dislab.runs_in("results")] == [0, 1]
+
+
+def test_tables_need_the_records_alone(results):
+    before = dislab.leaderboard("results")
+    for path in list(Path("results").iterdir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+    assert dislab.leaderboard("results").equals(before)
+    [run, _] = dislab.runs_in("results")
+    assert run.scores["mig"] == lines()[0]["scores"]["mig"]
+    for read in (lambda: run.codes, lambda: run.model, lambda: run.history):
+        with pytest.raises(dislab.RunFailed, match="missing or damaged"):
+            read()
+    with pytest.raises(dislab.RunFailed, match="is gone: its codes cannot be scored again"):
+        run.add_scores(["sap"])
+
+
+def test_records_of_several_machines_join_by_concatenation(results, configs):
+    """Of two records of one run the last counts; what a study needs is skipped by what they hold."""
+    Path("other").mkdir()
+    other = lines()
+    other[0]["scores"]["mig"] = 0.25
+    third = json.loads(json.dumps(other[0]))
+    third["config"]["seed"], third["digest"] = 7, f"{configs[0].row}-7"
+    text = "".join(json.dumps(line) + "\n" for line in [*other, third])
+    with Path("results/records.jsonl").open("a") as file:
+        file.write(text)
+    runs = dislab.runs_in("results")
+    assert sorted(run.config.seed for run in runs) == [0, 1, 7]
+    assert results.find(configs[0]).scores["mig"] == 0.25, "an object that read before reads what is new"
+    [row] = dislab.leaderboard("results").to_dict("records")
+    assert (row["seeds"], row["n"], row["row"]) == ("0 1 7", 3, configs[0].row)
+    wanted = [configs[0].with_seed(7)]
+    [outcome] = execute(wanted, Machine())
+    assert outcome.record["scores"] == third["scores"] and not (Path("results") / wanted[0].folder).exists()
+
+
+def test_scores_are_added_to_the_record(results, configs):
+    run = results.find(configs[0])
+    trained = (run.path / "model.safetensors").stat().st_mtime_ns
+    new = run.add_scores(["sap"])
+    assert set(new) == {"sap"} and set(run.scores) == {"mig", "sap"}
+    assert (
+        set(dislab.load(run.path).scores) == {"mig", "sap"} == set(Results("results").find(configs[0]).scores)
+    )
+    assert len(lines()) == 3 and (run.path / "model.safetensors").stat().st_mtime_ns == trained
+    assert run.add_scores(["sap"]) == {} and len(lines()) == 3, "nothing is computed or written twice"
+    single = shutil.copytree(run.path, "alone")
+    alone = dislab.load(single)
+    alone.add_scores(["modularity"])
+    assert "modularity" in dislab.load(single).scores and len(lines()) == 3, "a copy is no part of the folder"
+
+
+def test_scores_that_several_processes_add_at_once_are_all_kept(results):
+    names = ["sap", "modularity", "explicitness", "irs"]
+    code = "import dislab, sys\nfor run in dislab.runs_in('results'): run.add_scores([sys.argv[1]])\n"
+    processes = [subprocess.Popen([sys.executable, "-c", code, name]) for name in names]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    for run in dislab.runs_in("results"):
+        assert set(run.scores) >= {"mig", *names}
+        assert set(dislab.load(run.path).scores) == set(run.scores)
+    assert not list(Path("results").rglob("*.claim-*"))
+
+
+def test_a_line_that_is_not_whole_is_no_record(results, configs, capsys):
+    """A process was killed while it wrote the last line; then others write on."""
+    path = Path("results/records.jsonl")
+    text = path.read_text()
+    path.write_text(text + text[:100])
+    fresh = Results("results")
+    assert len(fresh.records()) == 2 and capsys.readouterr().err == ""
+    third = configs[0].with_seed(2)
+    [outcome] = execute([third], Machine())
+    assert outcome.failure == ""
+    assert fresh.find(third).scores["mig"] == outcome.record["scores"]["mig"]
+    assert "a damaged line of 'results/records.jsonl' is left out" in capsys.readouterr().err
+    assert len(fresh.records()) == 3
+
+
+def test_a_run_whose_process_died_before_run_json_is_finished(results, configs):
+    path = Path("results") / configs[0].folder
+    (path / "run.json").unlink()
+    with pytest.raises(dislab.DislabError, match="not a finished run"):
+        dislab.load(path)
+    [outcome] = execute(configs[:1], Machine())
+    assert outcome.record == lines()[0] == dislab.load(path).record
+
+
+def test_runs_of_another_format_are_named_in_one_line(results, configs, capsys):
+    path = Path("results") / configs[0].folder / "run.json"
+    path.write_text(json.dumps(lines()[0] | {"format": 4}))
+    with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 5"):
+        dislab.load(path.parent)
+    Path("results/records.jsonl").unlink()
+    assert main(["leaderboard"]) == 2
+    assert "is of format 4" in capsys.readouterr().err
+
+
+def test_run_folders_without_records_are_read_one_by_one(results, configs):
+    """As after a copy of run folders; a results folder within another keeps its runs to itself."""
+    before = dislab.leaderboard("results")
+    shutil.copytree("results", "results/inner")
+    Path("results/records.jsonl").unlink()
+    half = Path("results") / configs[0].with_seed(5).folder
+    shutil.copytree(Path("results") / configs[0].folder, half)
+    (half / "run.json").write_text("{")
+    assert dislab.leaderboard("results").equals(before)
+    [outcome] = execute([configs[0].with_seed(2)], Machine())
+    assert outcome.failure == "" and sorted(line["config"]["seed"] for line in lines()) == [0, 1, 2]
+    assert all((Path("results") / line["folder"] / "run.json").is_file() for line in lines())
+
+
+def test_a_part_of_a_results_folder_has_its_runs(results, configs, capsys):
+    part = (Path("results") / configs[0].folder).parent
+    assert [run.config.seed for run in dislab.runs_in(part)] == [0, 1]
+    assert [run.config.seed for run in dislab.runs_in(part / "seed1")] == [1]
+    assert Results.around(part).folder == Path("results").resolve()
+    Path("leaderboard.csv").write_text("mine")
+    assert main(["evaluate", str(part), "--metrics", "sap"]) == 0
+    assert (
+        Path("leaderboard.csv").read_text() == "mine"
+        and "sap_mean" in Path("results/leaderboard.csv").read_text()
+    )
+    assert not (part / "leaderboard.csv").exists()
+
+
+def test_many_records_are_read_once(tmp_path, results):
+    """What a look-up costs does not grow with what was read before."""
+    [record, _] = lines()
+    folder = tmp_path / "many"
+    folder.mkdir()
+    with (folder / "records.jsonl").open("w") as file:
+        for seed in range(1_000):
+            record["config"]["seed"], record["digest"] = seed, f"{Run('x', record).config.row}-{seed}"
+            file.write(json.dumps(record) + "\n")
+            record["config"] = dict(record["config"])
+    many = Results(folder)
+    assert len(many.records()) == 1_000
+    read = many._read
+    config = many.find(replace(Run("x", record).config, seed=5)).config
+    assert config.seed == 5 and many._read == read == (folder / "records.jsonl").stat().st_size
+    [row] = dislab.leaderboard(folder).to_dict("records")
+    assert row["n"] == 1_000 and np.isclose(row["mig_mean"], record["scores"]["mig"])
