@@ -241,7 +241,10 @@ WRONG_CONFIGS = [
     ({"source": "own-1234", "own_images": "./nowhere/"}, "'nowhere' does not exist"),
     ({"protocol": {"name": "quick"}}, "is not a configuration of this version"),
     ({"protocol": PROTOCOL | {"steps": "ten"}}, "steps is 'ten': it must be 0"),
-    ({"protocol": PROTOCOL | {"name": "quick+steps=6"}}, "values are: they are of quick+steps=5"),
+    (
+        {"protocol": PROTOCOL | {"name": "quick+steps=6"}},
+        "protocol quick+steps=6 is not what its values are: correct steps",
+    ),
     ({"group_by": [["shap"]]}, "did you mean 'shape'"),
     ({"hold_out": ["shap=1"]}, "did you mean 'shape'"),
     ({"precision": "fp33"}, "did you mean 'fp32'"),

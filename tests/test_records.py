@@ -165,7 +165,7 @@ def test_a_part_of_a_results_folder_has_its_runs(results, configs, capsys):
     part = (Path("results") / configs[0].folder).parent
     assert [run.config.seed for run in dislab.runs_in(part)] == [0, 1]
     assert [run.config.seed for run in dislab.runs_in(part / "seed1")] == [1]
-    assert Results.around(part).folder == Path("results").resolve()
+    assert Results.around(part).folder == Path("results")
     Path("leaderboard.csv").write_text("mine")
     assert main(["evaluate", str(part), "--metrics", "sap"]) == 0
     assert (

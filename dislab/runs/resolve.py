@@ -147,9 +147,7 @@ def check(config: RunConfig, machine: Machine) -> RunConfig:
         name, _, value = change.partition("=")
         has_no_steps = name == "steps" and MODELS[config.model].make.supervision == "none"
         if str(getattr(config.protocol, name, None)) != value and not has_no_steps:
-            raise DislabError(
-                f"the protocol {config.protocol.name} is not what its values say: correct {name}"
-            )
+            raise DislabError(f"protocol {config.protocol.name} is not what its values are: correct {name}")
     precision = choose_precision(None if config.precision == "usual" else config.precision, machine.device)
     images = images_of(config, machine)
     images.space.columns([name for names in config.group_by for name in names])
