@@ -73,7 +73,7 @@ def small(tmp_path, monkeypatch):
 
 def test_seeds_side_by_side_are_those_one_by_one(small, one_thread, capsys):
     assert main([*SEEDS, "--seeds", "0-2", "--out", "one", "--jobs", "1"]) == 0
-    assert main([*SEEDS, "--seeds", "1", "--out", "several", "--jobs", "2"]) == 0
+    assert main([*SEEDS, "--seeds", "1", "--out", "several", "--jobs", "1"]) == 0
     capsys.readouterr()
     assert main([*SEEDS, "--seeds", "0-2", "--out", "several", "--jobs", "2"]) == 0
     out, err = capsys.readouterr()
@@ -107,13 +107,28 @@ def test_runs_that_fail_side_by_side_leave_the_others(small, one_thread, capsys)
     assert [run.config.model for run in runs_of("results")] == ["vae"]
 
 
+LONG = [*SEEDS, "--steps", "300", "--seeds", "0,1"]  # long enough to be stopped in its middle
+EAGER = "import dislab.training.loop as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
+
+
+@pytest.fixture(scope="module")
+def straight(plugin, tmp_path_factory):
+    """The runs of LONG that nobody interrupted, by seed."""
+    folder = tmp_path_factory.mktemp("straight")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(perform, "draw_pictures", lambda *scene: [])
+        assert main([*LONG, "--out", str(folder)]) == 0
+    torch.set_num_threads(threads)
+    return runs_of(folder)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_thread):
+def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_thread, straight):
     """The parent of two workers is stopped by Ctrl-C or kill -9 while both train."""
-    arguments = [*SEEDS, "--steps", "600", "--seeds", "0,1"]
-    eager = "import dislab.training.loop as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
-    Path("eager.py").write_text(eager)
-    command = [sys.executable, "-m", "dislab", *arguments, "--out", "broken_off", "--jobs", "2"]
+    Path("eager.py").write_text(EAGER)
+    command = [sys.executable, "-m", "dislab", *LONG, "--out", "broken_off", "--jobs", "2"]
     command += ["--plugin", str(plugin), "--plugin", "eager.py"]
     process = subprocess.Popen(
         command,
@@ -138,10 +153,8 @@ def test_interrupted_workers_end_and_their_runs_resume(how, small, plugin, one_t
     assert not left, "no worker trains on"
     assert not list(Path("broken_off").rglob("run.json"))
     assert len(list(Path("broken_off").rglob("checkpoint.safetensors"))) == 2
-    for folder in ("broken_off", "straight"):
-        assert main([*arguments, "--out", folder]) == 0
-    for run in runs_of("broken_off"):
-        [other] = runs_of("straight", seed=run.config.seed)
+    assert main([*LONG, "--out", "broken_off"]) == 0
+    for run, other in zip(runs_of("broken_off"), straight, strict=True):
         assert dict(run.scores) == dict(other.scores) and run.history.equals(other.history)
 
 
@@ -170,12 +183,10 @@ def test_two_processes_do_no_run_twice(small, plugin, one_thread):
     assert done == [4, 4], "each process knows of all runs"
 
 
-def test_the_run_of_a_killed_process_is_taken_over_while_another_waits(small, plugin, one_thread):
+def test_the_run_of_a_killed_process_is_taken_over_while_another_waits(small, plugin, one_thread, straight):
     """Two processes are given one run; the one that does it is killed, and the other ends it."""
-    Path("eager.py").write_text(
-        "import dislab.training.loop as training\ntraining.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
-    )
-    arguments = [*SEEDS, "--steps", "600", "--plugin", str(plugin), "--plugin", "eager.py"]
+    Path("eager.py").write_text(EAGER)
+    arguments = [*LONG, "--seeds", "0", "--plugin", str(plugin), "--plugin", "eager.py"]
     first = start(*arguments, log="first.txt")
     for _ in range(3000):
         if list(Path("results").rglob("checkpoint.safetensors")):
@@ -193,8 +204,7 @@ def test_the_run_of_a_killed_process_is_taken_over_while_another_waits(small, pl
     first.wait()
     assert second.wait(120) == 0
     assert len(runs_of("results")) == 1 and not list(Path("results").rglob("*.claim-*"))
-    assert main([*SEEDS, "--steps", "600", "--out", "straight"]) == 0
-    [run], [other] = runs_of("results"), runs_of("straight")
+    [run], other = runs_of("results"), straight[0]
     assert dict(run.scores) == dict(other.scores) and run.history.equals(other.history)
 
 

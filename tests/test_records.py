@@ -104,9 +104,12 @@ def test_scores_are_added_to_the_record(results, configs):
 
 def test_scores_that_several_processes_add_at_once_are_all_kept(results):
     names = ["sap", "modularity", "explicitness", "irs"]
-    code = "import dislab, sys\nfor run in dislab.runs_in('results'): run.add_scores([sys.argv[1]])\n"
-    processes = [subprocess.Popen([sys.executable, "-c", code, name]) for name in names]
-    assert [process.wait(120) for process in processes] == [0] * 4
+    code = (
+        "import dislab, sys\nfor name in sys.argv[1:]:\n"
+        "    for run in dislab.runs_in('results'): run.add_scores([name])\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, *pair]) for pair in (names[:2], names[2:])]
+    assert [process.wait(120) for process in processes] == [0, 0]
     for run in dislab.runs_in("results"):
         assert set(run.scores) >= {"mig", *names}
         assert set(dislab.load(run.path).scores) == set(run.scores)
