@@ -38,7 +38,7 @@ _HOME = {
     "run": "dislab.runs.run",
     "load": "dislab.runs.record",
     "runs_in": "dislab.runs.record",
-    "Run": "dislab.runs.record",
+    "Run": "dislab.runs.finished",
     "RunConfig": "dislab.runs.config",
     "leaderboard": "dislab.report.leaderboard",
     "DislabError": "dislab.errors",

@@ -1,4 +1,4 @@
-"""Files that are whole whenever the program ends."""
+"""Files that are complete whenever the program ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dislab.errors import RunFailed
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there, so that it is whole whenever the program ends."""
+    """Write to a temporary file and rename it, so that the file is complete whenever the program ends."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, completely or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())

@@ -38,18 +38,7 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """The metadata of a registered model, dataset or metric.
-
-    Attributes
-    ----------
-    name : the name on the command line and in tables.
-    make : the class or function that was registered.
-    title, reference : one line each; the reference is the paper or the page where it is defined.
-    low, high, direction : a metric's range and whether "up" or "down" is better ("" if neither is).
-    needs : what a metric needs of a code table, a selection of NEEDS.
-    slow : whether a metric is computed only when it is named.
-    official : a dataset's published files, a `dislab.data.official.OfficialDataset`, or None.
-    """
+    """A registered model, dataset or metric; `register_metric` and the others say what the fields mean."""
 
     name: str
     make: Callable
@@ -60,6 +49,7 @@ class Entry:
     direction: str = ""
     needs: tuple[str, ...] = ()
     slow: bool = False
+    group: str = ""
     official: object = None
 
 
@@ -71,19 +61,12 @@ class Registry:
     """
 
     def __init__(self, kind: str, package: str):
-        self.kind = kind
-        self.package = package
+        self.kind, self.package = kind, package
         self._entries: dict[str, Entry] = {}
         self._loaded = False
 
     def register(self, name: str, *, title: str | None = None, **metadata) -> Callable:
-        """Return a decorator that adds a class or function, by default with its docstring's first line as
-        the title.
-
-        Raises
-        ------
-        DislabError : another file has registered the name.
-        """
+        """Return a decorator that adds a class or function; raise if another file has registered the name."""
 
         def add(make: Callable) -> Callable:
             before = self._entries.get(name)
@@ -108,12 +91,11 @@ class Registry:
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
 
     def choose(self, names: Iterable[str]) -> list[Entry]:
-        """Return the named entries. A name that only a function has, such as dci, stands for all entries that
-        share the function."""
+        """Return the named entries. A group's name, such as dci, stands for all that share its function."""
         chosen = {}
         for name in [names] if isinstance(names, str) else names:
-            shared = [entry for entry in self if entry.make.__name__ == name]
-            for entry in shared if shared and name not in self._entries else [self[name]]:
+            makes = [entry.make for entry in self if entry.group == name]
+            for entry in [entry for entry in self if entry.make in makes] or [self[name]]:
                 chosen[entry.name] = entry
         return list(chosen.values())
 
@@ -128,8 +110,7 @@ class Registry:
     def is_known_elsewhere(self, name: str) -> bool:
         """Return whether a process that loads the same plug-in files knows an entry.
 
-        It knows the built-in entries, those of installed packages and those of plug-in files, but not what
-        the running program registers otherwise.
+        It does not know what the running program registers otherwise.
         """
         module = self[name].make.__module__
         points = importlib.metadata.entry_points(group=self.package)
@@ -159,11 +140,9 @@ PLUGIN_MODULE = "dislab_plugin_"  # begins the name of the module that a plug-in
 
 def _origin(make: Callable) -> str:
     """Return the name and file of a class or function. Loading a file again may replace its own entries."""
-    code = getattr(make, "__code__", None)
-    file = (
-        code.co_filename if code else getattr(sys.modules.get(make.__module__), "__file__", make.__module__)
-    )
-    return f"{make.__qualname__} in {file}"
+    if hasattr(make, "__code__"):
+        return f"{make.__qualname__} in {make.__code__.co_filename}"
+    return f"{make.__qualname__} in {getattr(sys.modules.get(make.__module__), '__file__', make.__module__)}"
 
 
 MODELS = Registry("model", "dislab.models")
@@ -200,11 +179,7 @@ def register_dataset(
 ) -> Callable:
     """Register a dataset: a function of (source, data_dir, device) that returns a `dislab.Dataset`.
 
-    Parameters
-    ----------
-    name : the dataset's name.
-    title, reference : one line each; without a title the docstring's first line is taken.
-    official : its published files, a `dislab.data.official.OfficialDataset`; None if it has none.
+    `official` holds its published files, a `dislab.data.official.OfficialDataset`; None if it has none.
     """
     return DATASETS.register(name, title=title, reference=reference, official=official)
 
@@ -219,6 +194,7 @@ def register_metric(
     direction: str = "up",
     needs: Iterable[str] = (),
     slow: bool = False,
+    group: str = "",
 ) -> Callable:
     """Register a metric: a function of (table, rng), a `dislab.CodeTable` and a numpy Generator.
 
@@ -236,31 +212,18 @@ def register_metric(
     needs : a selection of "grid", "two factors", "groups", "variances", "reconstruction", "circle". For a
         table that lacks one of them the metric is left out, and a line says why.
     slow : compute it only when it is named, not by default.
+    group : a name for all scores of the function, such as dci; it is passed with one of them.
     """
     if set(needs) - set(NEEDS) or direction not in ("up", "down", ""):
         raise DislabError(
             f"metric '{name}': needs={sorted(needs)}, direction={direction!r} are not understood"
         )
-    return METRICS.register(
-        name,
-        title=title,
-        reference=reference,
-        low=low,
-        high=high,
-        direction=direction,
-        needs=tuple(needs),
-        slow=slow,
-    )
+    metadata = {"title": title, "reference": reference, "low": low, "high": high, "direction": direction}
+    return METRICS.register(name, **metadata, needs=tuple(needs), slow=slow, group=group)
 
 
 def load_plugin(path: str | Path) -> None:
-    """Import a plug-in file, so that the names it registers are known.
-
-    Raises
-    ------
-    DislabError : the file does not exist or does not import; the message names the file, the line and the
-        cause.
-    """
+    """Import a plug-in file, so that the names it registers are known."""
     path = Path(path)
     if not path.is_file():
         raise DislabError(f"plug-in file '{path}' does not exist")

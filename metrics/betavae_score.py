@@ -50,6 +50,8 @@ def betavae_score(
     betavae_score, betavae_score_train : accuracy on the test and on the training points, in [0, 1]; chance is
         1 / K.
     """
+    if num_test < 1:
+        raise DislabError(f"it needs points to test on, not num_test={num_test}")
     train = draw_points(table, rng, num_train, batch_size)
     test = draw_points(table, rng, num_test, batch_size)
     train_accuracy, accuracy = accuracies(*train, *test, penalised=penalised)

@@ -26,6 +26,7 @@ REFERENCE = "Bouchacourt et al. 2017 (ML-VAE), section 4, eq. 8"
 @register_metric(
     "content_entropy",
     title="Upper bound on H(class | content code of one image), bits",
+    group="content_scores",
     reference=REFERENCE,
     low=0.0,
     direction="down",
@@ -78,6 +79,7 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
 @register_metric(
     "style_entropy",
     title="Upper bound on H(class | style code of one image), bits",
+    group="style_scores",
     reference=REFERENCE,
     low=0.0,
     direction="up",

@@ -24,6 +24,7 @@ FAST = f"{REFERENCE}, with its trees grown all at once"
 @register_metric(
     "dci_informativeness",
     title="DCI informativeness (accuracy on test rows)",
+    group="dci",
     reference=REFERENCE,
     low=0.0,
     high=1.0,
@@ -76,6 +77,7 @@ def dci(
 @register_metric(
     "dci_fast_informativeness",
     title="DCI informativeness (accuracy on test rows; fast trees)",
+    group="dci_fast",
     reference=FAST,
     low=0.0,
     high=1.0,

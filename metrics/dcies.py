@@ -24,6 +24,7 @@ FREQUENCY = 0.5  # standard deviation of their frequencies, per standardised dim
 @register_metric(
     "dcies_size",
     title="DCI-ES size: factors per code dimension, K / D",
+    group="dcies",
     reference=REFERENCE,
     low=0.0,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.table import CodeTable
 
@@ -56,6 +57,8 @@ def factorvae_score(
     if not len(active):
         names = ("factorvae_score", "factorvae_score_train", "factorvae_score_active_dimensions")
         return dict.fromkeys(names, 0.0)
+    if min(num_train, num_test) < 1:
+        raise DislabError(f"it needs votes to train and to test on, not {num_train} and {num_test}")
     train = count_votes(table, rng, num_train, batch_size, variance, active)
     test = count_votes(table, rng, num_test, batch_size, variance, active)
     answer = train.argmax(axis=0)  # [active dimensions] -> factor, the first one wins ties
@@ -72,7 +75,10 @@ def active_dimensions(codes: np.ndarray, prune_threshold: float) -> tuple[np.nda
     # In float32, as in disentanglement_lib, rounding gives a large constant (1234.567) a variance above the
     # threshold. If all dimensions are constant, it takes every vote and the score is at chance, as in the
     # reference. Beside dimensions that vary it would ruin the score of a good code: there it is not active.
-    variance = codes.var(axis=0, ddof=1)
+    with np.errstate(over="ignore"):
+        variance = codes.var(axis=0, ddof=1)
+    if not np.isfinite(variance).all():  # codes above 1e19
+        variance = codes.var(axis=0, ddof=1, dtype=np.float64)
     active = (variance > 0) & (np.sqrt(variance) >= prune_threshold)
     live = active & (np.ptp(codes, axis=0) > 0)
     return variance, np.flatnonzero(live if live.any() else active)

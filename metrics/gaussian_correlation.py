@@ -36,6 +36,7 @@ REFERENCE = "Locatello et al. 2019 (the scores that need no factors)"
 @register_metric(
     "mutual_info_score",
     title="Mean mutual information of two code dimensions (20 histogram bins), nats",
+    group="gaussian_correlation",
     reference=REFERENCE,
     low=0.0,
     direction="down",

@@ -32,6 +32,7 @@ REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuo
 @register_metric(
     "infoexplicitness",
     title="InfoE: how much of each factor does a linear classifier read (on its own training rows)?",
+    group="infomec",
     reference=REFERENCE,
     high=1.0,
 )

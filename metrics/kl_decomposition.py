@@ -62,6 +62,7 @@ def kl(table: CodeTable, rng: np.random.Generator) -> dict:
 @register_metric(
     "dimension_wise_kl",
     title="Dimension-wise KL Σ_d KL(q(z_d) || p(z_d)), nats per image",
+    group="kl_decomposition",
     reference=REFERENCE,
     low=0.0,
     direction="",

@@ -7,6 +7,7 @@ import dislab
 PLUGIN = '''
 import os
 import signal
+import sys
 import numpy as np
 import torch
 import dislab
@@ -32,6 +33,13 @@ class IsKilled(VAE):
     """A model whose process the kernel kills."""
     def loss(self, batch, step):
         os.kill(os.getpid(), signal.SIGKILL)
+
+@dislab.register_model("ends")
+class Ends(VAE):
+    """A model that ends its program, and reads what is not for it."""
+    def loss(self, batch, step):
+        assert not sys.stdin.readline()
+        sys.exit(3)
 
 @dislab.register_metric("always_fails", slow=True)
 def always_fails(table, rng):

@@ -13,7 +13,7 @@ import pytest
 import dislab
 from dislab.cli import main
 from dislab.registry import METRICS
-from dislab.runs.record import FORMAT
+from dislab.runs.finished import FORMAT
 
 FAST = ["--dataset", "bars", "--steps", "30", "--batch-size", "16", "--set", "network=mlp"]
 FAULTY = '''
@@ -243,8 +243,15 @@ WRONG_CONFIGS = [
     ({"protocol": PROTOCOL | {"steps": "ten"}}, "steps is 'ten': it must be 0"),
     (
         {"protocol": PROTOCOL | {"name": "quick+steps=6"}},
-        "protocol quick+steps=6 is not what its values are: correct steps",
+        "the values of protocol quick+steps=6 are not those",
     ),
+    ({"protocol": PROTOCOL | {"learning_rate": 5.0}}, "are not those of its name"),
+    ({"protocol": PROTOCOL | {"name": "../../x"}}, "unknown protocol '../../x'"),
+    ({"protocol": PROTOCOL | {"name": 3}}, "the protocol's name is 3"),
+    ({"group_by": []}, "is not a configuration of this version"),
+    ({"group_by": "shape"}, "is not a configuration of this version"),
+    ({"metrics": "mig"}, "is not a configuration of this version"),
+    ({"precision": 7}, "is not a configuration of this version"),
     ({"group_by": [["shap"]]}, "did you mean 'shape'"),
     ({"hold_out": ["shap=1"]}, "did you mean 'shape'"),
     ({"precision": "fp33"}, "did you mean 'fp32'"),

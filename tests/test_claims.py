@@ -124,7 +124,8 @@ def test_a_dead_claim_goes_to_one_of_many(tmp_path):
 def test_an_owner_knows_that_its_claim_was_taken_over(tmp_path):
     claim = Claim(tmp_path / "run")
     assert claim.take()
-    (tmp_path / "run.claim-2").write_text(json.dumps(claims._this_process()))
+    parent = {"process": os.getppid(), "started": claims._start_time(os.getppid())}
+    (tmp_path / "run.claim-2").write_text(json.dumps(claims._this_process() | parent))
     assert claim.is_lost()
     claim.release()
     assert files(tmp_path) == ["run.claim-2"], "the claim of the other stays"
@@ -133,3 +134,38 @@ def test_an_owner_knows_that_its_claim_was_taken_over(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(RunFailed, match="cannot claim"), claimed(tmp_path / "missing" / "run"):
         pass
+
+
+def test_a_claim_that_was_interrupted_does_not_hang_its_own_process(tmp_path, monkeypatch):
+    """Ctrl-C comes while the claim's file is written."""
+    monkeypatch.setattr(claims.json, "dump", lambda *content: (_ for _ in ()).throw(KeyboardInterrupt))
+    claim = Claim(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        claim.take()
+    monkeypatch.undo()
+    (tmp_path / "run.claim-1").write_text(json.dumps(claims._this_process()))
+    assert claim.take() and files(tmp_path) == ["run.claim-1", "run.claim-2"]
+    claim.release()
+    assert files(tmp_path) == []
+
+
+def test_a_claim_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
+    def full(*content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(claims.json, "dump", full)
+    with pytest.raises(RunFailed, match=r"cannot claim .*No space left"):
+        Claim(tmp_path / "run").take()
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["[]", "5", "null", '"a"', '{"machine": "x"}', "{", "\x00"])
+def test_a_file_that_is_no_claim_counts_as_one_until_it_is_old(content, tmp_path):
+    file = tmp_path / f"run.claim-{10**30}"
+    file.write_text(content)
+    assert not Claim(tmp_path / "run").take()
+    os.utime(file, (0, 0))
+    claim = Claim(tmp_path / "run")
+    assert claim.take()
+    claim.release()
+    assert files(tmp_path) == []

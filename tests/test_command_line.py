@@ -21,7 +21,7 @@ import dislab
 from dislab.cli import main
 from dislab.cli.options import parse_seeds
 from dislab.registry import METRICS
-from dislab.report.frame import KEY, direction, home
+from dislab.report.frame import KEY, direction, metric_of
 from dislab.scoring import pictures
 from dislab.scoring.evaluate import score
 from dislab.scoring.request import entries, request
@@ -163,8 +163,8 @@ def test_a_value_beside_a_score_has_the_direction_of_its_metric():
         "mine": "up",
     }
     assert {name: direction(name) for name in directions} == directions
-    assert home("mig_sampled_rows").name == "mig_sampled"
-    assert home("betavae_score_train@softtpr2024").name == "betavae_score"
+    assert metric_of("mig_sampled_rows").name == "mig_sampled"
+    assert metric_of("betavae_score_train@softtpr2024").name == "betavae_score"
 
 
 def test_several_groupings_have_a_content_code_each(bars, monkeypatch):

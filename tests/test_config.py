@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import make_tiny_dataset
 
 import dislab
 from dislab.runs.config import RunConfig
@@ -30,7 +32,7 @@ def test_it_is_resolved_to_the_last_value(config):
         "network": "mlp",
         "likelihood": "bernoulli",
     }
-    assert (config.dataset, config.source) == ("tiny", "own")
+    assert config.dataset == "tiny" and re.fullmatch("own-[0-9a-f]{8}", config.source)
     assert config.hold_out == ("0.1", "size=0") and config.group_by == (("shape",),)
     assert (config.protocol.steps, config.protocol_name) == (9, "quick+steps=9")
     assert config.changed == {"beta": 8.0, "network": "mlp"} and config.metrics == ("default",)
@@ -74,6 +76,21 @@ def test_the_same_run_has_the_same_digest_on_every_machine(config, tiny_dataset)
     settings = {"steps": 9, "hold_out": ["0.1", "size=0"], "precision": "fp32"}
     other = resolve("betavae", tiny_dataset, Machine(jobs=3, out="x"), beta=8, network="mlp", **settings)
     assert other.digest == config.digest
+
+
+def test_datasets_that_a_user_made_are_told_apart_by_their_content(tiny_dataset):
+    other = make_tiny_dataset()
+    other._draw = lambda rows, draw=other._draw: 255 - draw(rows)
+    one, same, another = (
+        resolve("oracle", images, HERE) for images in (tiny_dataset, make_tiny_dataset(), other)
+    )
+    assert one.digest == same.digest != another.digest and one.dataset == another.dataset
+
+
+def test_the_order_of_factors_in_a_group_changes_nothing(tiny_dataset):
+    groups = (["size", "shape"], ["shape", "size"])
+    one, other = (resolve("oracle", tiny_dataset, HERE, group_by=names) for names in groups)
+    assert one == other and one.group_by == (("shape", "size"),)
 
 
 def test_seeds_are_whole_numbers(config):

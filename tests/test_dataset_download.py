@@ -165,7 +165,7 @@ def test_wrong_bytes_are_not_kept(server, numbers, data, dislab_data):
     said = dislab_data("fetch", "numbers")
     assert said.code == 1
     line = error_line(said)
-    for part in (server.address, md5(BODY), md5(server.body).removeprefix("md5:"), "not kept"):
+    for part in (server.address, md5(BODY)[4:], md5(server.body).removeprefix("md5:"), "not kept"):
         assert part in line
     assert everything(data) == []
 
@@ -175,7 +175,10 @@ def test_connection_cut_without_announced_length(server, numbers, data, dislab_d
     server.body = BODY[:2_000_000]
     said = dislab_data("fetch", "numbers")
     assert said.code == 1
-    assert f"expected {md5(BODY)} but got {md5(server.body)[4:]}; it was not kept" in error_line(said)
+    assert (
+        f"expected {md5(BODY).replace(':', ' ')}, found {md5(server.body)[4:]}; it was not kept"
+        in error_line(said)
+    )
     assert everything(data) == []
 
 

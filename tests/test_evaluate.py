@@ -149,17 +149,19 @@ def test_a_function_under_several_names_is_called_once(metrics):
     assert named == ["one"]
 
 
-def test_a_function_names_all_its_scores_and_slow_ones_only_when_named(metrics):
+def test_a_group_names_all_its_scores_and_slow_ones_only_when_named(metrics):
     def boosted(table, rng, *, num_train=10):
         return {"boosted_depth": num_train, "boosted_width": 2.0}
 
     register("plain")
-    for name in ("boosted_depth", "boosted_width"):
-        registry.register_metric(name, slow=True)(boosted)
+    registry.register_metric("boosted_depth", slow=True)(boosted)
+    registry.register_metric("boosted_width", slow=True, group="trees")(boosted)
     table = make_table()
     assert score(table) == {"plain": 0.5}
-    assert score(table, ["boosted"]) == {"boosted_depth": 10.0, "boosted_width": 2.0}
-    assert score(table, ["boosted", "boosted_depth", "plain"]) == {
+    assert score(table, ["trees"]) == {"boosted_depth": 10.0, "boosted_width": 2.0}
+    with pytest.raises(DislabError, match="unknown metric 'boosted': did you mean 'boosted_"):
+        score(table, ["boosted"])  # the function's name says nothing
+    assert score(table, ["trees", "boosted_depth", "plain"]) == {
         "boosted_depth": 10.0,
         "boosted_width": 2.0,
         "plain": 0.5,

@@ -91,19 +91,20 @@ def test_seeds_side_by_side_are_those_one_by_one(small, one_thread, capsys):
 
 
 def test_runs_that_fail_side_by_side_leave_the_others(small, one_thread, capsys):
-    study = SMALL.replace('["vae", "betavae"]', '["is_killed", "diverges", "vae", "oracle"]')
+    study = SMALL.replace('["vae", "betavae"]', '["is_killed", "diverges", "vae", "oracle", "ends"]')
     Path("small.toml").write_text(study.replace("\nset =", "\n#"))
-    [oracle] = [one for one in plan(read_study("small.toml"), Machine()) if one.model == "oracle"]
+    [oracle] = [one for one in plan(read_study("small.toml"), Machine()).values() if one.model == "oracle"]
     path = Path("results/small") / oracle.folder
     path.parent.mkdir(parents=True)
     path.write_text("no folder")
     assert main(["bench", "small.toml", "--jobs", "2"]) == 1
     err = capsys.readouterr().err
-    end = err.splitlines()[-4:]
+    end = err.splitlines()[-5:]
     assert "is_killed on bars, seed 0: its process ended by the signal SIGKILL (mostly for want" in end[0]
     assert "diverges on bars, seed 0: training failed: the loss term 'loss' is nan" in end[1]
     assert "oracle on bars, seed 0: cannot make the run's folder" in end[2]
-    assert end[3].startswith("dislab: 3 failed") and "Traceback" not in err
+    assert "ends on bars, seed 0: SystemExit: 3" in end[3]
+    assert end[4].startswith("dislab: 4 failed") and "Traceback" not in err
     assert [run.config.model for run in runs_of("results")] == ["vae"]
 
 
@@ -274,7 +275,7 @@ def test_two_tables_that_ask_for_different_scores_of_a_run_make_it_once(small, m
     again = replace(first, metrics=("sap",))
     [outcome] = execute.execute([first, again], Machine())
     assert outcome.failure == "" and set(outcome.record["scores"]) == {"mig", "sap"}
-    assert len(Results("results").records()) == 1
+    assert len(Results("results").runs()) == 1
     performed = []
     monkeypatch.setattr(execute, "perform", lambda *task: performed.append(task))
     assert [o.record for o in execute.execute([first], Machine())] == [outcome.record] and not performed
@@ -297,6 +298,11 @@ def test_runs_on_a_gpu_are_trained_together_where_they_differ_in_numbers_only(sm
 # The time left
 
 
+def took(seconds: float) -> dict:
+    """What matters of the record of a run that took so many seconds."""
+    return {"timings": {"train_seconds": seconds - 2, "encode_seconds": 1.5, "score_seconds": 0.5}}
+
+
 def test_the_time_left_by_the_speed_of_training(monkeypatch):
     """One of two runs goes on from its checkpoint at step 1,000; a third one waits."""
     now = [0.0]
@@ -304,32 +310,52 @@ def test_the_time_left_by_the_speed_of_training(monkeypatch):
     base = replace(resolve("vae", "bars", Machine(), network="mlp"), protocol=PROTOCOLS["quick"])
     configs = [base, base.with_seed(1), base.with_seed(2)]
     one, other, waiting = (config.digest for config in configs)
-    estimate = display.Estimate(configs, {}, jobs=2)
-    assert estimate.left() is None and estimate.fraction() == 0
-    now[0] = 100
-    estimate.hear(one, "encoding", 5, 10)
-    estimate.hear(one, "training", 1000, 2000)
-    estimate.hear(other, "training", 0, 2000)
-    assert estimate.left() is None, "nothing is known of its speed yet"
-    now[0] = 110
-    estimate.hear(one, "training", 1100, 2000)  # 10 steps/s: 90 s to go
-    estimate.hear(other, "training", 200, 2000)  # 20 steps/s: 90 s to go, 100 s in all
-    # The third takes as long as the mean of the others, 200 s and 100 s, once either ends.
-    assert estimate.left() == pytest.approx(90 + 150)
-    assert estimate.fraction() == pytest.approx(0.9 * (1100 + 200) / 2000)
-    seconds = {"train_seconds": 100.0, "encode_seconds": 10.0, "score_seconds": 10.0}
-    estimate.end(other, {"timings": seconds})
-    assert estimate.left() == pytest.approx(max(120 - 10, 120)), "as long as the finished one"
+    oracle = {"config": resolve("oracle", "bars", Machine()).to_json()} | took(3.0)
+    for records in ([], [oracle]):
+        estimate = display.Estimate(configs, records, jobs=2)
+        assert estimate.fraction() == 0
+        now[0] = 100
+        estimate.hear([one], "encoding", 5, 10)
+        estimate.hear([one], "training", 1000, 2000)
+        estimate.hear([other], "training", 0, 2000)
+        assert (estimate.left() is None) == (not records), "its own speed is not known yet"
+        now[0] = 110
+        estimate.hear([one], "training", 1100, 2000)  # 10 steps/s: 90 s to go, 200 s a run
+        estimate.hear([other], "training", 200, 2000)  # 20 steps/s: 90 s to go, 100 s a run
+        # The third takes as long as the mean of the others; two go at a time.
+        assert estimate.left() == pytest.approx((90 + 90 + 150) / 2)
+        assert estimate.fraction() == pytest.approx(0.9 * (1100 + 200) / 2000)
+    estimate.end(other, took(100.0))
+    assert estimate.left() == pytest.approx((90 + 150) / 2)
+    estimate.hear([waiting], "training", 0, 2000)
+    assert estimate.left() == pytest.approx(100), "no run is divided among two processes"
     estimate.end(one, None)
-    assert estimate.left() == 120
     estimate.end(waiting, None)
     assert estimate.left() == 0
 
 
+def test_the_time_left_of_models_that_are_trained_at_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    base = resolve("vae", "bars", Machine(), network="mlp")
+    configs = [base.with_seed(seed) for seed in range(24)]
+    estimate = display.Estimate(configs, [], jobs=1)
+    stack = [config.digest for config in configs[:16]]
+    estimate.hear(stack, "training 16 models", 0, 2000)
+    now[0] = 10
+    estimate.hear(stack, "training 16 models", 1000, 2000)
+    # 10 s to go for all sixteen, and 20 / 16 s for each of the eight that wait.
+    assert estimate.left() == pytest.approx(10 + 8 * 20 / 16)
+    assert estimate.fraction() == pytest.approx(0.9 * 16 / 2)
+
+
 def test_the_time_left_is_that_of_the_runs_most_alike():
-    vae, mlvae, oracle = (True, "vae", "bars"), (True, "mlvae", "bars"), (False, "oracle", "bars")
-    assert display.expected_seconds(vae, [(vae, 10.0), (vae, 20.0), (oracle, 1.0)]) == 15.0
-    assert display.expected_seconds(mlvae, [(vae, 10.0), (oracle, 1.0)]) == 10.0
-    assert display.expected_seconds((True, "vae", "more"), [(vae, 10.0), (mlvae, 30.0)]) == 10.0
-    assert display.expected_seconds(oracle, [(vae, 10.0), (mlvae, 30.0)]) == 20.0
-    assert display.seconds_of_several([10.0, 4.0, 3.0, -1.0, 5.0], 2) == 12.0
+    vae, mlvae, oracle = (True, "vae", "bars", 9), (True, "mlvae", "bars", 9), (False, "oracle", "bars", 0)
+    durations = display.Durations()
+    assert durations.mean(vae) is None
+    for kind, seconds in ((vae, 10.0), (vae, 20.0), (oracle, 2.0)):
+        durations.add(kind, seconds)
+    assert durations.mean(vae) == 15 and durations.mean(oracle) == 2
+    assert durations.mean(mlvae) == 15, "a model that is trained, too"
+    durations.add(mlvae, 30.0)
+    assert durations.mean((True, "mlvae", "more", 9)) == 30 and durations.mean((True, "new", "bars", 9)) == 20

@@ -38,7 +38,7 @@ class Inheriting(Derived):
 
 
 def resolve(**given):
-    return hyperparameters.resolve(Entry("toy", Derived), given)
+    return hyperparameters.complete(Entry("toy", Derived), given)
 
 
 def test_defaults_follow_others_to_the_base_class():
@@ -52,7 +52,7 @@ def test_defaults_follow_others_to_the_base_class():
 def test_defaults_of_the_models_make_the_models():
     for name in ("vae", "betavae", "betatcvae", "mlvae"):
         entry = MODELS[name]
-        values = hyperparameters.resolve(entry, {"network": "mlp"})
+        values = hyperparameters.complete(entry, {"network": "mlp"})
         assert values["network"] == "mlp"
         model = entry.make(IMAGE_SHAPE, **values)
         assert {key: getattr(model, key) for key in values if hasattr(model, key)} == {
@@ -108,6 +108,6 @@ def test_wrong_values_are_one_clear_line(given, message):
 
 def test_choices_of_the_models():
     with pytest.raises(DislabError, match="estimator is 'exact': choose weighted, stratified"):
-        hyperparameters.resolve(MODELS["betatcvae"], {"estimator": "exact"})
+        hyperparameters.complete(MODELS["betatcvae"], {"estimator": "exact"})
     with pytest.raises(DislabError, match="likelihood is 'poisson': choose bernoulli, gaussian"):
-        hyperparameters.resolve(MODELS["betatcvae"], {"likelihood": "poisson"})
+        hyperparameters.complete(MODELS["betatcvae"], {"likelihood": "poisson"})

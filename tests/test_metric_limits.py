@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from metric_tables import full_table, grid
 
 import dislab
+from dislab.scoring.evaluate import score
 
 # Scores of a code that is the same for all rows, with four, three and five values of the factors.
 OF_CONSTANT_CODES = {
@@ -79,6 +80,22 @@ def test_outliers_and_nearly_constant_dimensions(function):
     codes[100, 2], codes[200, 2] = 1e-40, 3e38
     for ordered in (False, True):
         check_clear(function, full_table(codes, factors, ordered=ordered))
+
+
+@pytest.mark.filterwarnings("error")
+def test_factorvae_score_of_huge_codes_is_that_of_small_ones():
+    """Their variance overflows in float32."""
+    factors, codes = USUAL.factors_and_codes()
+    small, huge = (scores_of("factorvae_score", full_table(codes * scale, factors)) for scale in (1, 2.0**80))
+    assert small == huge
+    assert small["factorvae_score"] > 0.9
+
+
+@pytest.mark.parametrize("function", ["betavae_score", "factorvae_score"])
+def test_no_points_to_test_on_is_one_line(function):
+    factors, codes = USUAL.factors_and_codes()
+    scores = score(full_table(codes, factors), [function], num_test=0)
+    assert scores.failed[function].startswith("it needs ") and scores.refused
 
 
 @every_metric

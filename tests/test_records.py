@@ -14,8 +14,9 @@ import dislab
 from dislab.cli import main
 from dislab.runs import perform
 from dislab.runs.execute import execute
+from dislab.runs.finished import FORMAT, Run
 from dislab.runs.machine import Machine
-from dislab.runs.record import FORMAT, Results, Run
+from dislab.runs.record import Results
 from dislab.runs.resolve import resolve
 
 
@@ -47,7 +48,7 @@ def test_a_finished_run_is_a_line_and_the_same_run_json(results, configs):
         assert json.loads((path / "run.json").read_text()) == line and line["format"] == FORMAT
         run = dislab.load(path)
         assert run.record == line and run.config == config and dict(run.scores) == line["scores"]
-        assert results.find(config).path == path
+        assert results.find(config.digest).path == path
     assert [run.config.seed for run in dislab.runs_in("results")] == [0, 1]
 
 
@@ -78,7 +79,9 @@ def test_records_of_several_machines_join_by_concatenation(results, configs):
         file.write(text)
     runs = dislab.runs_in("results")
     assert sorted(run.config.seed for run in runs) == [0, 1, 7]
-    assert results.find(configs[0]).scores["mig"] == 0.25, "an object that read before reads what is new"
+    assert results.find(configs[0].digest).scores["mig"] == 0.25, (
+        "an object that read before reads what is new"
+    )
     [row] = dislab.leaderboard("results").to_dict("records")
     assert (row["seeds"], row["n"], row["row"]) == ("0 1 7", 3, configs[0].row)
     wanted = [configs[0].with_seed(7)]
@@ -87,12 +90,14 @@ def test_records_of_several_machines_join_by_concatenation(results, configs):
 
 
 def test_scores_are_added_to_the_record(results, configs):
-    run = results.find(configs[0])
+    run = results.find(configs[0].digest)
     trained = (run.path / "model.safetensors").stat().st_mtime_ns
     new = run.add_scores(["sap"])
     assert set(new) == {"sap"} and set(run.scores) == {"mig", "sap"}
     assert (
-        set(dislab.load(run.path).scores) == {"mig", "sap"} == set(Results("results").find(configs[0]).scores)
+        set(dislab.load(run.path).scores)
+        == {"mig", "sap"}
+        == set(Results("results").find(configs[0].digest).scores)
     )
     assert len(lines()) == 3 and (run.path / "model.safetensors").stat().st_mtime_ns == trained
     assert run.add_scores(["sap"]) == {} and len(lines()) == 3, "nothing is computed or written twice"
@@ -122,13 +127,76 @@ def test_a_line_that_is_not_whole_is_no_record(results, configs, capsys):
     text = path.read_text()
     path.write_text(text + text[:100])
     fresh = Results("results")
-    assert len(fresh.records()) == 2 and capsys.readouterr().err == ""
+    assert len(list(fresh.records())) == 2 and capsys.readouterr().err == ""
     third = configs[0].with_seed(2)
     [outcome] = execute([third], Machine())
     assert outcome.failure == ""
-    assert fresh.find(third).scores["mig"] == outcome.record["scores"]["mig"]
+    assert fresh.find(third.digest).scores["mig"] == outcome.record["scores"]["mig"]
     assert "a damaged line of 'results/records.jsonl' is left out" in capsys.readouterr().err
-    assert len(fresh.records()) == 3
+    assert len(list(fresh.records())) == 3
+
+
+WRONG = [
+    *({part: None} for part in ("folder", "config", "scores", "timings", "environment", "report", "details")),
+    {"digest": ["x"]},
+    {"folder": 7},
+    {"scores": {"mig": "high"}},
+    {"config": {"protocol": None}},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_line_that_is_no_record_is_left_out(wrong, results, capsys):
+    record = lines()[0] | wrong  # it comes after the right one, and must not hide it
+    with Path("results/records.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n" + "[" * 100_000 + "\n")
+    assert [run.config.seed for run in dislab.runs_in("results")] == [0, 1]
+    assert capsys.readouterr().err.count("a damaged line of 'results/records.jsonl' is left out") == 2
+    assert main(["leaderboard"]) == 0
+
+
+def test_a_full_disk_leaves_no_half_line_and_no_claim(results, configs, monkeypatch):
+    text = Path("results/records.jsonl").read_text()
+    record = results.find(configs[0].digest).record
+
+    class Full:
+        """A file on a disk that is full after ten bytes."""
+
+        def __init__(self, path, mode):
+            self.file = open(path, mode)  # noqa: SIM115, PTH123
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, content):
+            self.file.write(content[:10])
+            self.file.flush()
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(dislab.RunFailed, match="No space left"):
+        patch.setattr(Path, "open", lambda path, mode="r", **options: Full(path, mode))
+        results.write(record)
+    assert Path("results/records.jsonl").read_text() == text
+    assert not list(Path("results").rglob("*.claim-*"))
+
+
+def test_what_a_killed_process_left_is_tidied(results, configs):
+    path = Path("results") / configs[0].folder
+    for left in ("checkpoint.safetensors", "run.json.12.part"):
+        (path / left).write_text("half")
+    list(execute(configs, Machine()))
+    assert {file.name for file in path.iterdir()} == {
+        "run.json",
+        "codes.safetensors",
+        "history.csv",
+        "model.safetensors",
+    }
 
 
 def test_a_run_whose_process_died_before_run_json_is_finished(results, configs):
@@ -189,9 +257,10 @@ def test_many_records_are_read_once(tmp_path, results):
             file.write(json.dumps(record) + "\n")
             record["config"] = dict(record["config"])
     many = Results(folder)
-    assert len(many.records()) == 1_000
+    assert len(list(many.records())) == 1_000
     read = many._read
-    config = many.find(replace(Run("x", record).config, seed=5)).config
-    assert config.seed == 5 and many._read == read == (folder / "records.jsonl").stat().st_size
+    config = many.find(replace(Run("x", record).config, seed=5).digest).config
+    assert config.seed == 5 and many._read == read
+    assert read[1] == (folder / "records.jsonl").stat().st_size
     [row] = dislab.leaderboard(folder).to_dict("records")
     assert row["n"] == 1_000 and np.isclose(row["mig_mean"], record["scores"]["mig"])

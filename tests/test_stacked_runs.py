@@ -16,6 +16,7 @@ from dislab.runs.images import forget_images
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import resolve
+from dislab.studies.file import read_study
 from dislab.studies.study import run_study
 
 TRAINING = {"protocol": "quick", "steps": 30, "batch_size": 8, "metrics": ["mig"]}
@@ -42,7 +43,7 @@ def run_several(variants: list[dict], model: str, dataset, out, **settings) -> l
     configs = [resolve(model, dataset, machine, **settings, **variant) for variant in variants]
     outcomes = {outcome.digest: outcome for outcome in execute.execute(configs, machine)}
     results = Results(out)
-    return [outcomes[config.digest].failure or results.find(config) for config in configs]
+    return [outcomes[config.digest].failure or results.find(config.digest) for config in configs]
 
 
 def variants(seeds: list[int]) -> list[dict]:
@@ -151,6 +152,6 @@ def test_a_study_stacks_seeds_and_weights(tmp_path, monkeypatch):
     most_at_once = perform.most_at_once
     monkeypatch.setattr(execute, "most_at_once", lambda configs, _: most_at_once(configs, "cuda"))
     (tmp_path / "sweep.toml").write_text(STUDY)
-    outcome = run_study(tmp_path / "sweep.toml", out=tmp_path / "out", device="cpu")
+    outcome = run_study(read_study(tmp_path / "sweep.toml"), Machine(out=str(tmp_path / "out")))
     assert not outcome.failures
     assert at_once(outcome.runs) == [4, 4, 4, 4, 2, 2, 1]

@@ -37,6 +37,12 @@ app.add_typer(data_app)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; every expected error is one line on standard error and an exit code."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # what the terminal's encoding lacks
     try:
         code = app(arguments, standalone_mode=False)
         if code == 130:  # Typer's own way of saying that Ctrl-C was pressed

@@ -39,7 +39,8 @@ def bench_command(
     """
     numbers = None if seeds is None else parse_seeds(seeds)
     load_plugins(plugin)
-    from dislab.studies.file import read_study, shipped_studies
+    from dislab.runs.machine import Machine
+    from dislab.studies.file import find_study, read_study, shipped_studies
     from dislab.studies.study import run_study, short_lines
 
     if list_:
@@ -49,9 +50,10 @@ def bench_command(
         return
     if study is None:
         raise DislabError("name a study (dislab bench --list lists those that come with dislab), or a file")
-    outcome = run_study(
-        study, out=out, device=device, data_dir=data_dir, seeds=numbers, jobs=jobs, quiet=False
-    )
+    read = read_study(find_study(study), numbers)
+    folder = Path("results") / read.name if out is None else out
+    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=folder, quiet=False)
+    outcome = run_study(read, machine)
     print_table(short_lines(outcome))
     print("\n".join(["", *map(str, outcome.paths)]))
     if outcome.failures:

@@ -90,7 +90,7 @@ def _evaluate_arrays(
 
     import numpy as np
 
-    import dislab
+    from dislab.scoring.evaluate import evaluate
     from dislab.scoring.protocols import recorded_name
 
     try:
@@ -103,7 +103,7 @@ def _evaluate_arrays(
         raise DislabError(
             f"'{path}' needs the arrays codes [N, D] and factors [N, K]; it has {keys or 'none'}"
         )
-    scores = dislab.evaluate(
+    scores = evaluate(
         **arrays,
         metrics=names,
         metric_protocol=metric_protocol,

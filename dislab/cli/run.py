@@ -25,7 +25,14 @@ from dislab.cli.options import (
 )
 from dislab.errors import DislabError, RunFailed
 
-MACHINE = ("config", "device", "jobs", "data_dir", "out", "plugin")  # options that do not change a result
+BESIDE_CONFIG = (
+    "config",
+    "device",
+    "jobs",
+    "data_dir",
+    "out",
+    "plugin",
+)  # options that --config leaves to the user
 
 
 def run_command(
@@ -90,7 +97,7 @@ def run_command(
     machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=out, quiet=False)
     if config is not None:
         for name in context.params:
-            if name not in MACHINE and context.get_parameter_source(name).name == "COMMANDLINE":
+            if name not in BESIDE_CONFIG and context.get_parameter_source(name).name == "COMMANDLINE":
                 option = name.strip("_").replace("_", "-")
                 raise DislabError(f"--{option} is set by --config: leave one of them out")
         configs = [check(RunConfig.from_json(config), machine)]
@@ -113,12 +120,12 @@ def run_command(
         configs = [first.with_seed(seed) for seed in numbers]
     failures = {o.digest: o.failure for o in execute(configs, machine) if o.failure}
     results = Results(out)
-    runs = [run for one in configs if one.digest not in failures and (run := results.find(one))]
+    runs = [run for one in configs if (run := results.find(one.digest))]
     if runs:
-        path = write_leaderboard(results)
         print_scores(runs)
-        print("\n".join(["", *(f"run: {run.path}" for run in runs), f"leaderboard: {path}"]))
-    if len(configs) == 1 and failures:
+        print("\n".join(["", *(f"run: {run.path}" for run in runs)]))
+        print(f"leaderboard: {write_leaderboard(results)}")
+    if len(failures) == 1:
         raise RunFailed(*failures.values())
     if failures:
         raise RunFailed(f"{len(failures)} failed, all else is done; the same command tries again")

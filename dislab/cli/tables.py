@@ -13,7 +13,9 @@ def print_table(lines: list[tuple[str, ...]]) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*lines[0])
+        table = Table()
+        for column, name in enumerate(lines[0]):
+            table.add_column(name, no_wrap=column < 3)
         for line in lines[1:]:
             table.add_row(*line)
         Console().print(table)
@@ -56,7 +58,7 @@ def print_scores(runs: list, names: list[str] | None = None) -> None:
         for name, value in first.record["report"].items():
             print(f"{name} = {value:.4g}")
         frame = tabulate(same)
-        lines = [("score", "mean", "std", "95% interval", "", "beside it")]
+        lines = [("score", "mean", "std", "95% interval", "", "related values")]
         for name in scores_in(frame):
             if wanted is not None and name.partition("@")[0] not in wanted:
                 continue
@@ -71,12 +73,13 @@ def print_scores(runs: list, names: list[str] | None = None) -> None:
 
 def _related(frame, score: str) -> str:
     """Return the means of what a metric gives beside its score, in one line: "chance 0.100, k10 0.998"."""
-    from dislab.report.frame import home
+    from dislab.report.frame import metric_of
 
     name, _, protocol = score.partition("@")
-    related = {}
+    metric, related = metric_of(name), {}
     for column in frame.columns[frame.columns.str.endswith("_mean")]:
         other, _, other_protocol = column.removesuffix("_mean").partition("@")
-        if other.startswith(f"{name}_") and other_protocol == protocol and home(other) is home(name):
+        is_related = other.startswith(f"{name}_") and metric_of(other) is metric
+        if is_related and other_protocol == protocol:
             related[other.removeprefix(f"{name}_")] = float(frame[column].iloc[0])
     return ", ".join(f"{other} {value:.3f}" for other, value in related.items())

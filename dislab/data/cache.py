@@ -35,10 +35,6 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
 
     The array is written to a temporary file that is renamed at the end, so a cache file is always whole. If
     the cache folder cannot be written, an array of up to MOST_IN_MEMORY bytes is made in memory.
-
-    Raises
-    ------
-    RunFailed : the array cannot be written, or is too large for memory.
     """
     path = cache_folder() / f"{file_name}.npy"
     num_bytes = math.prod(shape)
@@ -72,7 +68,6 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
     try:
         make(array)
         array.flush()
-        del array
         Path(temporary).replace(path)
         _remove_outdated(path)
     except OSError as error:

@@ -11,12 +11,7 @@ if TYPE_CHECKING:
 
 
 def choose_device(name: str | torch.device | None) -> torch.device:
-    """Return the named device; without a name CUDA if there is a GPU, else the CPU.
-
-    Raises
-    ------
-    DislabError : torch does not know the device, or it is not in this machine.
-    """
+    """Return the named device; without a name CUDA if there is a GPU, else the CPU."""
     import torch
 
     if name is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -33,8 +32,6 @@ def fetch(name: str, data_dir=None, force: bool = False) -> None:
 
     Parameters
     ----------
-    name : a dataset with official files.
-    data_dir : see `data_folder`.
     force : replace a file that is there with the wrong hash; else it is an error.
 
     Raises
@@ -76,8 +73,11 @@ def download(file: OfficialFile, target: Path) -> Verdict:
         target.parent.mkdir(parents=True, exist_ok=True)
         # A folder of its own for each download: two at a time do not meet, and nothing outlives an error.
         with TemporaryDirectory(prefix=f"{target.name}.part-", dir=target.parent) as folder:
-            received = Path(folder).absolute() / target.name
-            verdict = _receive(file, received, target)
+            received = Path(folder) / target.name
+            _receive(file, received, target)
+            verdict = check(received, file)
+            if not verdict.is_right:
+                raise RunFailed(f"what {file.url} gave is {verdict.text}; it was not kept")
             received.replace(target)
     except OSError as error:
         raise RunFailed(f"cannot write '{target}': {error.strerror or error}") from None
@@ -88,47 +88,44 @@ def download(file: OfficialFile, target: Path) -> Verdict:
     return verdict
 
 
-def _receive(file: OfficialFile, received: Path, target: Path) -> Verdict:
-    """Bring the file from its URL to `received`, which does not exist yet, and check it."""
-    import pooch
-    from requests import RequestException
+def _receive(file: OfficialFile, received: Path, target: Path) -> None:
+    """Write what the file's URL gives to `received`. Lines for the user name the target."""
+    import requests
 
-    pooch.get_logger().setLevel("WARNING")  # else it says where the temporary file is
-    # Where other bytes may be right too, what came is judged below by its content or its own checksum.
-    is_strict = file.content is None and not file.earlier_host
-    with _Transfer(file, target) as transfer:
-        downloader = pooch.HTTPDownloader(
-            progressbar=transfer,
-            chunk_size=CHUNK,
-            timeout=SECONDS_OF_SILENCE,
-            headers={"User-Agent": f"dislab/{__version__}", "Accept-Encoding": "identity"},
-            hooks={"response": transfer.begin},
-        )
-        known_hash = file.digest if is_strict else None
-        try:
-            pooch.retrieve(file.url, known_hash, received.name, received.parent, downloader=downloader)
-        except RequestException as error:
-            if transfer.size is None:
+    headers = {"User-Agent": f"dislab/{__version__}", "Accept-Encoding": "identity"}
+    size, done = None, 0
+    try:
+        with requests.get(file.url, headers=headers, timeout=SECONDS_OF_SILENCE, stream=True) as answer:
+            if answer.status_code != 200:
                 raise RunFailed(
-                    f"cannot reach {file.url} ({_root_of(error)}): "
-                    f"fetch it on another machine and put it at '{target}'"
-                ) from None
+                    f"{file.url} answered {answer.status_code} {answer.reason}: "
+                    f"fetch it elsewhere and put it at '{target}'"
+                )
+            # Servers that call .gz an encoding would have the file unpacked on the way, and its hash is lost.
+            answer.raw.headers.pop("Content-Encoding", None)
+            size = int(answer.headers.get("Content-Length", 0)) or file.size
+            free = shutil.disk_usage(target.parent).free
+            if size > free:
+                raise RunFailed(
+                    f"no space for {file.name} in '{target.parent}': "
+                    f"{readable(size)} needed, {readable(free)} free"
+                )
+            with received.open("wb") as opened, MegabyteBar(f"fetching {file.name}", size) as bar:
+                for block in answer.iter_content(CHUNK):
+                    opened.write(block)
+                    done += len(block)
+                    bar.update(done)
+                bar.update(size)  # the server may not have announced it
+    except requests.RequestException as error:
+        if size is None:
             raise RunFailed(
-                f"the connection to {file.url} was cut after {readable(transfer.done)} "
-                f"of {readable(transfer.size)}; nothing was kept"
+                f"cannot reach {file.url} ({_root_of(error)}): "
+                f"fetch it on another machine and put it at '{target}'"
             ) from None
-        except ValueError as error:  # another hash; what follows the first sentence is advice
-            words = str(error).partition(". Deleted")[0]
-            raise RunFailed(f"what {file.url} gave is wrong: {words}; it was not kept") from None
-    mask = os.umask(0)
-    os.umask(mask)
-    received.chmod(0o666 & ~mask)  # pooch's files are for their owner only; data folders are shared
-    if is_strict:
-        return Verdict(True, f"ok, {file.digest.replace(':', ' ')}")
-    verdict = check(received, file)
-    if not verdict.is_right:
-        raise RunFailed(f"what {file.url} gave is {verdict.text}; it was not kept")
-    return verdict
+        raise RunFailed(
+            f"the connection to {file.url} was cut after {readable(done)} of {readable(size)}; "
+            "nothing was kept"
+        ) from None
 
 
 def _root_of(error: BaseException) -> str:
@@ -136,58 +133,3 @@ def _root_of(error: BaseException) -> str:
     while cause := error.__cause__ or error.__context__:
         error = cause
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-class _Transfer:
-    """Looks at the server's answer, then is the progress bar that pooch calls (`update` to `close`).
-
-    Attributes
-    ----------
-    size : bytes announced, or expected if the server does not say; None before it has answered.
-    done : bytes received, to a chunk.
-    total : set by pooch, which asks for it; 0 if the server does not say.
-    """
-
-    def __init__(self, file: OfficialFile, target: Path):
-        self.file, self.target = file, target
-        self.size, self.done, self.total = None, 0, 0
-        self.bar = None
-
-    def __enter__(self) -> _Transfer:
-        return self
-
-    def __exit__(self, *error) -> None:
-        if self.bar:
-            self.bar.__exit__(*error)
-
-    def begin(self, response, **options) -> None:
-        """Judge an answer before its body is read; requests calls this with each. Raises RunFailed."""
-        if response.is_redirect:
-            return
-        if response.status_code != 200:
-            raise RunFailed(
-                f"{self.file.url} answered {response.status_code} {response.reason}: "
-                f"fetch it elsewhere and put it at '{self.target}'"
-            )
-        # Servers that call a .gz file an encoding would have it unpacked on the way, and its hash is lost.
-        response.raw.headers.pop("Content-Encoding", None)
-        self.size = int(response.headers.get("Content-Length", 0)) or self.file.size
-        free = shutil.disk_usage(self.target.parent).free
-        if self.size > free:
-            raise RunFailed(
-                f"no space for {self.file.name} in '{self.target.parent}': "
-                f"{readable(self.size)} needed, {readable(free)} free"
-            )
-        self.bar = MegabyteBar(f"fetching {self.file.name}", self.size)
-        self.bar.__enter__()
-
-    def update(self, num_bytes: int) -> None:
-        # pooch counts the last chunk as a full one; the bar ends with `close`.
-        self.done = min(self.done + num_bytes, self.size)
-        self.bar.update(min(self.done, self.size - 1))
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        self.bar.update(self.size)

@@ -10,16 +10,10 @@ from torch import Tensor
 
 
 class Groups(NamedTuple):
-    """The groups of a batch by one grouping.
+    """The groups of a batch by one grouping."""
 
-    Attributes
-    ----------
-    index : int64 [B], the group of each image, 0 .. number - 1.
-    first : int64 [number], one image of each group; its first image if the group's images lie together.
-    """
-
-    index: Tensor
-    first: Tensor
+    index: Tensor  # int64 [B], the group of each image, 0 .. number - 1
+    first: Tensor  # int64 [number], one image of each group; its first if the group's images lie together
 
     @property
     def number(self) -> int:
@@ -29,11 +23,7 @@ class Groups(NamedTuple):
 def draw_groups(rng: np.random.Generator, classes: np.ndarray, most: int, size: int) -> np.ndarray:
     """Draw positions int64 [groups, k] of different images: a class in each row, k images of it.
 
-    Parameters
-    ----------
-    classes : int64 [N].
-    most : groups at most; if there are more classes, some are drawn.
-    size : k at most; the smallest class drawn may have fewer images.
+    Of more classes than `most` some are drawn; k is `size`, or what the smallest class drawn has.
     """
     chosen = np.unique(classes)
     if len(chosen) > most:

@@ -135,17 +135,14 @@ def _random_part(text: str, space: FactorSpace, factors: np.ndarray, seed: int) 
     part = Fraction(text)
     if not 0 < part < 1:
         raise DislabError(f"hold-out '{text}': a part of the factor combinations lies between 0 and 1")
-    if space.is_grid:
-        combination, count = np.arange(len(space)), len(space)
-    else:
-        combinations, combination = np.unique(factors, axis=0, return_inverse=True)
+    combination = np.arange(len(space))
+    if not space.is_grid:
         # The shape of the inverse depends on numpy's version.
-        combination, count = combination.reshape(-1), len(combinations)
+        combination = np.unique(factors, axis=0, return_inverse=True)[1].reshape(-1)
+    count = combination.max() + 1
     # The bits of a bit generator are the same in every version of numpy; its permutations need not be.
     order = np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
-    held = np.zeros(count, bool)
-    held[order[: round(part * count)]] = True
-    return held[combination]
+    return np.isin(combination, order[: round(part * int(count))])
 
 
 def _not_understood(text: str) -> DislabError:

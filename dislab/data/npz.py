@@ -18,12 +18,7 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def read_blocks(path: Path, key: str, shape: tuple[int, ...], size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the row that each block of up to `size` images starts with, and the block, uint8 [B, *shape[1:]].
-
-    Raises
-    ------
-    DislabError : as `open_member`, or the array's bytes are damaged.
-    """
+    """Yield the first row of each block of up to `size` images, and the block, uint8 [B, *shape[1:]]."""
     with open_member(path, key, shape) as stream:
         for start in range(0, shape[0], size):
             block_shape = (min(size, shape[0] - start), *shape[1:])
@@ -40,48 +35,40 @@ def map_array(path: Path, key: str, shape: tuple[int, ...]) -> np.ndarray | None
 
     Only headers are read, which takes milliseconds for any size. The bytes of the array are not held against
     their checksum; `dislab data verify` does that.
-
-    Raises
-    ------
-    DislabError : as `open_member`, or the file is cut off.
     """
     try:
-        open_member(path, key, shape).close()
-        with zipfile.ZipFile(path) as archive:
+        with open_member(path, key, shape) as stream, zipfile.ZipFile(path) as archive:
+            header_size = stream.tell()
             member = archive.getinfo(f"{key}.npy")
     except (NotImplementedError, RuntimeError) as error:  # a rare compression, or a password
         raise DislabError(f"'{path}' cannot be read: {error}") from None
     if member.compress_type != zipfile.ZIP_STORED:
         return None
     num_bytes = int(np.prod(shape))
+    if header_size + num_bytes != member.file_size:
+        raise DislabError(
+            f"'{path}': array '{key}' has {member.file_size - header_size} bytes, expected {num_bytes}"
+        )
     with path.open("rb") as file:
         file.seek(member.header_offset)
         # The lengths in this header, not the directory's: the extra fields may differ.
         _, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-        start = member.header_offset + LOCAL_HEADER.size + name_length + extra_length
-        file.seek(start)
-        _read_header(file)
-        first = file.tell()
-    if first + num_bytes != start + member.file_size:
-        raise DislabError(
-            f"'{path}': array '{key}' has {member.file_size - (first - start)} bytes, expected {num_bytes}"
-        )
+    first = member.header_offset + LOCAL_HEADER.size + name_length + extra_length + header_size
     if first + num_bytes > path.stat().st_size:
         raise DislabError(f"'{path}' is cut off: array '{key}' ends beyond the end of the file")
     return np.memmap(path, np.uint8, mode="r", offset=first, shape=shape)
 
 
 def open_member(path: Path, key: str, shape: tuple[int, ...]):
-    """Return an open stream over the raw bytes of a uint8 array in a .npz file.
-
-    Raises
-    ------
-    DislabError : not a .npz file, no such key, or another shape or type than the official one.
-    """
+    """Return an open stream over the raw bytes of a uint8 array in a .npz file."""
     try:
         archive = zipfile.ZipFile(path)
         stream = archive.open(f"{key}.npy")
-        file_shape, fortran, dtype = _read_header(stream)
+        version = np.lib.format.read_magic(stream)
+        header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        file_shape, fortran, dtype = header(stream)
     except KeyError:
         keys = ", ".join(sorted(name.removesuffix(".npy") for name in archive.namelist()))
         raise DislabError(
@@ -95,10 +82,3 @@ def open_member(path: Path, key: str, shape: tuple[int, ...]):
             f"'{path}': array '{key}' is {dtype} {list(file_shape)}{order}, expected uint8 {list(shape)}"
         )
     return stream
-
-
-def _read_header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read an array's header: its shape, whether it is column-major, and its type."""
-    if np.lib.format.read_magic(stream) == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)

@@ -1,12 +1,12 @@
 """The official files of datasets: what is published of each, where it lies on this machine, checking it.
 
-Every file of dislab/datasets says what is published of its dataset, beside its registration. Nothing here
-needs torch, so that `dislab data` answers at once.
+Nothing here needs torch, so that `dislab data` answers at once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import zipfile
 import zlib
@@ -30,8 +30,7 @@ class OfficialFile:
 
     Attributes
     ----------
-    name : its name in the data folder.
-    url : the address that it is published at.
+    name, url : its name in the data folder, and the address that it is published at.
     digest : "md5:…" or "sha256:…" of the file.
     size : its bytes, or about so many if `exact_size` is False.
     content_md5 : md5 of what `content` returns. Another copy (compressed anew) with this content is as good.
@@ -58,21 +57,13 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class OfficialDataset:
-    """A published dataset.
+    """A published dataset."""
 
-    Attributes
-    ----------
-    name : the registered name, also the name of the sub-folder of the data folder.
-    page : the page that describes the files.
-    licence : the licence of the files.
-    is_drawn : whether a module of dislab.rendering draws the same factor grid.
-    """
-
-    name: str
+    name: str  # the registered name, also that of the sub-folder of the data folder
     files: tuple[OfficialFile, ...]
-    page: str
+    page: str  # the address of the page that describes the files
     licence: str
-    is_drawn: bool = False
+    is_drawn: bool = False  # whether a module of dislab.rendering draws the same factor grid
 
     @property
     def size(self) -> int:
@@ -86,12 +77,7 @@ def published() -> dict[str, OfficialDataset]:
 
 
 def official(name: str) -> OfficialDataset:
-    """Return the published dataset of a registered name, and say it if that is another name of the dataset.
-
-    Raises
-    ------
-    DislabError : no dataset of that name has official files.
-    """
+    """Return the published dataset of a registered name; say so if that is another name of the dataset."""
     dataset = _official_of(name)
     if dataset is None:
         raise unknown_name("official dataset", name, published())
@@ -116,12 +102,7 @@ def _official_of(name: str) -> OfficialDataset | None:
 
 
 def data_folder(data_dir=None) -> Path:
-    """Return the folder of official files: `data_dir`, else $DISLAB_DATA, else `data` in the cache folder.
-
-    Raises
-    ------
-    DislabError : the folder that the user names does not exist.
-    """
+    """Return the folder of official files: `data_dir`, else $DISLAB_DATA, else `data` in the cache folder."""
     named = data_dir or os.environ.get("DISLAB_DATA")
     if named and not Path(named).is_dir():
         raise DislabError(f"data folder '{named}'{'' if data_dir else ' ($DISLAB_DATA)'} does not exist")
@@ -135,23 +116,19 @@ def locate(dataset: OfficialDataset, file: OfficialFile, data_dir=None) -> Path 
     """
     folder = data_folder(data_dir)
     parents = (folder / dataset.name, folder)
-    for file_name in (*file.also, file.name):
-        for parent in parents:
-            if (parent / file_name).is_file():
-                return parent / file_name
-    for parent in parents:
-        for pattern in file.unpacked:
-            for path in parent.glob(pattern):
-                return path.parent
+    for file_name, parent in itertools.product((*file.also, file.name), parents):
+        if (parent / file_name).is_file():
+            return parent / file_name
+    for parent, pattern in itertools.product(parents, file.unpacked):
+        for path in parent.glob(pattern):
+            return path.parent
     return None
 
 
 def official_paths(dataset: OfficialDataset, source: str, data_dir=None) -> Sequence[Path]:
     """Return the paths of all official files, or none if the images are to be drawn.
 
-    Raises
-    ------
-    DislabError : the source is "rendered" and nothing draws the images, or a file that is needed is missing.
+    DislabError is raised if nothing can draw them, or a file that is needed is missing.
     """
     name = dataset.name
     if source == "rendered" and dataset.is_drawn:
@@ -181,12 +158,7 @@ class Verdict:
 
 
 def check(path: Path, file: OfficialFile) -> Verdict:
-    """Hold a file, or the folder that it was unpacked to, against the published hash.
-
-    Raises
-    ------
-    RunFailed : the file cannot be read.
-    """
+    """Hold a file, or the folder that it was unpacked to, against the published hash."""
     if path.is_dir():
         return Verdict(True, "unpacked: there is no published hash to hold it against")
     algorithm, _, expected = file.digest.partition(":")
@@ -267,5 +239,5 @@ def readable(num_bytes: int) -> str:
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if num_bytes >= size:
             value = num_bytes / size
-            return f"{value:.1f} {unit}" if value < 100 and unit == "GB" else f"{value:.0f} {unit}"
+            return f"{value:.{int(value < 100 and unit == 'GB')}f} {unit}"
     return f"{num_bytes} bytes"

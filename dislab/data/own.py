@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,7 @@ def from_arrays(
     factors : int [N, K] (or [N]), values 0, 1, 2, … of each factor. If the rows are all combinations of
         values, each once, the last factor fastest, the dataset is a full grid and all metrics apply.
     names : K factor names; by default factor_0, factor_1, ….
-    name : the dataset's name in tables. Its source in tables is "own-" and a digest of images and factors, so
-        that scores of other data under the same name stand in a row of their own.
+    name : the dataset's name in tables. Its source there is "own-" and a digest of images and factors.
     group_by : factors whose combined value is a group; by default the first factor.
     held_out : rows int [M], or bool [N], kept from training and scored instead of all rows;
         `dislab.hold_out` chooses them by factor values.
@@ -108,8 +108,7 @@ def from_folder(
     size : side of the images in pixels.
     color : False makes them grey, one channel.
     name : the dataset's name in tables; by default the folder's.
-    held_out : part of the sub-folders, such as 0.25, that is kept from training and scored instead of all, so
-        that no group is both trained on and scored: see `dislab.hold_out`, where the choice is fixed.
+    held_out : part of the sub-folders, such as 0.25, that is kept from training and scored; see `hold_out`.
     device : the device that stores the images.
     quiet : show no progress while images are decoded.
 
@@ -123,7 +122,6 @@ def from_folder(
     folder = Path(path).expanduser()
     files, group = _find_images(folder)
     mode = "RGB" if color else "L"
-    channels = len(mode)
 
     def make(array: np.ndarray) -> None:
         with Bar("reading images", len(files), quiet=quiet) as bar:
@@ -131,7 +129,7 @@ def from_folder(
                 array[row] = read_image(file, size, mode).transpose(2, 0, 1)
                 bar.update(row + 1)
 
-    images = cached_array(_cache_name(files, size, mode), (len(files), channels, size, size), make)
+    images = cached_array(_cache_name(files, size, mode), (len(files), len(mode), size, size), make)
     name = (folder.resolve().name or "own") if name is None else name
     dataset = from_arrays(images, group, [FOLDER], name=name, device=device)
     return dataset if held_out is None else hold_out(dataset, str(held_out))
@@ -140,13 +138,7 @@ def from_folder(
 def dataset_from_text(
     text: str, *, source: str = "auto", data_dir=None, device: str = "cpu", quiet: bool = True
 ) -> Dataset:
-    """Open the dataset that a command line names: one of the registry, or a folder of images.
-
-    Raises
-    ------
-    DislabError : as `load_dataset` or `from_folder`; or a folder, of which there are no official or rendered
-        images.
-    """
+    """Open the dataset that a command line names: one of the registry, or a folder of images."""
     if not is_folder_text(text):
         return load_dataset(text, source=source, data_dir=data_dir, device=device)
     if source != "auto":
@@ -162,12 +154,7 @@ def is_folder_text(text: str) -> bool:
 
 
 def read_image(path: Path, size: int, mode: str) -> np.ndarray:
-    """Read an image file as uint8 [size, size, C], in Pillow's mode "RGB" or "L"; see `from_folder`.
-
-    Raises
-    ------
-    DislabError : the file is not a whole image, or has more than 8 bits per channel.
-    """
+    """Read an image file as uint8 [size, size, C], in Pillow's mode "RGB" or "L"; see `from_folder`."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -198,26 +185,23 @@ def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise DislabError(f"'{folder}' {problem}: it should hold a sub-folder of images for each group")
-        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        groups = [path for path in inside if path.is_dir()]
+        groups = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
         if len(groups) < 2:
             present = f"only '{groups[0].name}'" if groups else "none"
             raise DislabError(
                 f"'{folder}' needs a sub-folder of images for each group, two or more: it has {present}"
             )
-        for path in inside:
-            if path.suffix.lower() in IMAGE_FILES and path.is_file():
-                raise DislabError(f"'{path}' belongs to no group: move it into one of the sub-folders")
-        files, numbers = [], []
-        for number, group in enumerate(groups):
-            images = sorted(path for path in group.iterdir() if _is_image(path))
-            if not images:
-                raise DislabError(f"there is no image in '{group}' (it reads {', '.join(IMAGE_FILES)})")
-            files += images
-            numbers += [number] * len(images)
+        strays = sorted(filter(_is_image, folder.iterdir()))
+        if strays:
+            raise DislabError(f"'{strays[0]}' belongs to no group: move it into one of the sub-folders")
+        members = [sorted(filter(_is_image, group.iterdir())) for group in groups]
     except OSError as error:
         raise DislabError(f"'{folder}' cannot be read: {error.strerror}") from None
-    return files, np.array(numbers)
+    counts = [len(images) for images in members]
+    if 0 in counts:
+        empty = groups[counts.index(0)]
+        raise DislabError(f"there is no image in '{empty}' (it reads {', '.join(IMAGE_FILES)})")
+    return list(itertools.chain.from_iterable(members)), np.repeat(np.arange(len(groups)), counts)
 
 
 def _is_image(path: Path) -> bool:
@@ -255,10 +239,9 @@ def _checked_images(images) -> np.ndarray:
     else:
         first, last = images.shape[1] in CHANNELS, images.shape[3] in CHANNELS
         if first == last:
-            problem = "both" if first else "neither"
             raise DislabError(
                 f"images of four dimensions have 1 or 3 channels, in the second or in the last: in {kind} "
-                f"{problem} could be"
+                f"{'both' if first else 'neither'} could be"
             )
         images = images if first else images.transpose(0, 3, 1, 2)
     if images.dtype == np.uint8:
@@ -319,10 +302,9 @@ def _checked_rows(held_out, count: int) -> np.ndarray:
 
 def _is_grid(values: np.ndarray, sizes: Sequence[int]) -> bool:
     """Return whether the rows are all combinations of values, in order, the last factor fastest."""
-    count = math.prod(sizes)  # Python's whole numbers: the product may be larger than any of numpy's
-    return count == len(values) and np.array_equal(
-        values, np.stack(np.unravel_index(np.arange(count), sizes), axis=-1)
-    )
+    if math.prod(sizes) != len(values):  # Python's whole numbers: it may be larger than any of numpy's
+        return False
+    return np.array_equal(values.T, np.unravel_index(np.arange(len(values)), sizes))
 
 
 def _digest(images: np.ndarray, values: np.ndarray, names: Sequence[str]) -> str:

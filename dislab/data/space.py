@@ -34,16 +34,10 @@ class Circle:
 class FactorSpace:
     """Names and sizes of K factors of variation, and the rows that they index.
 
-    A full grid has one row per combination of factor values, in mixed-radix order with the last factor
-    fastest. That is the official order of dSprites, Shapes3D and MPI3D, and no labels are stored. A dataset
-    without a grid, such as MNIST, gives its `values` row by row.
-
-    Parameters
-    ----------
-    names : K factor names.
-    sizes : K numbers of values; factor k takes the values 0 .. sizes[k] - 1.
-    values : int array [N, K], or None for the full grid of prod(sizes) rows.
-    circle : the circular factor, or None.
+    Factor k takes the values 0 .. sizes[k] - 1. A full grid has one row per combination of factor values, in
+    mixed-radix order with the last factor fastest. That is the official order of dSprites, Shapes3D and
+    MPI3D, and no labels are stored. A dataset without a grid, such as MNIST, gives its `values` int [N, K].
+    `circle` is the circular factor, or None.
     """
 
     def __init__(
@@ -66,9 +60,8 @@ class FactorSpace:
         return int(np.prod(self.sizes)) if self._values is None else len(self._values)
 
     def __repr__(self) -> str:
-        return (
-            "FactorSpace(" + ", ".join(f"{n} {s}" for n, s in zip(self.names, self.sizes, strict=True)) + ")"
-        )
+        factors = (f"{name} {size}" for name, size in zip(self.names, self.sizes, strict=True))
+        return f"FactorSpace({', '.join(factors)})"
 
     @property
     def is_grid(self) -> bool:
@@ -109,10 +102,7 @@ class FactorSpace:
 def parse_groupings(group_by, default: Sequence[str]) -> list[list[str]]:
     """Return groupings, each a list of factor names whose combined value is a group.
 
-    Parameters
-    ----------
-    group_by : "a,b" or ["a", "b"] for one grouping by both factors; [["a"], ["b"]] for two; None for the
-        default.
+    "a,b" or ["a", "b"] is one grouping by both factors, [["a"], ["b"]] is two, and None is the default.
     """
     if not group_by:
         return [list(default)]

@@ -13,12 +13,7 @@ from dislab.errors import DislabError
 
 
 def choose_network(network: str, image_shape: tuple[int, int, int]) -> str:
-    """Return "conv" or "mlp". "auto" is "conv" if both sides are divisible by 16, else "mlp".
-
-    Raises
-    ------
-    DislabError : "conv" was asked for and the sides of the image are not divisible by 16.
-    """
+    """Return "conv" or "mlp". "auto" is "conv" if both sides are divisible by 16, else "mlp"."""
     divisible = all(side % 16 == 0 for side in image_shape[1:])
     if network == "conv" and not divisible:
         raise DislabError(

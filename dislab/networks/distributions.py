@@ -19,10 +19,7 @@ def sample_normal(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
 
 
 def kl_to_standard_normal(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Return KL(N(mean, exp(logvar)) || N(0, 1)) of every dimension, [B, D].
-
-    Source: Kingma & Welling 2014, appendix B.
-    """
+    """Return KL(N(mean, exp(logvar)) || N(0, 1)), [B, D] (Kingma & Welling 2014, appendix B)."""
     return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
 
 
@@ -34,17 +31,8 @@ def normal_log_density(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 def product_of_normals(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """Return the normalised product of each group's Normals (Bouchacourt et al. 2017, eq. 6 and 7).
 
-    Precisions add, and the mean is the precision-weighted mean of the members' means. Groups may differ in
-    size.
-
-    Parameters
-    ----------
-    mean, logvar : [B, D], one Normal per image.
-    group : int64 [B], the group of each image, 0 .. num_groups - 1. Every group has at least one image.
-
-    Returns
-    -------
-    mean, logvar : [num_groups, D].
+    Precisions add, and the mean is the precision-weighted mean of the members' means. `mean` and `logvar` are
+    [B, D] and become [num_groups, D]; `group` int64 [B] is the group of each image. No group is empty.
     """
     precision = torch.exp(-logvar)
     zeros = mean.new_zeros(num_groups, mean.shape[1])

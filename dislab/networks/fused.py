@@ -25,8 +25,7 @@ FEW_CHANNELS = 16
 def fuse(model: nn.Module) -> nn.Module:
     """Make every nn.Sequential in a model a `Fused`, in place, and return the model.
 
-    Layers, parameters and their names stay the same. Subclasses of nn.Sequential are left alone: they may
-    have a forward of their own.
+    Subclasses of nn.Sequential are left alone: they may have a forward of their own.
     """
     for module in model.modules():
         if type(module) is nn.Sequential:
@@ -65,11 +64,7 @@ def _with_relus(layers: Iterable[nn.Module]) -> Iterator[tuple[nn.ReLU | None, n
 
 
 def _is_only(layer: nn.Module | None, *types: type) -> bool:
-    """Return whether a call of the layer does what its type, one of torch's, does, and nothing else.
-
-    Hooks may keep or replace its input and output, and subclasses and an instance's own forward may do
-    anything.
-    """
+    """Return whether a call of the layer does what its type, one of torch's, does, and nothing else."""
     if type(layer) not in types or "forward" in vars(layer):
         return False
     hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
@@ -92,7 +87,7 @@ def _supports_layer(layer: nn.Module) -> bool:
 def _supports_input(images: Tensor) -> bool:
     """Return whether `_Convolution` can compute with these images [B, C, H, W] as torch would.
 
-    Other devices are left to torch. There is no forward-mode derivative.
+    There is no forward-mode derivative.
     """
     autocast = torch.is_autocast_enabled("cpu")
     return (
@@ -156,13 +151,12 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims: tuple, *arguments) -> tuple[Tensor, int]:
+        def as_torch(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rectify: bool) -> Tensor:
+            convolve = F.conv_transpose2d if transposed else F.conv2d
+            return convolve(images.relu() if rectify else images, weight, bias, stride=2, padding=1)
+
         # The CPU trains models one after the other, so this need not be fast.
-        return torch.vmap(_as_torch, in_dims)(*arguments), 0
-
-
-def _as_torch(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rectify: bool) -> Tensor:
-    convolve = F.conv_transpose2d if transposed else F.conv2d
-    return convolve(images.relu() if rectify else images, weight, bias, stride=2, padding=1)
+        return torch.vmap(as_torch, in_dims)(*arguments), 0
 
 
 def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

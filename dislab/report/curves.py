@@ -16,7 +16,7 @@ from dislab.report.frame import (
     spread,
     values_of,
 )
-from dislab.runs.record import Run
+from dislab.runs.finished import Run
 
 AXES = {"accuracy": "accuracy", "entropy": "conditional entropy, bits"}
 STYLES = {  # block of the code -> marker and dashes

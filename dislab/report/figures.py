@@ -25,7 +25,7 @@ from dislab.report.frame import (
     tidy,
     values_of,
 )
-from dislab.runs.record import Run
+from dislab.runs.finished import Run
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dislab.registry import METRICS, Entry
 from dislab.runs.config import RunConfig
-from dislab.runs.record import Run
+from dislab.runs.finished import Run
 
 # What a table says of a row, the runs that differ in the seed only; `row` is the digest that identifies it.
 KEY = ["dataset", "source", "protocol", "hold_out", "group_by", "model", "hyperparameters"]
@@ -21,15 +21,15 @@ def tidy(runs: Iterable[Run]) -> pd.DataFrame:
     return values_of((run, name, value) for run in runs for name, value in run.record["scores"].items())
 
 
-def values_of(values: Iterable[tuple[Run, str, float]], column: str = "score") -> pd.DataFrame:
-    """Return one line per value: columns row, seed, `column`, value.
+def values_of(values: Iterable[tuple[Run, object, float]]) -> pd.DataFrame:
+    """Return one line per value: columns row, seed, score, value.
 
     Parameters
     ----------
     values : each with its run, and with what tells it from other values of this run.
     """
     lines = [(run.row, run.record["config"]["seed"], which, value) for run, which, value in values]
-    return pd.DataFrame(lines, columns=["row", "seed", column, "value"])
+    return pd.DataFrame(lines, columns=["row", "seed", "score", "value"])
 
 
 def spread(values: pd.DataFrame, runs: Iterable[Run], columns: Sequence[str]) -> pd.DataFrame:
@@ -37,17 +37,17 @@ def spread(values: pd.DataFrame, runs: Iterable[Run], columns: Sequence[str]) ->
 
     Parameters
     ----------
-    values : see `values_of`; its third column holds a name, or a tuple of as many as there are `columns`.
+    values : see `values_of`; its scores are names, or tuples of as many parts as there are `columns`.
     runs : that the values are of.
-    columns : names for what the third column holds.
+    columns : names for these parts.
 
     Returns
     -------
     A DataFrame with the columns row, those of KEY, `columns`, mean, std, n; a line for each mean.
     """
-    groups = values.groupby(["row", values.columns[2]], sort=False)["value"]
+    groups = values.groupby(["row", "score"], sort=False)["value"]
     table = groups.agg(mean="mean", std="std", n="count").reset_index()
-    names = table.pop(table.columns[1])
+    names = table.pop("score")
     parts = pd.DataFrame(list(names) if len(columns) > 1 else {columns[0]: names}, columns=columns)
     keys = keys_of(runs).reindex(table["row"]).reset_index(drop=True)
     return pd.concat([table[["row"]], keys, parts, table[["mean", "std", "n"]]], axis=1)
@@ -136,10 +136,10 @@ def colours_of(names: Iterable[str]) -> dict[str, tuple]:
 # Scores --------------------------------------------------------------------------------------------
 
 
-def home(score: str) -> Entry | None:
+def metric_of(score: str) -> Entry | None:
     """Return the metric that a score or a value beside one comes from; None if it is not registered here.
 
-    The home of content_entropy_k10 is content_entropy.
+    content_entropy_k10 comes from content_entropy.
     """
     name = score.partition("@")[0]
     homes = [entry for entry in METRICS if name == entry.name or name.startswith(f"{entry.name}_")]
@@ -151,7 +151,7 @@ def direction(score: str) -> str:
 
     It is "up" where the metric is not registered here.
     """
-    metric = home(score)
+    metric = metric_of(score)
     return metric.direction if metric else "up"
 
 
@@ -170,7 +170,7 @@ def main_scores(names: Iterable[str]) -> list[str]:
     names = list(names)
 
     def is_main(name: str) -> bool:
-        plain, metric = name.partition("@")[0], home(name)
+        plain, metric = name.partition("@")[0], metric_of(name)
         return plain == metric.name if metric else not any(plain.startswith(f"{other}_") for other in names)
 
     return [name for name in names if is_main(name)]

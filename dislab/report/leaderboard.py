@@ -13,7 +13,8 @@ from dislab.errors import DislabError
 from dislab.files import write_atomically
 from dislab.registry import unknown_name
 from dislab.report.frame import KEY, direction, keys_of, main_scores, score_names, tidy
-from dislab.runs.record import RECORDS, Results, Run, runs_in
+from dislab.runs.finished import Run
+from dislab.runs.record import RECORDS, Results, runs_in
 
 RANK_BY = "mig"
 FORMATS = ("table", "csv", "markdown", "latex")

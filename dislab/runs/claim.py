@@ -15,15 +15,18 @@ import os
 import socket
 import threading
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from dislab.errors import RunFailed
+from dislab.progress import say
 
 SECONDS_BETWEEN_SIGNS = 30  # between two touches of a claim by its owner
 SECONDS_UNTIL_STALE = 300  # without a touch, after which an owner on another machine counts as dead
-SECONDS_BETWEEN_TRIES = 0.05
+SECONDS_BETWEEN_TRIES = 0.0625
+SECONDS_UNTIL_SAID = 5.0
 
 _held: set[Path] = set()
 _beating = threading.Lock()
@@ -33,25 +36,25 @@ class Claim:
     """A claim on a path, which need not exist; its parent folder must."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = Path(path).absolute()
         self.number = 0  # of the file that this object created; 0 where it holds no claim
 
     def _file(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.claim-{number}")
 
-    def _numbers(self) -> list[int]:
-        """Return the numbers of the claim's files, in ascending order."""
+    def _others(self) -> list[int]:
+        """Return the numbers of the claim's other files, in ascending order."""
         beginning = f"{self.path.name}.claim-"
         names = [path.name for path in self.path.parent.iterdir()]
         endings = [name.removeprefix(beginning) for name in names if name.startswith(beginning)]
-        return sorted(int(ending) for ending in endings if ending.isdecimal())
+        return sorted({int(ending) for ending in endings if ending.isdecimal()} - {self.number})
 
     def is_free(self) -> bool:
-        """Return whether no living process holds the claim."""
-        return all(_is_dead(self._file(number)) for number in self._numbers())
+        """Return whether no other living owner holds the claim."""
+        return all(_is_dead(self._file(number)) for number in self._others())
 
     def take(self) -> bool:
-        """Take the claim; return False where a living process holds it.
+        """Take the claim; return False where a living owner holds it.
 
         What the claim is for may have been done between the last look and this call: look again after it.
 
@@ -62,37 +65,48 @@ class Claim:
         try:
             if not self.is_free():
                 return False
-            number = max(self._numbers(), default=0) + 1
-            file = self._file(number)
+            self.number = max(self._others(), default=0) + 1
+            file = self._file(self.number)
             handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            with os.fdopen(handle, "w") as stream:
-                json.dump(_this_process(), stream)
+            _held.add(file)
+            try:
+                with os.fdopen(handle, "w") as stream:
+                    json.dump(_this_process(), stream)
+            except OSError:  # a full disk: an empty file would look like a living owner's
+                file.unlink(missing_ok=True)
+                raise
             # While an owner of several files removed them, two processes may each have created one.
-            if not all(_is_dead(self._file(other)) for other in self._numbers() if other != number):
-                file.unlink()
-                return False
+            if self.is_free():
+                _beat()
+                return True
+            self.release()
         except FileExistsError:
-            return False
+            self.number = 0
         except OSError as error:
+            self._forget()
             raise RunFailed(f"cannot claim '{self.path}': {error.strerror}") from None
-        self.number = number
-        _held.add(file)
-        _beat()
-        return True
+        except BaseException:  # Ctrl-C: a file of this process that it does not hold counts as dead
+            self._forget()
+            raise
+        return False
+
+    def _forget(self) -> None:
+        _held.discard(self._file(self.number))
+        self.number = 0
 
     def is_lost(self) -> bool:
         """Return whether another process has taken the claim over, as after a long suspension."""
-        return max(self._numbers(), default=0) != self.number
+        return not self._file(self.number).exists() or not self.is_free()
 
     def release(self) -> None:
         """Give the claim back, with what dead owners left; nothing where it is not held."""
         if not self.number:
             return
-        _held.discard(self._file(self.number))
-        for number in range(self.number, 0, -1):
+        dead = [number for number in self._others() if _is_dead(self._file(number))]
+        for number in [self.number, *reversed(dead)]:
             with suppress(OSError):
                 self._file(number).unlink()
-        self.number = 0
+        self._forget()
 
 
 @contextmanager
@@ -103,10 +117,13 @@ def claimed(path: Path):
     ------
     RunFailed : the claim cannot be written.
     """
-    claim = Claim(path)
-    while not claim.take():
-        time.sleep(SECONDS_BETWEEN_TRIES)
+    claim, tries = Claim(path), 0
     try:
+        while not claim.take():
+            time.sleep(SECONDS_BETWEEN_TRIES)
+            tries += 1
+            if tries * SECONDS_BETWEEN_TRIES == SECONDS_UNTIL_SAID:
+                say(f"waiting for another process that has claimed '{path}'")
         yield
     finally:
         claim.release()
@@ -121,7 +138,11 @@ def _is_dead(file: Path) -> bool:
     except (OSError, ValueError):
         owner = {}  # its owner is writing it, or died while it did
     me = _this_process()
-    if owner.get("machine") == me["machine"]:
+    if not isinstance(owner, dict) or not me.keys() <= owner.keys():
+        owner = {}
+    if owner == me:
+        return file not in _held
+    if owner.get("machine") == me["machine"] and isinstance(owner["process"], int):
         started = _start_time(owner["process"])
         if started is not None or Path("/proc/self/stat").exists():
             return started != owner["started"]
@@ -136,7 +157,7 @@ def _is_dead(file: Path) -> bool:
 
 def _seconds_since_touch(file: Path) -> float:
     """Return the age of a file's last change, by the clock of the file system that it lies on."""
-    probe = file.with_name(f".clock-{os.getpid()}-{threading.get_ident()}")
+    probe = file.with_name(f".clock-{uuid.uuid4().hex}")
     try:
         probe.touch()
         return probe.stat().st_mtime - file.stat().st_mtime
@@ -175,7 +196,7 @@ def _start_time(process: int) -> str | None:
 
 
 def _beat() -> None:
-    """Let a thread touch this process's claims for as long as it has any."""
+    """Start the thread that touches the claims of this process, if it does not run yet."""
     if _beating.acquire(blocking=False):
         threading.Thread(target=_touch_claims, daemon=True).start()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -81,6 +81,13 @@ class RunConfig:
         try:
             values = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
             values = dict(values.get("config", values))
+            texts = ("model", "dataset", "source", "precision", "own_images")
+            lists = [values["hold_out"], values["metrics"], *values["group_by"]]
+            words = [values.get(name, "") for name in texts] + [word for words in lists for word in words]
+            if not values["group_by"] or not all(isinstance(one, list | tuple) for one in lists):
+                raise TypeError("hold_out, metrics and the parts of group_by must be lists")
+            if not all(isinstance(word, str) for word in words):
+                raise TypeError(f"{', '.join(texts)} and what the lists hold must be texts")
             values["protocol"] = Protocol(**values["protocol"])
             values["hyperparameters"] = dict(values["hyperparameters"])
             values["group_by"] = tuple(map(tuple, values["group_by"]))
@@ -93,6 +100,9 @@ class RunConfig:
             raise DislabError(
                 f"{name} is not a configuration of this version, such as run.json holds ({error!r})"
             ) from None
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     @cached_property
     def row(self) -> str:
@@ -118,7 +128,8 @@ class RunConfig:
         """The run's folder within a results folder: readable, and one for each digest."""
         changes = "".join(f",{name}={value}" for name, value in self.changed.items())[:60]
         model = f"{self.model}{changes}-{self.row}".replace("/", "_")
-        return Path(f"{self.dataset}-{self.source}", self.protocol_name, model, f"seed{self.seed}")
+        images = f"{self.dataset}-{self.source}".replace("/", "_")
+        return Path(images, self.protocol_name, model, f"seed{self.seed}")
 
     @property
     def protocol_name(self) -> str:
@@ -153,3 +164,14 @@ class RunConfig:
         if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
             raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
         return replace(self, seed=int(seed))
+
+
+def merge(configs: Iterable[RunConfig]) -> dict[str, RunConfig]:
+    """Return configurations by digest; those of one digest become one that asks for all their scores."""
+    merged: dict[str, RunConfig] = {}
+    for config in configs:
+        before = merged.get(config.digest)
+        if before is not None and before.metrics != config.metrics:
+            config = replace(config, metrics=tuple(dict.fromkeys([*before.metrics, *config.metrics])))
+        merged[config.digest] = config
+    return merged

@@ -1,8 +1,8 @@
 """The one executor: do runs, in this process or in several, and yield what became of each.
 
 A backend is a function from tasks to outcomes: `here` and `in_workers` are the two. What passes through it is
-JSON: a task is {"configs": […], "machine": {…}, "plugins": […]} with the configurations of runs whose models
-are trained at once, and an outcome is `Outcome.to_json`. So a cluster can be a third one.
+JSON: a task is {"digests": […], "configs": […], "machine": {…}, "plugins": […]} with the configurations of
+runs whose models are trained at once, and an outcome is `Outcome.to_json`. So a cluster can be a third one.
 """
 
 from __future__ import annotations
@@ -20,23 +20,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 
 from dislab import registry
 from dislab.errors import DislabError
 from dislab.progress import heard_by, say
-from dislab.runs.config import MEMORY, RunConfig
+from dislab.runs.config import MEMORY, RunConfig, merge
 from dislab.runs.display import Display
 from dislab.runs.machine import Machine
 from dislab.runs.perform import Outcome, most_at_once, perform
 from dislab.runs.record import Results
-from dislab.scoring.request import entries, union
+from dislab.scoring.request import entries
 
 # After which a worker that does not stop is killed: a step and its checkpoint take seconds, but numpy and
 # scikit-learn hear of an interruption only between two of their calls.
 SECONDS_TO_STOP = 60
 SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes do
 
-Tell = Callable[[str, str, int, int, str], None]  # digest, what is being done, units done, of how many, note
+# Called with the digests of a task, what is being done, units done, of how many, and a note.
+Tell = Callable[[list[str], str, int, int, str], None]
 
 
 def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]:
@@ -55,27 +57,31 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
     ------
     DislabError : the results folder cannot be written to, or other processes lack what a run needs.
     """
-    merged: dict[str, RunConfig] = {}
-    for config in configs:
-        before = merged.get(config.digest, config)
-        merged[config.digest] = replace(config, metrics=union(before.metrics, config.metrics))
+    merged = merge(configs)
     results = Results(machine.out)
     todo = []
-    for config in merged.values():
-        run = results.find(config)
+    for digest, config in merged.items():
+        run = results.find(digest)
+        if run is not None and run.lacks(config.metrics) and not run.path.is_dir():
+            yield Outcome(digest, run.record, failure=run.gone)
+            continue
         if run is None or run.lacks(config.metrics):
             todo.append(config)
             continue
-        if run.path.is_dir() and not (run.path / "run.json").is_file():
-            run.write()  # its process was killed between its line in the records and its run.json
-        yield Outcome(config.digest, run.record)
-    share = machine.share(len(todo))
+        run.tidy()
+        yield Outcome(digest, run.record)
+    if len(todo) < len(merged):
+        finished = f"{len(merged) - len(todo)} of {len(merged)} run(s) finished before"
+        say(f"{finished} (another --out trains them again)", machine.quiet)
+    if not todo:
+        return
+    # By all runs, not by those left: the threads of a run, and so its last digits, stay when it is resumed.
+    share = machine.share(len(merged))
     if share is not None:
         for config in todo:
             _check_known_elsewhere(config)
-    if todo:
-        results.create()
-    busy: list[RunConfig] = []  # that other processes do
+    results.create()
+    busy: list[RunConfig] = []  # executed by other processes
     with Display(merged.values(), todo, results.records(), machine, share) as display:
         while todo or busy:
             tasks = tasks_of(todo, replace(machine, quiet=machine.quiet or display.is_joint))
@@ -90,7 +96,7 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
                     yield outcome
             todo = []
             for config in list(busy):
-                run = results.find(config)
+                run = results.find(config.digest)
                 if run is not None and not run.lacks(config.metrics):
                     busy.remove(config)
                     outcome = Outcome(config.digest, run.record)
@@ -119,21 +125,22 @@ def tasks_of(configs: Sequence[RunConfig], machine: Machine) -> list[dict]:
         alike = list(alike)
         most = most_at_once(alike, machine.device)
         for begin in range(0, len(alike), most):
-            together = [config.to_json() for config in alike[begin : begin + most]]
-            plugins = [str(path) for path in registry.plugin_files]
-            tasks.append({"configs": together, "machine": machine.to_json(), "plugins": plugins})
+            together = alike[begin : begin + most]
+            tasks.append(
+                {
+                    "digests": [config.digest for config in together],
+                    "configs": [config.to_json() for config in together],
+                    "machine": machine.to_json(),
+                    "plugins": [str(path) for path in registry.plugin_files],
+                }
+            )
     return tasks
 
 
 def do_task(task: Mapping, tell: Tell) -> Iterator[Outcome]:
     """Do a task in this process. Its plug-ins are loaded before."""
     configs = [RunConfig.from_json(config) for config in task["configs"]]
-    digest = configs[0].digest
-
-    def listen(title: str, done: int, total: int, note: str = "") -> None:
-        tell(digest, title, done, total, note)
-
-    with heard_by(listen):
+    with heard_by(partial(tell, task["digests"])):
         yield from perform(configs, Machine(**task["machine"]))
 
 
@@ -178,11 +185,6 @@ class _Worker:
         with suppress(OSError):  # it has ended: its reply says so
             print(json.dumps(task), file=self.process.stdin, flush=True)
 
-    def unanswered(self, answered: set[str]) -> list[str]:
-        """Return the digests of its task's runs of which no outcome came."""
-        digests = [RunConfig.from_json(config).digest for config in self.task["configs"]]
-        return [digest for digest in digests if digest not in answered]
-
 
 def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) -> Iterator[Outcome]:
     """Do tasks in worker processes, several at a time.
@@ -204,7 +206,7 @@ def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) ->
     answered: set[str] = set()
     try:
         while waiting or any(worker.task for worker in workers):
-            idle = [worker for worker in workers if worker.task is None]
+            idle = [worker for worker in workers if worker.task is None and worker.process.poll() is None]
             while waiting and (idle or len(workers) < jobs):
                 if not idle:
                     workers.append(_Worker(threads, replies))
@@ -215,8 +217,9 @@ def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) ->
                 workers.remove(worker)
                 if worker.task is not None:
                     failure = f"its process ended by {_how(worker.process.wait())}"
-                    for digest in worker.unanswered(answered):
-                        yield Outcome(digest, failure=failure)
+                    for digest in worker.task["digests"]:
+                        if digest not in answered:
+                            yield Outcome(digest, failure=failure)
             elif "progress" in reply:
                 tell(*reply["progress"])
             elif "outcome" in reply:

@@ -17,7 +17,7 @@ def defaults(model: type) -> dict[str, object]:
     return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
-def resolve(entry: Entry, given: Mapping[str, object]) -> dict[str, object]:
+def complete(entry: Entry, values: Mapping[str, object]) -> dict[str, object]:
     """Return all hyper-parameters of a model: its defaults with the user's values, checked and converted.
 
     Values may be texts from a command line ("8", "true"), which are read as the default's type.
@@ -27,13 +27,13 @@ def resolve(entry: Entry, given: Mapping[str, object]) -> dict[str, object]:
     DislabError : a name is not the model's (the nearest is offered), or a value has the wrong type or is not
         allowed.
     """
-    values = defaults(entry.make)
+    completed = defaults(entry.make)
     choices = _choices(entry.make)
-    for name, value in given.items():
-        if name not in values:
-            raise unknown_name(f"hyper-parameter of {entry.name}", name, values)
-        values[name] = _convert(f"{entry.name}: {name}", value, values[name], choices.get(name))
-    return values
+    for name, value in values.items():
+        if name not in completed:
+            raise unknown_name(f"hyper-parameter of {entry.name}", name, completed)
+        completed[name] = _convert(f"{entry.name}: {name}", value, completed[name], choices.get(name))
+    return completed
 
 
 def _choices(model: type) -> dict[str, tuple[str, ...]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
+import copy
+import hashlib
+
+import numpy as np
 
 from dislab.data.dataset import SOURCES, Dataset
 from dislab.data.hold_out import hold_out as without
@@ -13,8 +16,10 @@ from dislab.registry import DATASETS
 from dislab.runs.config import MEMORY, RunConfig
 from dislab.runs.machine import Machine
 
+DIGESTED = 256  # images of an object that a user made
+
 # Dataset objects that the running program passed to `resolve`, by name, source and split.
-in_memory: WeakValueDictionary[tuple[str, str, str], Dataset] = WeakValueDictionary()
+in_memory: dict[tuple[str, str, str], Dataset] = {}
 
 
 def images_of(config: RunConfig, machine: Machine) -> Dataset:
@@ -45,6 +50,24 @@ def images_of(config: RunConfig, machine: Machine) -> Dataset:
     return images
 
 
+def remember(images: Dataset) -> Dataset:
+    """Keep a Dataset object for the runs of this process; return it with a source that identifies it.
+
+    The source of an object that a user made without `dislab.from_arrays` gets a digest of its factors and of
+    up to 256 of its images, so that runs with other images are other runs.
+    """
+    is_known = images.source in SOURCES and images.name in {entry.name for entry in DATASETS}
+    if not is_known and not images.source.startswith("own-"):
+        rows = np.arange(len(images))
+        some = rows[:: -(-len(rows) // DIGESTED)]
+        digest = hashlib.sha256(images.space.factors(rows).tobytes())
+        digest.update(images.images(some).cpu().contiguous().numpy().tobytes())
+        images = copy.copy(images)
+        images.source = f"own-{images.source}-{digest.hexdigest()[:8]}".replace("own-own-", "own-")
+    in_memory[images.name, source_of(images), images.split] = images
+    return images
+
+
 def source_of(images: Dataset) -> str:
     """Return the source of images as a configuration has it: of drawn ones with the drawing's version."""
     return images.source if images.renderer is None else f"{images.source}-v{images.renderer}"
@@ -53,6 +76,7 @@ def source_of(images: Dataset) -> str:
 def forget_images() -> None:
     """Let the next look-up of a dataset open its files anew."""
     _last_opened.clear()
+    in_memory.clear()
 
 
 # The runs of one dataset follow one another: the dataset that was opened last, by what opened it.

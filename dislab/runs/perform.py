@@ -24,9 +24,10 @@ from dislab.progress import say
 from dislab.registry import MODELS
 from dislab.runs.claim import Claim
 from dislab.runs.config import RunConfig
+from dislab.runs.finished import FORMAT, Run, recorded
 from dislab.runs.images import images_of
 from dislab.runs.machine import Machine
-from dislab.runs.record import FORMAT, Results, Run, recorded
+from dislab.runs.record import Results, load
 from dislab.runs.resolve import make_batches, make_model
 from dislab.scoring.encoding import choose_rows, encode, encode_on, reconstruction_errors
 from dislab.scoring.evidence import evidence
@@ -38,10 +39,12 @@ from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
 from dislab.training.precision import arithmetic, compute_in_bfloat16, usual_precision
 
+FAILURES = (Exception, SystemExit)  # a plug-in may raise anything; Ctrl-C goes through
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """The result of a run.
 
     Attributes
     ----------
@@ -107,14 +110,14 @@ def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]
                 claim = results.claim(config)
                 if not claim.take():
                     outcome = Outcome(config.digest, busy=True)
-                # Once more: its last owner may just have finished it.
-                elif (finished := results.find(config)) is not None:
+                # Its last owner may just have finished it.
+                elif (results.folder / config.folder / "run.json").is_file():
                     claim.release()
-                    outcome = _complete(finished, config, machine)
+                    outcome = _complete(load(results.folder / config.folder), config, machine)
                 else:
                     claims[config.digest] = claim
                     mine.append(config)
-            except Exception as error:  # whatever it is, the other runs go on
+            except FAILURES as error:  # whatever it is, the other runs go on
                 outcome = _failed(config, error)
             if outcome is not None:
                 yield outcome
@@ -123,12 +126,12 @@ def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]
             try:
                 images = images_of(mine[0], machine)
                 trained = _train(mine, images, results, machine)
-            except Exception as error:
+            except FAILURES as error:
                 yield from (_failed(config, error) for config in mine)
         for one in trained:
             try:
                 outcome = _finish(one, images, results, machine, claims[one.config.digest])
-            except Exception as error:
+            except FAILURES as error:
                 outcome = _failed(one.config, error)
             claims[one.config.digest].release()
             yield outcome

@@ -18,11 +18,10 @@ tables and figures are made from records alone.
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from functools import cached_property
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from dislab.errors import DislabError, RunFailed
@@ -30,18 +29,10 @@ from dislab.files import write_atomically
 from dislab.progress import say
 from dislab.runs.claim import Claim, claimed
 from dislab.runs.config import RunConfig
-from dislab.runs.resolve import make_model
-from dislab.scoring.evaluate import Scores
-from dislab.scoring.request import compute, missing, request
-from dislab.scoring.table import CodeTable
-from dislab.scoring.table_file import read_table
+from dislab.runs.finished import FORMAT, NotWhole, Run, check_format, plain, read_record, record_of
 
-FORMAT = 5
 RECORDS = "records.jsonl"
-
-
-class NotWhole(DislabError):
-    """A folder that holds no finished run."""
+HEAD = re.compile(rb'{"format": (\d+), "digest": "([^"]+)"')  # of a line
 
 
 class Results:
@@ -54,11 +45,8 @@ class Results:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._records: dict[str, dict] = {}
-        self._read = 0  # bytes of records.jsonl that are read
-
-    def __repr__(self) -> str:
-        return f"Results({str(self.folder)!r}, {len(self.records())} runs)"
+        self._lines: dict[str, bytes] = {}  # of records.jsonl, by digest; parsed when they are used
+        self._read: tuple = (None, 0)  # which file was read, and how many bytes of it
 
     @classmethod
     def around(cls, path: str | Path) -> Results | None:
@@ -76,58 +64,89 @@ class Results:
         DislabError : it cannot.
         """
         path = self.folder / RECORDS
-        lines = [] if path.is_file() else [json.dumps(one) + "\n" for one in self.records().values()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError), path.open("xb") as file:  # where there are run folders alone
-                file.write("".join(lines).encode())
+            if not path.is_file():
+                with self.lock():
+                    if not path.is_file():  # there may be run folders alone
+                        write_atomically(path, b"".join(self._refreshed().values()))
             with path.open("ab"):
                 pass
-        except OSError as error:
-            raise DislabError(
-                f"cannot write to the output folder '{self.folder}': {error.strerror}"
-            ) from None
+        except (OSError, RunFailed) as error:
+            why = getattr(error, "strerror", None) or error
+            raise DislabError(f"cannot write to the output folder '{self.folder}': {why}") from None
 
-    def records(self) -> dict[str, dict]:
-        """Return all records by the digest of their configuration; only new lines of the file are read.
+    def _refreshed(self) -> dict[str, bytes]:
+        """Return the line of each record by digest; only new lines of the file are read.
 
-        A line that is damaged is left out, and is said. Where there is no records.jsonl, the run.json of
-        every run folder is read in its place.
-
-        Raises
-        ------
-        DislabError : a record has another format than this version's.
+        A line that is damaged is left out, and is said. If there is no records.jsonl, the run.json of every
+        run folder is read.
         """
         path = self.folder / RECORDS
         try:
             with path.open("rb") as file:
-                if file.seek(0, 2) < self._read:  # another file than before
-                    self._records, self._read = {}, 0
-                file.seek(self._read)
-                lines = file.read()
+                status = os.fstat(file.fileno())
+                which, begin = (status.st_dev, status.st_ino), self._read[1]
+                if which != self._read[0] or status.st_size < begin:  # another file than before
+                    self._lines, begin = {}, 0
+                file.seek(begin)
+                text = file.read()
         except (FileNotFoundError, NotADirectoryError):
-            return dict(self._records_of_folders())
+            if self._read[0] is None:
+                self._lines, self._read = dict(self._lines_of_folders()), ("folders", 0)
+            return self._lines
         except OSError as error:
             raise DislabError(f"the records '{path}' cannot be read: {error.strerror}") from None
-        lines = lines[: lines.rfind(b"\n") + 1]  # a last line without its end is still being written
-        self._read += len(lines)
-        with _no_garbage_collection():
-            for line in filter(bytes.strip, lines.splitlines()):
-                try:
-                    record = json.loads(line)
-                    digest = record["digest"]
-                except (ValueError, KeyError, TypeError):
+        text = text[: text.rfind(b"\n") + 1]  # a last line without its end is still being written
+        self._read = which, begin + len(text)
+        for line in filter(bytes.strip, text.split(b"\n")):
+            # As `write` begins and ends a line; another program may have written it another way.
+            head = HEAD.match(line) if line.endswith(b"}}") else None
+            digest = head[2].decode() if head and int(head[1]) == FORMAT else None
+            if digest is None or digest in self._lines:  # a damaged line must not hide an earlier one
+                record = record_of(line)
+                if record is None:
                     say(f"a damaged line of '{path}' is left out")
                     continue
-                _check_format(record, path)
-                self._records.pop(digest, None)
-                self._records[digest] = record
-        return self._records
+                check_format(record, path)
+                digest = record["digest"]
+            self._lines.pop(digest, None)
+            self._lines[digest] = line + b"\n"
+        return self._lines
 
-    def find(self, config: RunConfig) -> Run | None:
-        """Return the finished run of a configuration, or None."""
-        record = self.records().get(config.digest)
-        return None if record is None else self._run(record)
+    def _lines_of_folders(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the record in every run folder below, by digest, but of none in another results folder."""
+        for path in sorted(self.folder.rglob("run.json")):
+            home = Results.around(path)
+            if home is None or not home.folder.resolve().is_relative_to(self.folder.resolve()):
+                try:
+                    record = read_record(path.parent)
+                except NotWhole:
+                    continue
+                record["folder"] = path.parent.relative_to(self.folder).as_posix()
+                yield record["digest"], json.dumps(record).encode() + b"\n"
+
+    def records(self) -> Iterator[dict]:
+        """Yield all records. Raises DislabError for a record of another format than this version's."""
+        for digest in list(self._refreshed()):
+            record = self._parsed(digest)
+            if record is not None:
+                yield record
+
+    def _parsed(self, digest: str) -> dict | None:
+        if digest not in self._lines:
+            return None
+        record = record_of(self._lines[digest])
+        if record is None:
+            say(f"a damaged line of '{self.folder / RECORDS}' is left out")
+            del self._lines[digest]
+        return record
+
+    def find(self, digest: str) -> Run | None:
+        """Return the finished run of a configuration with this digest, or None."""
+        self._refreshed()
+        record = self._parsed(digest)
+        return None if record is None else self.run_of(record)
 
     def runs(self, within: str | Path | None = None) -> list[Run]:
         """Return all finished runs, sorted by path; with `within`, those whose folder lies in that folder.
@@ -138,24 +157,14 @@ class Results:
         """
         if not self.folder.is_dir():
             raise DislabError(f"results folder '{self.folder}' does not exist")
-        runs = [self._run(record) for record in self.records().values()]
-        if within is not None:
-            wanted = Path(within).resolve()
-            runs = [run for run in runs if run.path.resolve().is_relative_to(wanted)]
-        return sorted(runs, key=lambda run: run.path)
+        runs = [self.run_of(record) for record in self.records()]
+        part = "." if within is None else os.path.relpath(Path(within).resolve(), self.folder.resolve())
+        if part != ".":
+            runs = [run for run in runs if Path(run.record["folder"]).is_relative_to(part)]
+        return sorted(runs, key=lambda run: run.record["folder"])
 
-    def _records_of_folders(self) -> Iterator[tuple[str, dict]]:
-        """Read run.json of every run below the folder, but not of those in other results folders."""
-        for path in sorted(self.folder.rglob("run.json")):
-            home = Results.around(path)
-            if home is None or not home.folder.resolve().is_relative_to(self.folder.resolve()):
-                try:
-                    record = _read_record(path.parent)
-                except NotWhole:
-                    continue
-                yield record["digest"], record | {"folder": path.parent.relative_to(self.folder).as_posix()}
-
-    def _run(self, record: dict) -> Run:
+    def run_of(self, record: dict) -> Run:
+        """Return the run of a record of this folder."""
         return Run(self.folder / record["folder"], record, self)
 
     def write(self, record: dict) -> Run:
@@ -166,18 +175,22 @@ class Results:
         RunFailed : the files cannot be written.
         """
         path = self.folder / RECORDS
-        line = json.dumps(record, default=_plain).encode() + b"\n"
+        line = json.dumps(record, default=plain).encode() + b"\n"
         with self.lock():
+            size = None
             try:
                 with path.open("ab+") as file:
-                    if file.tell():
+                    size = file.tell()
+                    if size:
                         file.seek(-1, 2)
                         if file.read(1) != b"\n":  # a process was killed while it wrote
                             line = b"\n" + line
                     file.write(line)
             except OSError as error:
+                if size is not None:
+                    os.truncate(path, size)  # no half line stays on a full disk
                 raise RunFailed(f"cannot write '{path}': {error.strerror}") from None
-        run = self._run(json.loads(line))
+        run = self.run_of(json.loads(line))
         run.write()
         return run
 
@@ -200,124 +213,6 @@ class Results:
         return Claim(path)
 
 
-class Run:
-    """A finished run.
-
-    Attributes
-    ----------
-    path : the run's folder; it may be gone, then only `record`, `config` and `scores` are there.
-    record : the content of run.json.
-    config : RunConfig.
-    scores : Scores.
-    codes : CodeTable of the scored rows (read when first used).
-    model : the trained torch.nn.Module, on the CPU, in evaluation mode (read when first used).
-    history : pandas DataFrame, loss terms by step (read when first used).
-    """
-
-    def __init__(self, path: str | Path, record: dict | None = None, results: Results | None = None):
-        self.path = Path(path)
-        self.record = _read_record(self.path) if record is None else record
-        self._results = results or Results.around(self.path)
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}, {len(self.scores)} scores)"
-
-    @property
-    def row(self) -> str:
-        """The row of the run's configuration, see `RunConfig.row`."""
-        return self.record["digest"].rpartition("-")[0]
-
-    @cached_property
-    def config(self) -> RunConfig:
-        return RunConfig.from_json(self.record["config"])
-
-    @cached_property
-    def scores(self) -> Scores:
-        scores = Scores(
-            self.record["scores"], details=self.record["details"], left_out=self.record["left_out"]
-        )
-        scores.protocols = dict(self.record["metric_protocols"])
-        return scores
-
-    @cached_property
-    def codes(self) -> CodeTable:
-        return read_table(self.path / "codes.safetensors")
-
-    @cached_property
-    def model(self):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        model = make_model(self.config, tuple(self.record["image_shape"]))
-        path = self.path / "model.safetensors"
-        try:
-            model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise RunFailed(f"the parameters '{path}' are missing or damaged: {error}") from None
-        return model.eval()
-
-    @cached_property
-    def history(self):
-        import pandas as pd
-
-        path = self.path / "history.csv"
-        try:
-            return pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise RunFailed(f"the history '{path}' is missing or damaged: {error}") from None
-
-    def write(self) -> None:
-        """Write run.json, if the run's folder is there."""
-        if self.path.is_dir():
-            text = json.dumps(self.record, indent=1, default=_plain) + "\n"
-            write_atomically(self.path / "run.json", text.encode())
-
-    def lacks(self, asked: Iterable[str]) -> bool:
-        """Return whether the run lacks any of the scores of a request, see `dislab.scoring.request`."""
-        return bool(missing(asked, self.record))
-
-    def add_scores(
-        self, asked: Iterable[str] | None = None, progress: Callable[[str], None] = lambda name: None
-    ) -> Scores:
-        """Compute the scores of a request that the run lacks, and add them to its record.
-
-        Parameters
-        ----------
-        asked : see `dislab.scoring.request`; by default all that apply and are not slow.
-        progress : called with the name of each metric before it is computed.
-
-        Returns
-        -------
-        The scores of this call, with `failed` for those that could not be computed.
-
-        Raises
-        ------
-        RunFailed : the codes are missing or damaged, or the record cannot be written.
-        """
-        asked = request(None) if asked is None else tuple(asked)
-        if not self.lacks(asked):
-            return Scores()
-        if not self.path.is_dir():
-            raise RunFailed(f"the run's folder '{self.path}' is gone: its codes cannot be scored again")
-        with claimed(self.path):
-            if self._results is not None:  # what other processes have added
-                self.record = self._results.records().get(self.config.digest, self.record)
-            new = compute(missing(asked, self.record), self.codes, self.config.seed, progress)
-            if new or new.left_out:
-                self.record = self.record | {
-                    part: self.record[part] | values for part, values in recorded(new).items()
-                }
-                self.record["left_out"] = {
-                    name: why for name, why in self.record["left_out"].items() if name not in new
-                }
-                self.__dict__.pop("scores", None)
-                if self._results is None:  # the folder of a single run, copied from elsewhere
-                    self.write()
-                else:
-                    self._results.write(self.record)
-        return new
-
-
 def load(path: str | Path) -> Run:
     """Read a finished run from its folder.
 
@@ -325,7 +220,7 @@ def load(path: str | Path) -> Run:
     ------
     DislabError : the folder holds no finished run of this version's format.
     """
-    return Run(path)
+    return Run(path, results=Results.around(path))
 
 
 def runs_in(folder: str | Path) -> list[Run]:
@@ -339,48 +234,3 @@ def runs_in(folder: str | Path) -> list[Run]:
     if results is None:
         return Results(folder).runs()
     return results.runs(within=folder)
-
-
-def recorded(scores: Scores) -> dict[str, dict]:
-    """Return scores as a record has them."""
-    return {
-        "scores": dict(scores),
-        "details": scores.details,
-        "metric_protocols": scores.protocols,
-        "left_out": scores.left_out,
-    }
-
-
-def _read_record(path: Path) -> dict:
-    """Read the record in a run's folder."""
-    try:
-        record = json.loads((path / "run.json").read_text())
-    except (OSError, ValueError):
-        raise NotWhole(f"'{path}' is not a finished run: it has no whole run.json") from None
-    _check_format(record, path / "run.json")
-    return record
-
-
-def _check_format(record: dict, path: Path) -> None:
-    if record.get("format") != FORMAT:
-        raise DislabError(
-            f"'{path}' is of format {record.get('format')}, which an earlier or later dislab wrote: this one "
-            f"reads format {FORMAT}; run it again in another folder (--out)"
-        )
-
-
-@contextmanager
-def _no_garbage_collection():
-    """Create many objects that all stay; to look for garbage among them took a quarter of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _plain(number):
-    """Return the Python number of a numpy or torch one, such as metrics may put into their lists."""
-    return number.item()

@@ -17,7 +17,7 @@ from dislab.errors import DislabError
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
 from dislab.runs import hyperparameters as hyper
 from dislab.runs.config import MEMORY, RunConfig
-from dislab.runs.images import images_of, in_memory, open_images, source_of
+from dislab.runs.images import images_of, open_images, remember, source_of
 from dislab.runs.machine import Machine
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import entries, request
@@ -69,7 +69,7 @@ def check_settings(
         choose_protocol(protocol, steps=steps, batch_size=batch_size),
         choose_precision(precision, machine.device),
         request(metrics, metric_protocol),
-        hyper.resolve(entry, hyperparameters),
+        hyper.complete(entry, hyperparameters),
     )
 
 
@@ -99,8 +99,7 @@ def resolve(
     chosen = check_settings(model, dataset, machine, source=source, **settings)
     entry = chosen.entry
     if isinstance(dataset, Dataset):
-        images, own_images = dataset, MEMORY
-        in_memory[images.name, source_of(images), images.split] = images
+        images, own_images = remember(dataset), MEMORY
     else:
         own_images = str(Path(dataset).expanduser().absolute()) if is_folder_text(dataset) else ""
         images = open_images(own_images or dataset, source, machine)
@@ -110,6 +109,8 @@ def resolve(
         images = without(images, held_out)
     groupings = parse_groupings(group_by, images.group_by)
     images.space.columns([name for names in groupings for name in names])
+    # By "a,b" and by "b,a" the groups are the same.
+    groupings = [sorted(names, key=images.space.names.index) for names in groupings]
     if "groupings" in settings:
         raise DislabError(f"{model}: groupings is set by --group-by, which may be repeated")
     values = chosen.hyperparameters
@@ -141,19 +142,29 @@ def check(config: RunConfig, machine: Machine) -> RunConfig:
     ------
     DislabError : a name or a value is wrong, or the images are not there.
     """
-    values = hyper.resolve(MODELS[config.model], config.hyperparameters)
+    values = hyper.complete(MODELS[config.model], config.hyperparameters)
     entries(config.metrics)
-    for change in config.protocol.name.split("+")[1:]:
-        name, _, value = change.partition("=")
-        has_no_steps = name == "steps" and MODELS[config.model].make.supervision == "none"
-        if str(getattr(config.protocol, name, None)) != value and not has_no_steps:
-            raise DislabError(f"protocol {config.protocol.name} is not what its values are: correct {name}")
+    _check_protocol(config)
     precision = choose_precision(None if config.precision == "usual" else config.precision, machine.device)
     images = images_of(config, machine)
     images.space.columns([name for names in config.group_by for name in names])
     checked = replace(config, hyperparameters=values, precision=precision).with_seed(config.seed)
     _check_batches(checked, images)
     return checked
+
+
+def _check_protocol(config: RunConfig) -> None:
+    """Raise DislabError if the protocol's values are not those of its name."""
+    protocol = config.protocol
+    name, *changes = protocol.name.split("+")
+    try:
+        made = choose_protocol(name, **{key: int(value) for key, value in (c.split("=") for c in changes)})
+    except (ValueError, TypeError):
+        made = None
+    if made is not None and MODELS[config.model].make.supervision == "none":
+        made = replace(made, steps=0)
+    if made != protocol:
+        raise DislabError(f"the values of protocol {protocol.name} are not those of its name in this version")
 
 
 def _check_batches(config: RunConfig, images: Dataset) -> None:
@@ -163,12 +174,19 @@ def _check_batches(config: RunConfig, images: Dataset) -> None:
     """
     try:
         network = make_model(config, images.image_shape)
-        if network.supervision != "none":
+        # The runs of a sweep have the same batches, and to sort a full grid by its groups takes a while.
+        batch = (config.dataset, config.source, config.hold_out, config.group_by, config.protocol.batch_size)
+        batch = (*batch, network.supervision, network.group_size)
+        if network.supervision != "none" and batch not in _right_batches:
             make_batches(config, images, network, torch.device("cpu"))
+            _right_batches.add(batch)
     except DislabError:
         raise
     except Exception:
         pass
+
+
+_right_batches: set[tuple] = set()  # that `_check_batches` has made once
 
 
 def make_model(config: RunConfig, image_shape: tuple[int, int, int]) -> torch.nn.Module:

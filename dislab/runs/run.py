@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dislab.data.dataset import Dataset
 from dislab.errors import RunFailed
-from dislab.runs.config import RunConfig
 from dislab.runs.execute import execute
+from dislab.runs.finished import Run
 from dislab.runs.images import forget_images
 from dislab.runs.machine import Machine
-from dislab.runs.record import Results, Run
+from dislab.runs.record import Results
 from dislab.runs.resolve import resolve
 
 
@@ -65,19 +65,9 @@ def run(
     machine = Machine.here(device, data_dir=data_dir, out=out, quiet=quiet)
     forget_images()
     try:
-        return finished_run(resolve(model, dataset, machine, **settings), machine)
+        (outcome,) = execute([resolve(model, dataset, machine, **settings)], machine)
     finally:
         forget_images()
-
-
-def finished_run(config: RunConfig, machine: Machine) -> Run:
-    """Do a run, if it is not finished, and return it.
-
-    Raises
-    ------
-    RunFailed : it failed, or a metric of it.
-    """
-    (outcome,) = execute([config], machine)
     if outcome.failure:
         raise RunFailed(outcome.failure)
-    return Results(machine.out).find(config)
+    return Results(machine.out).run_of(outcome.record)

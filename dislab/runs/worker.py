@@ -10,6 +10,7 @@ and ends. So no run trains on without a parent, and all of them resume.
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
@@ -22,7 +23,6 @@ from queue import SimpleQueue
 
 from dislab import registry
 from dislab.errors import DislabError
-from dislab.runs.config import RunConfig
 from dislab.runs.execute import SECONDS_TO_STOP, do_task
 from dislab.runs.perform import Outcome, in_one_line
 
@@ -30,18 +30,21 @@ from dislab.runs.perform import Outcome, in_one_line
 def main() -> None:
     """Do tasks until standard input ends."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    # What a plug-in prints is no reply, and what it reads is no task.
+    lines = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a plug-in prints is no reply
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     tasks: SimpleQueue = SimpleQueue()
     busy = threading.Event()
 
     def listen() -> None:
-        for line in sys.stdin:
+        for line in lines:
             busy.set()
             tasks.put(json.loads(line))
         tasks.put(None)
         if busy.is_set():
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            _thread.interrupt_main()
         time.sleep(SECONDS_TO_STOP)
         os._exit(1)
 
@@ -63,8 +66,7 @@ def main() -> None:
                 for outcome in do_task(task, tell):
                     reply(outcome=outcome.to_json())
             except DislabError as error:
-                for config in task["configs"]:
-                    digest = RunConfig.from_json(config).digest
+                for digest in task["digests"]:
                     reply(outcome=Outcome(digest, failure=in_one_line(error)).to_json())
             busy.clear()
             reply()

@@ -24,29 +24,19 @@ ROWS, SAMPLES = 2048, 64  # of one block of pairs (z, row): 1 MB in float64, so 
 
 
 class Posterior(NamedTuple):
-    """q(z|n) of every row.
+    """q(z|n) of every row."""
 
-    Attributes
-    ----------
-    mean, variance : float64 [N, D].
-    widened : the share of the N D Normals whose standard deviation was raised.
-    """
-
-    mean: np.ndarray
+    mean: np.ndarray  # float64 [N, D]
     variance: np.ndarray
-    widened: float
+    widened: float  # the share of the N D Normals whose standard deviation was raised
 
 
 def posterior(table: CodeTable) -> Posterior:
-    """Return the Normals of a code table that has log-variances.
+    """Return the Normals of a code table that has log-variances; none may be above 100.
 
-    Standard deviations below 1 / 8,192 of what a dimension spans (from 8 standard deviations below the
-    lowest mean to 8 above the highest) are raised to that: the density of an almost deterministic code cannot
-    be resolved by a grid or a sum.
-
-    Raises
-    ------
-    DislabError : a log-variance is above 100.
+    Standard deviations below 1 / FINEST of what a dimension spans, with REACH standard deviations beyond the
+    outermost means, are raised to that: the density of an almost deterministic code cannot be resolved by a
+    grid or a sum.
     """
     if table.logvar.max() > HIGHEST_LOGVAR:
         row, dimension = np.argwhere(table.logvar > HIGHEST_LOGVAR)[0]
@@ -63,13 +53,9 @@ def posterior(table: CodeTable) -> Posterior:
 
 
 def kl_per_dimension(table: CodeTable) -> np.ndarray:
-    """Return KL(q(z_d|n) || Normal(0, 1)), mean over all rows, float64 [D].
+    """Return KL(q(z_d|n) || Normal(0, 1)), mean over rows, float64 [D] (Kingma & Welling 2014, appendix B).
 
-    Kingma & Welling 2014, appendix B.
-
-    Raises
-    ------
-    DislabError : a log-variance is above 700, so that the result would be infinite.
+    DislabError is raised for a log-variance above 700: the result would be infinite.
     """
     logvar = table.logvar.astype(np.float64)
     if logvar.max() > 700:
@@ -85,10 +71,6 @@ def mixture_density(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray,
     its mean and its variance exact. Its third moment is not exact, which changes the entropy of a few rows by
     less than 1e-4 nats, and that of many rows by less. Each level is then smoothed by its own Normal: a
     product with exp(-variance ω² / 2) in Fourier space.
-
-    Parameters
-    ----------
-    mean, variance : float64 [N] of one code dimension.
     """
     from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
@@ -109,7 +91,14 @@ def mixture_density(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray,
     level = np.rint(np.log(smoothing / lowest) / math.log(RATIO)).astype(np.int64).clip(1, num_levels - 2)
     index = level * length + cell
     mass = np.zeros(num_levels * length)
-    for offset, share in _three_levels(smoothing / levels[level]):
+    # Lagrange's formula for a variance in units of its level: Σ part level^p = variance^p for p = 0, 1, 2.
+    below, ratio, above = 1 / RATIO, smoothing / levels[level], RATIO
+    shares = (
+        (ratio - 1) * (ratio - above) / ((below - 1) * (below - above)),
+        (ratio - below) * (ratio - above) / ((1 - below) * (1 - above)),
+        (ratio - below) * (ratio - 1) / ((above - below) * (above - 1)),
+    )
+    for offset, share in zip((-1, 0, 1), shares, strict=True):
         for neighbour, part in ((0, 1 - right), (1, right)):
             mass += np.bincount(index + (offset * length + neighbour), share * part, minlength=len(mass))
 
@@ -121,24 +110,8 @@ def mixture_density(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray,
     return first + step * np.arange(length), density.clip(min=0)
 
 
-def _three_levels(variance: np.ndarray):
-    """Yield the parts by which a variance is shared by its nearest level, whose unit it has, and two others.
-
-    Lagrange's formula: Σ part level^p = variance^p for p = 0, 1, 2.
-    """
-    below, above = 1 / RATIO, RATIO
-    yield -1, (variance - 1) * (variance - above) / ((below - 1) * (below - above))
-    yield 0, (variance - below) * (variance - above) / ((1 - below) * (1 - above))
-    yield 1, (variance - below) * (variance - 1) / ((above - below) * (above - 1))
-
-
 def mixture_entropy(mean: np.ndarray, variance: np.ndarray) -> float:
-    """Return the differential entropy -∫ q ln q of 1/N Σ_n Normal(mean_n, variance_n) on a line, in nats.
-
-    Parameters
-    ----------
-    mean, variance : float64 [N] of one code dimension.
-    """
+    """Return the differential entropy -∫ q ln q of 1/N Σ_n Normal(mean_n, variance_n) on a line, in nats."""
     from scipy.special import entr
 
     points, density = mixture_density(mean, variance)
@@ -160,11 +133,6 @@ def joint_log_density(z: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> 
     The squares are multiplied out, so that all pairs (z, row) are one product of matrices: a row of
     (z², z, 1) by a column of (-1/2v, m/v, -Σ_d (m²/v + ln 2πv)/2). The middle of every dimension is
     subtracted first, and float64 used, so that at most the square of FINEST cancels.
-
-    Parameters
-    ----------
-    z : float64 [S, D].
-    mean, variance : float64 [N, D].
     """
     import torch
 

@@ -1,7 +1,4 @@
-"""Boosted trees as readouts, with the importance of every code dimension: scikit-learn's, and a faster way.
-
-Both fit the classifiers of DCI's protocol.
-"""
+"""Boosted trees as DCI's readouts: scikit-learn's, and a faster way."""
 
 from __future__ import annotations
 
@@ -18,17 +15,11 @@ TIE = 1e-5  # relative difference of gains below which float32 sums do not say w
 
 
 class Boosted(NamedTuple):
-    """What boosted trees learned.
+    """What boosted trees learned."""
 
-    Attributes
-    ----------
-    importance : float64 [D, K], gain of each code dimension for each factor; a column's sum is 1 or 0.
-    train, test : int64 [N, K] and [M, K], predicted values of the factors.
-    """
-
-    importance: np.ndarray
-    train: np.ndarray
-    test: np.ndarray
+    importance: np.ndarray  # float64 [D, K], gain of each dimension for each factor; a column's sum is 1 or 0
+    train: np.ndarray  # int64 [N, K], predicted values of the factors
+    test: np.ndarray  # int64 [M, K]
 
 
 def gradient_boosting(
@@ -62,11 +53,8 @@ def joint_boosting(
     factor of C values has a regression tree of depth DEPTH fitted to y - p (a factor of two values has one
     tree), whose leaves make a Newton step of (C - 1) / C Σ (y - p) / Σ p (1 - p), or without (C - 1) / C if
     C = 2. scikit-learn sorts the codes again in every node of every tree; here they are sorted once, and only
-    the most promising blocks of them are searched for a cut, in float32.
-
-    Parameters
-    ----------
-    As for `gradient_boosting`; rng decides between dimensions that split equally well.
+    the most promising blocks of them are searched for a cut, in float32. rng decides between dimensions that
+    split equally well.
     """
     train, test_codes = SortedCodes(codes), torch.from_numpy(test_codes.T.copy())
     num_rows = len(train.is_row)  # with those that fill up the last block
@@ -128,17 +116,10 @@ def _most_likely(logits: torch.Tensor) -> np.ndarray:
 
 
 class SortedCodes:
-    """Codes and, for every dimension, their order, in blocks of BLOCK positions.
+    """Codes float32 [D, N] and, for every dimension, their order, in blocks of BLOCK positions.
 
-    Rows are added to fill the last block; they come last in every order.
-
-    Attributes
-    ----------
-    codes : float32 [D, N].
-    order : int64 [D B, BLOCK], rows by code; block b of dimension d is at d B + b.
-    is_row : float32 [N], 0 for added rows.
-    penalty : float32 [D B, BLOCK], added to the denominator of the gain of a cut after each position: a tiny
-        value that makes x / 0 negative, or -inf where the next code is the same.
+    Rows are added to fill the last block; they come last in every order, and `is_row` [N] is 0 for them.
+    `order` int64 [D B, BLOCK] has the rows by code; block b of dimension d is at d B + b.
     """
 
     def __init__(self, codes: np.ndarray):
@@ -152,6 +133,8 @@ class SortedCodes:
         self._order = order.flatten()
         same = torch.ones_like(ordered, dtype=torch.bool)
         torch.eq(ordered[:, :-1], ordered[:, 1:], out=same[:, :-1])
+        # Added to the denominator of the gain of a cut after each position: a tiny value that makes x / 0
+        # negative, or -inf where the next code is the same.
         self.penalty = torch.full(same.shape, -1e-4).masked_fill_(same, -torch.inf).view(-1, BLOCK)
 
     def sort(self, values: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -161,65 +144,33 @@ class SortedCodes:
 
 
 class Trees(NamedTuple):
-    """T binary trees of equal depth, nodes in breadth-first order: node j has children 2j + 1 and 2j + 2.
+    """T binary trees of equal depth, nodes in breadth-first order: node j has children 2j + 1 and 2j + 2."""
 
-    Attributes
-    ----------
-    dimension : int64 [T, nodes].
-    threshold : float32 [T, nodes]; codes above it go right; infinite where a node is not split.
-    gain : float32 [T, nodes], decrease of the squared error summed over rows.
-    """
-
-    dimension: torch.Tensor
-    threshold: torch.Tensor
-    gain: torch.Tensor
+    dimension: torch.Tensor  # int64 [T, nodes]
+    threshold: torch.Tensor  # float32; codes above it go right; infinite where a node is not split
+    gain: torch.Tensor  # float32, decrease of the squared error summed over rows
 
     def leaf(self, codes: torch.Tensor) -> torch.Tensor:
         """Return the leaf of every row of codes [D, N] in every tree, int64 [T, N]."""
-        position, first = torch.zeros(len(self.dimension), codes.shape[1]), 0
-        while first < self.dimension.shape[1]:
-            level = slice(first, 2 * first + 1)
-            position = descend(codes, position, self.dimension[:, level], self.threshold[:, level])
-            first = level.stop
+        position = torch.zeros(len(self.dimension), codes.shape[1])  # of every row in its level: 0, 1, ...
+        for depth in range(DEPTH):
+            below, first = position * 2, 2**depth - 1
+            for j in range(2**depth):
+                dimension, threshold = self.dimension[:, first + j], self.threshold[:, first + j, None]
+                # In place: a comparison that makes an array of booleans takes torch several times as long.
+                right = codes.index_select(0, dimension).gt_(threshold)
+                below.addcmul_(right, position.clone().eq_(j))
+            position = below
         return position.long()
 
 
-def descend(codes, position, dimension, threshold) -> torch.Tensor:
-    """Return the node 0 .. 2J - 1 of every row in the next level, as whole numbers float32 [T, N].
-
-    Parameters
-    ----------
-    codes : float32 [D, N].
-    position : float32 [T, N], the node 0 .. J - 1 of every row in this level.
-    dimension, threshold : int64 and float32 [T, J], the splits of its nodes.
-    """
-    below = position * 2
-    for j in range(dimension.shape[1]):
-        # In place: a comparison that makes an array of booleans takes torch several times as long.
-        right = codes.index_select(0, dimension[:, j]).gt_(threshold[:, j : j + 1])
-        below.addcmul_(right, members(position, j))
-    return below
-
-
-def members(position: torch.Tensor, j: int) -> torch.Tensor:
-    """Return 1 for rows at position j and 0 for others, float32 of the same shape."""
-    return position.clone().eq_(j)
-
-
 class Node(NamedTuple):
-    """A node of T trees.
+    """A node of T trees."""
 
-    Attributes
-    ----------
-    rows : float32 [T, N], 1 for the rows of the node and 0 for others.
-    number, sums, above : float32 [T, D B], of its rows in each block: their number, the sum of their
-        gradients, and the sum of their positive gradients.
-    """
-
-    rows: torch.Tensor
-    number: torch.Tensor
-    sums: torch.Tensor
-    above: torch.Tensor
+    rows: torch.Tensor  # float32 [T, N], 1 for the rows of the node and 0 for others
+    number: torch.Tensor  # float32 [T, D B], of its rows in each block
+    sums: torch.Tensor  # the same of their gradients
+    above: torch.Tensor  # the same of their positive gradients
 
 
 class Grower:

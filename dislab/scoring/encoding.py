@@ -10,7 +10,6 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dislab.data.dataset import Dataset, unit_images
-from dislab.errors import DislabError
 from dislab.progress import Bar
 from dislab.scoring.table import CodesOnDemand, CodeTable, EncoderFailed, check_finite
 
@@ -81,14 +80,7 @@ def encode(
 
 
 class _Encoding:
-    """The codes of a dataset's rows, of which some may not be known yet.
-
-    Attributes
-    ----------
-    known : bool [N], which rows are encoded.
-    mean : float32 [N, D].
-    logvar : float32 [N, D] or None.
-    """
+    """The codes [N, D] of a dataset's rows, of which some may not be known yet."""
 
     def __init__(self, encoder: Callable, dataset: Dataset, rows: np.ndarray, by_row: bool):
         self.encoder, self.dataset, self.rows, self.by_row = encoder, dataset, rows, by_row
@@ -96,29 +88,27 @@ class _Encoding:
         self.size = min(len(rows), BATCH_ON_GPU if on_gpu else BATCH)
         self.threads = torch.get_num_threads()
         self.known = np.zeros(len(rows), bool)
-        self.mean = self.logvar = None
+        self.mean = self.logvar = None  # float32 [N, D]
         self._encode(np.arange(self.size))
 
     def fill(self, wanted: np.ndarray, bar: Bar | None = None) -> None:
         """Encode the rows at these positions int64 [R] that are not known."""
         missing = np.unique(wanted[~self.known[wanted]])
-        if len(missing):
-            with threadpool_limits(self.threads):  # metrics are called with a single thread
-                self._fill(missing, bar)
-
-    def _fill(self, missing: np.ndarray, bar: Bar | None) -> None:
+        if not len(missing):
+            return
         began, before = time.monotonic(), self.known.sum()
-        for start in range(0, len(missing), self.size):
-            batch = missing[start : start + self.size]
-            if len(batch) < self.size:
-                # All batches have one size, so that a row has the same code to the last bit whatever else is
-                # in its batch. The last batch is filled up, first with rows that are not known.
-                others = np.argsort(self.known, kind="stable")[: self.size + len(batch)]
-                batch = np.append(batch, others[~np.isin(others, batch)])[: self.size]
-            self._encode(batch)
-            if bar is not None:
-                done = int(self.known.sum())
-                bar.update(done, f"{(done - before) / (time.monotonic() - began):,.0f} images/s")
+        with threadpool_limits(self.threads):  # metrics are called with a single thread
+            for start in range(0, len(missing), self.size):
+                batch = missing[start : start + self.size]
+                if len(batch) < self.size:
+                    # All batches have one size, so that a row has the same code to the last bit whatever else
+                    # is in its batch. The last batch is filled up, first with rows that are not known.
+                    others = np.argsort(self.known, kind="stable")[: self.size + len(batch)]
+                    batch = np.append(batch, others[~np.isin(others, batch)])[: self.size]
+                self._encode(batch)
+                if bar is not None:
+                    done = int(self.known.sum())
+                    bar.update(done, f"{(done - before) / (time.monotonic() - began):,.0f} images/s")
 
     def _encode(self, batch: np.ndarray) -> None:
         rows = self.rows[batch]
@@ -132,10 +122,7 @@ class _Encoding:
             raise EncoderFailed(f"the encoder's output changed its form at row {batch[0]}")
         for what, array, values in (("codes", self.mean, mean), ("logvar", self.logvar, logvar)):
             if array is not None:
-                try:
-                    check_finite(what, values, batch)
-                except DislabError as error:
-                    raise EncoderFailed(str(error)) from None
+                check_finite(what, values, batch, EncoderFailed)
                 array[batch] = values
         self.known[batch] = True
 

@@ -21,8 +21,7 @@ class Scores(dict):
     Attributes
     ----------
     details : name -> what a metric returned besides single numbers, such as a curve over k.
-    left_out : metric name -> why it does not apply to this table.
-    failed : metric name -> the error of a metric that failed.
+    left_out, failed : metric name -> why it does not apply to this table, or its error.
     refused : the items of `failed` whose metric refused the table with a reason (DislabError).
     protocols : name of a score or a detail -> the metric protocol that it was computed by.
     """
@@ -113,9 +112,16 @@ def evaluate(
             )
         of_codes = {"logvar": logvar, "factor_names": factor_names, "circle": circle, "shuffle": not shuffle}
         _refuse(of_codes, "is for codes=[N, D], and an encoder is given")
+        from dislab.data.own import dataset_from_text
+        from dislab.scoring.encoding import choose_rows, encode
+
+        if isinstance(dataset, str):
+            dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=device or "cpu")
+        rows = choose_rows(dataset, max_rows, seed)
+        groupings = parse_groupings(group_by, dataset.group_by)
         # A named metric may need some of the rows only; all metrics together need all rows.
-        of_dataset = (source, data_dir, device, max_rows, seed, blocks, group_by)
-        table = _encode_dataset(encoder, dataset, *of_dataset, on_demand=metrics is not None)
+        on_demand = metrics is not None
+        table = encode(encoder, dataset, rows, blocks=blocks, group_by=groupings, on_demand=on_demand)
     else:
         if codes is None or factors is None:
             raise DislabError(
@@ -123,15 +129,8 @@ def evaluate(
             )
         of_encoder = {"dataset": dataset, "data_dir": data_dir, "device": device, "max_rows": max_rows}
         _refuse(of_encoder | {"source": source != "auto"}, "is for an encoder, and codes=[N, D] are given")
-        table = CodeTable(
-            codes,
-            factors,
-            logvar=logvar,
-            names=factor_names,
-            blocks=blocks,
-            circle=circle,
-            ordered=not shuffle,
-        )
+        options = {"logvar": logvar, "names": factor_names, "blocks": blocks, "circle": circle}
+        table = CodeTable(codes, factors, **options, ordered=not shuffle)
         space = FactorSpace(table.names, table.sizes, table.factors)
         table.labels = space.labels_of(parse_groupings(group_by, table.names[:1]))
     given = {"num_train": num_train, "num_test": num_test}
@@ -147,20 +146,6 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
     for name, value in given.items():
         if value is not None and value is not False:
             raise DislabError(f"{name} {why}: leave it out")
-
-
-def _encode_dataset(
-    encoder, dataset, source, data_dir, device, max_rows, seed, blocks, group_by, *, on_demand: bool
-) -> CodeTable:
-    """Return the code table of an encoder on a dataset."""
-    from dislab.data.own import dataset_from_text
-    from dislab.scoring.encoding import choose_rows, encode
-
-    if isinstance(dataset, str):
-        dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=device or "cpu")
-    rows = choose_rows(dataset, max_rows, seed)
-    groupings = parse_groupings(group_by, dataset.group_by)
-    return encode(encoder, dataset, rows, blocks=blocks, group_by=groupings, on_demand=on_demand)
 
 
 def score(
@@ -197,24 +182,23 @@ def score(
         if function not in returned:
             progress(entry.name)
             try:
-                returned[function] = _call(entry, table, seed, changes.get(function.__name__, {}) | settings)
+                returned[function] = _call(entry, table, seed, changes.get(entry.name, {}) | settings)
             except EncoderFailed:  # rows may be encoded when a metric reads them: not the metric's failure
                 raise
             except Exception as error:
                 returned[function] = error
         result = returned[function]
-        if isinstance(result, Exception):
-            if not isinstance(result, DislabError):
-                scores.failed[entry.name] = f"{type(result).__name__}: {result}"
-            elif metrics is None:  # a metric that was not named refuses this table
-                scores.left_out[entry.name] = str(result)
-            else:
-                scores.failed[entry.name] = scores.refused[entry.name] = str(result)
-            continue
-        before = {*scores, *scores.details}
-        _take(entry, result, scores)
-        used = protocol_used(metric_protocol, function.__name__)
-        scores.protocols |= dict.fromkeys({*scores, *scores.details} - before, used)
+        if not isinstance(result, Exception):
+            _take(entry, result, scores)
+            used = protocol_used(metric_protocol, entry.name)
+            new = (name for name in (*scores, *scores.details) if name not in scores.protocols)
+            scores.protocols |= dict.fromkeys(new, used)
+        elif not isinstance(result, DislabError):
+            scores.failed[entry.name] = f"{type(result).__name__}: {result}"
+        elif metrics is None:  # a metric that was not named refuses this table
+            scores.left_out[entry.name] = str(result)
+        else:
+            scores.failed[entry.name] = scores.refused[entry.name] = str(result)
     return scores
 
 
@@ -254,19 +238,16 @@ def _has(table: CodeTable, need: str) -> bool:
     """Return whether a table has what a metric needs, a key of NEEDS."""
     if need == "two factors":
         return np.count_nonzero(np.ptp(table.factors, axis=0)) >= 2
-    if need == "groups":
-        if table.labels is None:
-            return False
-        parts, least = [slice(None)], 4  # a readout is trained on half the rows of every group
-        if table.tested is not None:
-            parts, least = [table.tested, ~table.tested], 2
-        for labels in table.labels.T:
-            groups, index = np.unique(labels, return_inverse=True)
-            counts = [np.bincount(index[part], minlength=len(groups)) for part in parts]
-            if len(groups) < 2 or np.min(counts) < least:
-                return False
-        return True
     if need == "grid":
         return table.full_grid
-    attribute = "logvar" if need == "variances" else need
-    return getattr(table, attribute) is not None
+    if need != "groups" or table.labels is None:
+        return getattr(table, {"variances": "logvar", "groups": "labels"}.get(need, need)) is not None
+    parts, least = [slice(None)], 4  # a readout is trained on half the rows of every group
+    if table.tested is not None:
+        parts, least = [table.tested, ~table.tested], 2
+    for labels in table.labels.T:
+        groups, index = np.unique(labels, return_inverse=True)
+        counts = [np.bincount(index[part], minlength=len(groups)) for part in parts]
+        if len(groups) < 2 or np.min(counts) < least:
+            return False
+    return True

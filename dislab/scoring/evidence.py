@@ -26,19 +26,9 @@ def evidence(
 ) -> list[dict[str, float]]:
     """Measure the content posterior and the likelihood of the same images, joined by k, for every k.
 
-    Parameters
-    ----------
-    model : it has `encode_groups`, see `dislab.training.model.Model`.
-    dataset : the images.
-    rows : int64 [N], dataset rows.
-    labels : int64 [N, G], the class of each row by each grouping. Images of one class are joined.
-    seed : decides which images are joined, and the draws.
-    device : the model's.
-
-    Returns
-    -------
-    A dict for each grouping and k. All values are means over the same groups of ten
-    images; if k does not divide ten, the images that are left over are not used.
+    Images of one class are joined: `labels` int64 [N, G] has the class of each of the dataset rows int64 [N]
+    by each grouping. A dict is returned for each grouping and k. All values are means over the same groups
+    of ten images; if k does not divide ten, the images that are left over are not used.
 
     - grouping : 1, 2, …
     - k : number of images joined; 1 is no grouping.
@@ -73,8 +63,7 @@ def _measure(model, images: Tensor, groupings, block: slice, groups: Groups, gen
     shared = torch.zeros(mean.shape[1], dtype=torch.bool, device=mean.device)
     shared[block] = True
     nothing = mean.new_zeros(groups.number)
-    reconstruction = mean.new_zeros(())
-    weights, elbo = [], mean.new_zeros(())
+    weights, reconstruction, elbo = [], mean.new_zeros(()), mean.new_zeros(())
     for _ in range(DRAWS):
         content_noise = torch.randn(mean.shape, generator=generator, device=mean.device)[groups.first]
         image_weights = []

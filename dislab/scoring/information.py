@@ -11,11 +11,6 @@ def histogram_bins(codes: np.ndarray, num_bins: int = 20) -> np.ndarray:
     Bins are equally wide, from each dimension's minimum to its maximum. A bin holds its left edge; the last
     one holds the maximum too. A constant dimension falls into one bin.
     Edges are computed in the dtype of the codes, as `numpy.histogram` and with it disentanglement_lib does.
-
-    Parameters
-    ----------
-    codes : float or int [N, D].
-    num_bins : number of bins per dimension.
     """
     bins = np.zeros(codes.shape, dtype=np.int64)
     for d, column in enumerate(codes.T):
@@ -27,27 +22,17 @@ def histogram_bins(codes: np.ndarray, num_bins: int = 20) -> np.ndarray:
 
 
 def entropy(values: np.ndarray) -> np.ndarray:
-    """Return the entropy of every column, float64 [K] in nats: -Σ_a p_a ln p_a with p = counts / N.
-
-    Parameters
-    ----------
-    values : non-negative int [N, K].
-    """
+    """Return -Σ_a p_a ln p_a with p = counts / N of every column of int [N, K], float64 [K] in nats."""
     shares = [np.unique(column, return_counts=True)[1] / len(column) for column in values.T]
     return np.array([-(share * np.log(share)).sum() for share in shares])
 
 
 def mutual_information(bins: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the mutual information of every column of bins and every column of values, float64 [D, K].
+    """Return the mutual information of every column of bins [N, D] and of values [N, K], float64 [D, K].
 
     I = Σ_ab p_ab ln(p_ab / (p_a p_b)) in nats, from the contingency table of counts / N. Its bias of about
     (bins - 1)(values - 1) / 2N is not corrected. Rounding below zero is clipped, as in scikit-learn's
-    `mutual_info_score`.
-
-    Parameters
-    ----------
-    bins : non-negative int [N, D], such as `histogram_bins` gives.
-    values : int [N, K], such as factors.
+    `mutual_info_score`. Bins are not negative, as `histogram_bins` gives them.
     """
     num_points, num_dims = bins.shape
     num_bins = int(bins.max()) + 1

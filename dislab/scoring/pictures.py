@@ -28,36 +28,20 @@ MOST_CLASSES = 8  # of the swap grid
 JOINED = 10  # most images of a group
 NUM_IDENTITIES = 5  # groups in the pictures of generation
 NUM_EVIDENCE = 3  # groups in the picture of accumulated evidence
-NOT_GROUPED = "no grouping: every code from one image"
 
 
 @dataclass
 class Panel:
-    """A grid of images.
+    """A grid of images, with text above it and beside its rows."""
 
-    Attributes
-    ----------
-    tiles : float [rows, columns, C, H, W] in [0, 1]; a tile of NaN is left white.
-    title : the line above the grid.
-    names : the text beside each row.
-    boxes : colour -> the (row, column) of each tile that has a box of that colour.
-    """
-
-    tiles: Tensor
+    tiles: Tensor  # float [rows, columns, C, H, W] in [0, 1]; a tile of NaN is left white
     title: str = ""
     names: list[str] = field(default_factory=list)
-    boxes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    boxes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # colour -> (row, column) of tiles
 
 
 class Scene:
-    """A trained model with the scored rows of its dataset, for pictures.
-
-    Parameters
-    ----------
-    model : it has `mean_image`, and `encode_groups` if codes are joined.
-    dataset : the images.
-    table, rows : the code table and the dataset rows that it was made from.
-    """
+    """A trained model, and the code table of rows of its dataset."""
 
     def __init__(self, model, dataset: Dataset, table: CodeTable, rows: np.ndarray):
         self.model, self.dataset, self.table, self.rows = model, dataset, table, rows
@@ -90,26 +74,11 @@ class Scene:
 
 
 def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: np.ndarray) -> list[Path]:
-    """Write the pictures of a trained model.
+    """Write the pictures of a trained model to the folder `path`, and return their paths.
 
     These are reconstructions.png and traversals.png, and for a model with content and style swap.png,
     interpolation.png, generation.png and evidence.png. With several groupings there is one of these for each:
-    swap_1.png, swap_2.png, and so on.
-
-    Parameters
-    ----------
-    path : the folder to write to.
-    model : see `dislab.training.model.Model`. Nothing is drawn for a model without `mean_image`.
-    dataset : the images.
-    table, rows : the code table and the dataset rows that it was made from.
-
-    Returns
-    -------
-    The paths of the files written.
-
-    Raises
-    ------
-    RunFailed : a file cannot be written.
+    swap_1.png, swap_2.png, and so on. Nothing is drawn for a model without `mean_image`.
     """
     if model.mean_image is None:
         return []
@@ -162,9 +131,9 @@ def traversals(scene: Scene):
 def swap(scene: Scene, block: str, grouping: int):
     """Draw the content of each column's image with the style of each row's image; return the figure.
 
-    This is figure 4 of Bouchacourt et al. 2017. The panel on the left is without grouping, that on the right
-    with it. The first row and column are test images, the second row and column their reconstructions. Each
-    column has an image of another class. With several groupings, style is all but this content.
+    This is figure 4 of Bouchacourt et al. 2017. The first row and column are test images, each column of
+    another class, the second ones their reconstructions. With several groupings, style is all but this
+    content.
     """
     classes = scene.table.labels[:, grouping]
     rng = np.random.default_rng(2)
@@ -179,27 +148,23 @@ def swap(scene: Scene, block: str, grouping: int):
         codes = np.tile(styles[:, None], (1, number, 1))
         dims = scene.table.blocks[block]
         codes[:, :, dims] = contents[:, dims]
-        tiles = scene.images(givers[0][:, 0]).new_full(
-            (number + 2, number + 2, *scene.dataset.image_shape), np.nan
-        )
+        tiles = torch.full((number + 2, number + 2, *scene.dataset.image_shape), np.nan)
         tiles[0, 2:], tiles[1, 2:] = scene.images(givers[0][:, 0]), scene.decode(contents)
         tiles[2:, 0], tiles[2:, 1] = scene.images(givers[1][:, 0]), scene.decode(styles)
         tiles[2:, 2:] = scene.decode(codes)
-        boxes = {
-            colour: [(line, image) for image in range(2, number + 2)]
-            + [(image, line) for image in range(2, number + 2)]
-            for line, colour in enumerate((TEST_IMAGE, RECONSTRUCTION))
-        }
+        boxes = {}
+        for line, colour in enumerate((TEST_IMAGE, RECONSTRUCTION)):
+            row = [(line, image) for image in range(2, number + 2)]
+            boxes[colour] = row + [(image, line) for line, image in row]
         panels.append(Panel(tiles, _strategy(joined, half), boxes=boxes))
     title = f"{scene.name}: {block} of each column's image, style of each row's"
     return draw(panels, f"{title} ({COLOURS})")
 
 
 def interpolation(scene: Scene, block: str, grouping: int):
-    """Draw what lies between two test images; return the figure.
+    """Draw what lies between two test images; return the figure (figure 5 of Bouchacourt et al. 2017).
 
-    The content changes from left to right and the style from top to bottom. This is figure 5 of Bouchacourt
-    et al. 2017, without grouping on the left and with it on the right.
+    The content changes from left to right and the style from top to bottom.
     """
     groups = draw_groups(np.random.default_rng(3), scene.table.labels[:, grouping], 2, JOINED)
     dims = scene.table.blocks[block]
@@ -224,10 +189,9 @@ def interpolation(scene: Scene, block: str, grouping: int):
 
 
 def generation(scene: Scene, block: str, grouping: int):
-    """Draw the content of test images with styles drawn from the prior; return the figure.
+    """Draw the content of a group's images in each row, with styles drawn from the prior; return the figure.
 
-    Each row is a group. The content is that of its first image on the left, and that of all its images on the
-    right. This is figure 6a of Bouchacourt et al. 2017.
+    This is figure 6a of Bouchacourt et al. 2017.
     """
     groups = draw_groups(np.random.default_rng(4), scene.table.labels[:, grouping], NUM_IDENTITIES, JOINED)
     style = scene.table.blocks["style"]
@@ -246,16 +210,13 @@ def generation(scene: Scene, block: str, grouping: int):
 
 
 def evidence(scene: Scene, block: str, grouping: int):
-    """Draw images of some groups above two reconstructions each; return the figure.
+    """Draw images above their reconstructions from their own content, and from that of their whole group.
 
-    The first is from the image's own content, the second from the content of its whole group. This is figure
-    6b of Bouchacourt et al. 2017.
+    This is figure 6b of Bouchacourt et al. 2017.
     """
     groups = draw_groups(np.random.default_rng(6), scene.table.labels[:, grouping], NUM_EVIDENCE, JOINED)
-    rows = [scene.images(groups)] + [
-        scene.decode(scene.codes(groups, grouping, joined)) for joined in (False, True)
-    ]
-    tiles = torch.stack(rows, dim=1).flatten(0, 1)
+    decoded = [scene.decode(scene.codes(groups, grouping, joined)) for joined in (False, True)]
+    tiles = torch.stack([scene.images(groups), *decoded], dim=1).flatten(0, 1)
     names = ["image", f"own {block}", f"{block} of {groups.shape[1]}"] * len(groups)
     boxes = {
         colour: [(row, column) for row in range(line, len(tiles), 3) for column in range(tiles.shape[1])]
@@ -267,7 +228,7 @@ def evidence(scene: Scene, block: str, grouping: int):
 
 def _strategy(joined: bool, number: int) -> str:
     if not joined:
-        return NOT_GROUPED
+        return "no grouping: every code from one image"
     return f"grouped by the true class: the content from {number} images"
 
 
@@ -287,9 +248,8 @@ def draw(panels: list[Panel], title: str):
         num_rows, num_columns, channels, tile_height, tile_width = panel.tiles.shape
         step_y, step_x = tile_height + GAP, tile_width + GAP  # pixels
         height = num_rows * TILE_INCHES
-        axes = figure.add_axes(
-            (left / size[0], (tallest - height) / size[1], width / size[0], height / size[1])
-        )
+        bottom = tallest - height
+        axes = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
         sheet = torch.ones(channels, num_rows * step_y, num_columns * step_x)
         for row, column in np.ndindex(num_rows, num_columns):
             y, x = row * step_y, column * step_x

@@ -17,11 +17,7 @@ def factor_targets(table: CodeTable, sample: Sample) -> tuple[dict[int, np.ndarr
     """Return what a readout must predict in the training and in the test rows: factor k -> float64 [B, T_k].
 
     T_k is 1 (the value), or 2 for a circular factor (sine and cosine). Factors that do not vary in both sets
-    of rows are left out.
-
-    Raises
-    ------
-    DislabError : no factor varies in both.
+    of rows are left out; DislabError is raised if none does.
     """
     targets = {}, {}
     for k, *columns in zip(sample.columns, sample.factors.T, sample.test_factors.T, strict=True):
@@ -43,10 +39,7 @@ def _target(table: CodeTable, k: int, values: np.ndarray) -> np.ndarray:
 def relative_losses(predicted: np.ndarray, wanted: dict[int, np.ndarray]) -> dict[int, float]:
     """Return Σ (y - ŷ)² / Σ (y - mean y)² = 1 - R² of every factor.
 
-    Parameters
-    ----------
-    predicted : float64 [B, T], the columns of all factors in turn.
-    wanted : factor k -> float64 [B, T_k].
+    `predicted` float64 [B, T] has the columns of all factors in turn, `wanted` those of factor k [B, T_k].
     """
     losses, start = {}, 0
     for k, values in wanted.items():
@@ -57,15 +50,9 @@ def relative_losses(predicted: np.ndarray, wanted: dict[int, np.ndarray]) -> dic
 
 
 class Standardiser:
-    """Shift and scale columns to mean 0 and standard deviation 1; columns that are constant become 0.
+    """Shift and scale columns to mean 0 and standard deviation 1 in training rows, float [N, D].
 
-    Parameters
-    ----------
-    train : float [N, D], the training rows, which give means and standard deviations.
-
-    Attributes
-    ----------
-    varies : bool [D], the columns that are not constant in the training rows.
+    Columns that are constant there become 0; `varies` is bool [D], the others.
     """
 
     def __init__(self, train: np.ndarray):
@@ -85,12 +72,7 @@ class Standardiser:
 
 
 def ridge(codes: np.ndarray, targets: np.ndarray, penalty: float = 1.0) -> Readout:
-    """Return a linear regression on standardised codes: min Σ ‖y - ŷ‖² + penalty ‖W‖², the intercept free.
-
-    Parameters
-    ----------
-    codes, targets : float [N, D] and [N, T], the training rows.
-    """
+    """Return a linear regression on standardised codes: min Σ ‖y - ŷ‖² + penalty ‖W‖², the intercept free."""
     standardise, middle = Standardiser(codes), targets.mean(axis=0)
     inputs = standardise(codes)
     centre = inputs.mean(axis=0)  # 0 unless values were clipped
@@ -112,10 +94,6 @@ def small_network(codes: np.ndarray, targets: np.ndarray, rng: np.random.Generat
     Squared error, Adam with a learning rate of 2e-3 and batches of 256, at most 3,000 steps. A tenth of the
     rows is kept aside; training stops when R² there has not risen for 200 steps (five epochs, if that is
     more), and the best weights are kept. With fewer than 100 rows nothing is kept aside.
-
-    Parameters
-    ----------
-    codes, targets : float [N, D] and [N, T], the training rows.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
@@ -135,11 +113,8 @@ def small_network(codes: np.ndarray, targets: np.ndarray, rng: np.random.Generat
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the bound on the steps is meant
-        wanted = scale(targets)
-        network.fit(
-            standardise(codes).astype(np.float32),
-            (wanted if wanted.shape[1] > 1 else wanted[:, 0]).astype(np.float32),
-        )
+        wanted = scale(targets).astype(np.float32)
+        network.fit(standardise(codes).astype(np.float32), wanted if wanted.shape[1] > 1 else wanted[:, 0])
 
     def predict(new: np.ndarray) -> np.ndarray:
         predicted = network.predict(standardise(new).astype(np.float32))

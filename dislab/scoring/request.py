@@ -12,12 +12,7 @@ from typing import NamedTuple
 
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.evaluate import Scores, score
-from dislab.scoring.protocols import (
-    DEFAULT_METRIC_PROTOCOL,
-    metric_settings,
-    protocol_used,
-    recorded_name,
-)
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used, recorded_name
 from dislab.scoring.table import CodeTable
 
 DEFAULT = "default"
@@ -34,28 +29,13 @@ class Asked(NamedTuple):
 def request(
     metrics: Iterable[str] | str | None, metric_protocol: str = DEFAULT_METRIC_PROTOCOL
 ) -> tuple[str, ...]:
-    """Return the request for scores that a user names; all names are checked.
-
-    Parameters
-    ----------
-    metrics : names of scores, or of functions that compute several; None asks for "default".
-    metric_protocol : see `dislab.scoring.protocols.METRIC_PROTOCOLS`.
-
-    Raises
-    ------
-    DislabError : a name is unknown; the nearest is offered.
-    """
+    """Return the request for the scores or groups of scores that a user names; None asks for "default"."""
     metric_settings(metric_protocol)
     names = [DEFAULT] if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
     asked = [recorded_name(DEFAULT, metric_protocol)] if DEFAULT in names else []
     for metric in METRICS.choose(name for name in names if name != DEFAULT):
-        asked.append(recorded_name(metric.name, protocol_used(metric_protocol, metric.make.__name__)))
+        asked.append(recorded_name(metric.name, protocol_used(metric_protocol, metric.name)))
     return tuple(dict.fromkeys(asked))
-
-
-def union(*requests: Iterable[str]) -> tuple[str, ...]:
-    """Return a request for all that the requests ask for."""
-    return tuple(dict.fromkeys(name for names in requests for name in names))
 
 
 def entries(asked: Iterable[str]) -> dict[str, Asked]:
@@ -64,7 +44,7 @@ def entries(asked: Iterable[str]) -> dict[str, Asked]:
     for text in asked:
         name, _, protocol = text.partition("@")
         for metric in METRICS.default() if name == DEFAULT else METRICS.choose([name]):
-            used = protocol_used(protocol or DEFAULT_METRIC_PROTOCOL, metric.make.__name__)
+            used = protocol_used(protocol or DEFAULT_METRIC_PROTOCOL, metric.name)
             recorded = recorded_name(metric.name, used)
             is_named = name != DEFAULT or (recorded in wanted and wanted[recorded].is_named)
             wanted[recorded] = Asked(metric, used, is_named)

@@ -20,12 +20,8 @@ class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
     """An array float32 [N, D] whose rows are computed when they are first read.
 
     Indexing computes the rows that it names. Every other operation of an array computes all rows.
-
-    Parameters
-    ----------
-    values : float32 [N, D], the array that `fill` writes to.
-    fill : called with positions int64 [R] before these rows are read; it writes finite numbers there, and
-        need not compute again the rows that it has computed before.
+    `fill` is called with positions int64 [R] before these rows are read, and writes finite numbers to
+    `values`. It need not compute again the rows that it has computed before.
     """
 
     def __init__(self, values: np.ndarray, fill: Callable[[np.ndarray], None]):
@@ -41,12 +37,7 @@ class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
         return self._values[key]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        values = self[:]
-        return values.astype(dtype, copy=bool(copy)) if dtype is not None or copy else values
-
-    def __array_ufunc__(self, function, method, *inputs, **options):
-        inputs = (np.asarray(one) if isinstance(one, CodesOnDemand) else one for one in inputs)
-        return getattr(function, method)(*inputs, **options)
+        return np.array(self[:], dtype, copy=copy)
 
     def __getattr__(self, name: str):
         if name.startswith("_"):
@@ -55,22 +46,14 @@ class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 class Sample(NamedTuple):
-    """Rows that were drawn from a code table for a metric.
+    """Training and test rows that were drawn from a code table for a metric."""
 
-    Attributes
-    ----------
-    codes, test_codes : float32 [N, D] and [M, D] of the training and the test rows.
-    factors, test_factors : int64 [N, V] and [M, V], the V factors that vary in the training rows.
-    columns : int64 [V], which of the table's K factors these are.
-    num_factors : K.
-    """
-
-    codes: np.ndarray
-    factors: np.ndarray
-    test_codes: np.ndarray
-    test_factors: np.ndarray
-    columns: np.ndarray
-    num_factors: int
+    codes: np.ndarray  # float32 [N, D]
+    factors: np.ndarray  # int64 [N, V], the V factors that vary in the training rows
+    test_codes: np.ndarray  # float32 [M, D]
+    test_factors: np.ndarray  # int64 [M, V]
+    columns: np.ndarray  # int64 [V], which of the table's K factors these are
+    num_factors: int  # K
 
     def per_factor(self, values) -> np.ndarray:
         """Return values [..., V] for all factors, object [..., K], with None for those that do not vary."""
@@ -80,9 +63,7 @@ class Sample(NamedTuple):
 def spread(values, positions: np.ndarray, length: int) -> np.ndarray:
     """Return an object array [..., length] with the values [..., n] at their positions and None elsewhere.
 
-    Parameters
-    ----------
-    positions : int [n], or bool [length] with n times True.
+    `positions` are int [n], or bool [length] with n times True.
     """
     whole = np.full((*np.shape(values)[:-1], length), None)
     whole[..., positions] = values
@@ -151,11 +132,9 @@ class CodeTable:
                 self.labels = self.labels[:, None]
             if self.labels.ndim != 2 or len(self.labels) != len(self.mean):
                 raise DislabError(f"labels are {list(self.labels.shape)} for {len(self.mean)} rows")
-        self.full_grid = full_grid
-        self.circle = circle
+        self.full_grid, self.circle, self.ordered = full_grid, circle, ordered
         self.tested = None if tested is None else np.asarray(tested, bool)
         self.reconstruction = None if reconstruction is None else np.asarray(reconstruction, np.float32)
-        self.ordered = ordered
         self._sorted: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -174,12 +153,8 @@ class CodeTable:
         Rows of a full grid are drawn independently, with replacement, as in the reference library. Listed
         rows are drawn without replacement, so that the two sets are disjoint; if there are fewer than
         num_train + num_test, all are used in that proportion. An `ordered` table gives its first rows for
-        training and the next ones for testing.
-
-        Parameters
-        ----------
-        distinct : whether rows of a full grid are drawn without replacement too. A row that is drawn twice is
-            its own nearest neighbour, and a row both in training and in test measures memory.
+        training and the next ones for testing. With `distinct`, rows of a full grid are drawn without
+        replacement too: a row drawn twice is its own nearest neighbour, and one in both sets measures memory.
         """
         if self.full_grid and not self.ordered and not distinct:
             return rng.integers(len(self), size=num_train), rng.integers(len(self), size=num_test)
@@ -191,22 +166,12 @@ class CodeTable:
         return rows[:num_train], rows[num_train : num_train + num_test]
 
     def draw(
-        self,
-        rng: np.random.Generator,
-        num_train: int,
-        num_test: int | None = None,
-        *,
-        distinct: bool = False,
+        self, rng: np.random.Generator, num_train: int, num_test: int | None = None, *, distinct: bool = False
     ) -> Sample:
         """Return codes and varying factors of rows for training and for testing, drawn by `split`.
 
-        Parameters
-        ----------
-        num_test : None for a metric that has no test rows.
-
-        Raises
-        ------
-        DislabError : no factor varies in the training rows, or test rows are wanted and there are none.
+        `num_test` is None for a metric that has no test rows. DislabError is raised if no factor varies in
+        the training rows, or test rows are wanted and there are none.
         """
         train, test = self.split(rng, num_train, num_test or 0, distinct=distinct)
         columns = np.flatnonzero(np.ptp(self.factors[train], axis=0))
@@ -215,24 +180,19 @@ class CodeTable:
         if num_test is not None and not len(test):
             raise DislabError(f"it needs rows to test on, but all {len(train)} rows are used for training")
         factors, test_factors = (self.factors[rows][:, columns] for rows in (train, test))
-        return Sample(
-            self.mean[train], factors, self.mean[test], test_factors, columns, self.factors.shape[1]
-        )
+        codes, test_codes = self.mean[train], self.mean[test]
+        return Sample(codes, factors, test_codes, test_factors, columns, self.factors.shape[1])
 
     def sharing(self, rng: np.random.Generator, factor: int, rows: np.ndarray) -> np.ndarray:
         """Return for each of the rows (any shape) one drawn uniformly from those with its factor value."""
-        order, first, count = self._sort(factor)
-        value = self.factors[rows, factor]
-        return order[first[value] + (rng.random(value.shape) * count[value]).astype(np.int64)]
-
-    def _sort(self, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the rows sorted by a factor's value, and the first position and the count of each value."""
         if factor not in self._sorted:
             values = self.factors[:, factor]
             count = np.bincount(values, minlength=self.sizes[factor])
-            order = np.argsort(values, kind="stable")
-            self._sorted[factor] = order, np.concatenate([[0], np.cumsum(count)[:-1]]), count
-        return self._sorted[factor]
+            # The rows sorted by the factor's value, and the first position and the count of each value.
+            self._sorted[factor] = np.argsort(values, kind="stable"), np.cumsum(count) - count, count
+        order, first, count = self._sorted[factor]
+        value = self.factors[rows, factor]
+        return order[first[value] + (rng.random(value.shape) * count[value]).astype(np.int64)]
 
 
 def _blocks(blocks: Mapping[str, slice], num_dims: int) -> dict[str, slice]:
@@ -250,7 +210,7 @@ def _blocks(blocks: Mapping[str, slice], num_dims: int) -> dict[str, slice]:
 
 
 def _plain(array):
-    """Return an array or a tensor of another framework as an array; torch's may require a gradient."""
+    """Return an array, or a tensor of another framework, as an array; torch's may require a gradient."""
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
 
 
@@ -265,11 +225,11 @@ def _codes(what: str, array) -> np.ndarray | CodesOnDemand:
     return array
 
 
-def check_finite(what: str, array: np.ndarray, rows: np.ndarray) -> None:
+def check_finite(what: str, array: np.ndarray, rows: np.ndarray, error: type = DislabError) -> None:
     """Raise if one of the numbers [B, D], which belong to the rows [B], is NaN or infinite."""
     if not np.isfinite(array).all():
         row, dimension = np.argwhere(~np.isfinite(array))[0]
-        raise DislabError(
+        raise error(
             f"{what} must be finite: dimension {dimension} is {array[row, dimension]} in row {rows[row]}"
         )
 

@@ -36,12 +36,7 @@ def write_table(path: Path, table: CodeTable, rows: np.ndarray) -> None:
 
 
 def read_table(path: Path) -> CodeTable:
-    """Read what `write_table` wrote.
-
-    Raises
-    ------
-    RunFailed : the file is missing or damaged.
-    """
+    """Read what `write_table` wrote; RunFailed is raised if the file is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

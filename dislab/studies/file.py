@@ -105,6 +105,7 @@ class Study:
     title : one line.
     path, text : its file and that file's content.
     drafts : its runs, in their order.
+    seeds : those that replace the file's, or ().
     rank_by : the score that orders its tables, "" where the file does not say.
     figures : names of FIGURES, None where the file does not say.
     """
@@ -114,6 +115,7 @@ class Study:
     path: Path
     text: str
     drafts: tuple[Draft, ...]
+    seeds: tuple[int, ...]
     rank_by: str
     figures: tuple[str, ...] | None
 
@@ -180,6 +182,7 @@ def read_study(path: str | Path, seeds: Sequence[int] | None = None) -> Study:
             path=path,
             text=text,
             drafts=tuple(drafts),
+            seeds=tuple(seeds or ()),
             rank_by=content.get("rank_by", ""),
             figures=None if figures is None else tuple(figures),
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import dislab
@@ -16,19 +15,20 @@ from dislab.registry import unknown_name
 from dislab.report.figures import FIGURES
 from dislab.report.frame import SETTING, names_of_rows, names_of_settings
 from dislab.report.leaderboard import RANK_BY, render, tabulate, write_leaderboard
-from dislab.runs.config import RunConfig
+from dislab.runs.config import RunConfig, merge
 from dislab.runs.execute import execute
+from dislab.runs.finished import Run
 from dislab.runs.machine import Machine
-from dislab.runs.record import Results, Run
+from dislab.runs.record import Results
 from dislab.runs.resolve import check_settings, resolve
-from dislab.scoring.request import entries, union
-from dislab.studies.file import Study, find_study, read_study, within
+from dislab.scoring.request import entries
+from dislab.studies.file import Study, within
 
 MOST_PIXELS = 60_000  # of a figure's longer side; matplotlib draws up to 65,535
 
 
-def plan(study: Study, machine: Machine) -> list[RunConfig]:
-    """Return the configuration of every run of a study; all that it names is looked up.
+def plan(study: Study, machine: Machine) -> dict[str, RunConfig]:
+    """Return the configuration of every run of a study, by digest; all that it names is looked up.
 
     Optional runs whose official files are missing are left out. Tables may overlap: a run is planned once,
     with all scores that are asked of it.
@@ -50,14 +50,12 @@ def plan(study: Study, machine: Machine) -> list[RunConfig]:
         say(message, machine.quiet)
     if not kept:
         raise DislabError(f"the study '{study.name}' has nothing to run: all of it is optional")
-    planned: dict[str, RunConfig] = {}
+    planned = []
     for draft in kept:
         with within(draft.where):
             first = resolve(machine=machine, **draft.settings)
-        for config in map(first.with_seed, draft.seeds):
-            before = planned.get(config.digest, config)
-            planned[config.digest] = replace(config, metrics=union(before.metrics, config.metrics))
-    return list(planned.values())
+        planned += map(first.with_seed, draft.seeds)
+    return merge(planned)
 
 
 def check_names(study: Study, machine: Machine) -> None:
@@ -95,7 +93,7 @@ def _check_report(study: Study, metrics: Mapping) -> None:
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """What a study came to.
+    """The result of a study.
 
     Attributes
     ----------
@@ -111,67 +109,41 @@ class StudyOutcome:
     rank_by: str
 
 
-def run_study(
-    study: str | Path,
-    *,
-    out: str | Path | None = None,
-    device: str | None = None,
-    data_dir: str | Path | None = None,
-    seeds: Sequence[int] | None = None,
-    jobs: int | None = 1,
-    quiet: bool = True,
-) -> StudyOutcome:
-    """Run what is missing of a study, and write its tables and figures.
+def run_study(study: Study, machine: Machine) -> StudyOutcome:
+    """Run what is missing of a study, and write its tables and figures into the results folder.
 
+    leaderboard.csv and leaderboard.md there are of all runs in the folder; the figures are of this study's.
     The same seed and the same number of threads give the same scores, however many runs go at a time.
-
-    Parameters
-    ----------
-    study : the name of a shipped study, or a file.
-    out : its results folder; by default results/ and its name. leaderboard.csv and leaderboard.md there are
-        of all runs in the folder; the figures are of this study's.
-    device, data_dir, quiet : see `dislab.run`.
-    seeds : in place of the study's.
-    jobs : runs at a time, see `dislab.runs.machine.Machine`.
 
     Raises
     ------
     DislabError : the study or an argument is wrong; nothing was trained. A run that fails raises nothing: it
         is among the failures of the outcome.
     """
-    read = read_study(find_study(str(study)), seeds)
-    folder = Path("results") / read.name if out is None else Path(out)
-    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=folder, quiet=quiet)
-    configs = plan(read, machine)
-    say(f"{read.title}: {len(configs)} runs", quiet)
-    failed = {}
-    for number, outcome in enumerate(execute(configs, machine)):
-        if not number:
-            _write_copy(read, str(study), seeds, folder)
-        if outcome.failure:
-            failed[outcome.digest] = outcome.failure
-    results = Results(folder)
-    of_study = [config for config in configs if config.digest in results.records()]
-    runs = [results.find(config) for config in of_study]
-    failures = [f"{config}: {failed[config.digest]}" for config in configs if config.digest in failed]
-    others = len(results.records()) - len(runs)
+    configs, quiet = plan(study, machine), machine.quiet
+    say(f"{study.title}: {len(configs)} runs", quiet)
+    failed = {one.digest: one.failure for one in execute(configs.values(), machine) if one.failure}
+    results = Results(machine.out)
+    folder = results.folder
+    runs = [run for digest in configs if (run := results.find(digest))]
+    failures = [f"{config}: {failed[digest]}" for digest, config in configs.items() if digest in failed]
+    others = len(results.runs()) - len(runs)
     if others:
         say(f"{others} run(s) in '{folder}' are not of this study: the leaderboard has them, too", quiet)
-    rank_by = _rank_by(read, runs, quiet)
-    paths = [write_leaderboard(results, rank_by), _write_markdown(read, results, rank_by)]
-    drawn, problems = _draw_figures(read, runs, folder, quiet)
+    rank_by = _rank_by(study, runs, quiet)
+    _write_copy(study, folder)
+    paths = [write_leaderboard(results, rank_by), _write_markdown(study, results, rank_by)]
+    drawn, problems = _draw_figures(study, runs, folder, quiet)
     return StudyOutcome(runs, failures + problems, paths + drawn, rank_by)
 
 
-def _write_copy(study: Study, name: str, seeds: Sequence[int] | None, folder: Path) -> None:
+def _write_copy(study: Study, folder: Path) -> None:
     """Write study.toml, the study as it was run; a user's own file of that name stays as it is."""
     path = folder / "study.toml"
     if path.exists() and path.samefile(study.path):
         return
-    command = ["dislab", "bench", name]
-    if seeds:
-        command += ["--seeds", ",".join(map(str, seeds))]
-    heading = f"# As run by dislab {dislab.__version__}: {shlex.join(command)}\n"
+    seeds = f" --seeds {','.join(map(str, study.seeds))}" if study.seeds else ""
+    heading = f"# As run by dislab {dislab.__version__}: dislab bench {study.path.name}{seeds}\n"
     write_atomically(path, (heading + study.text).encode())
 
 

@@ -17,21 +17,12 @@ from dislab.errors import DislabError
 
 @dataclass
 class Batch:
-    """The input of a model's loss.
+    """The input of a model's loss."""
 
-    Attributes
-    ----------
-    images : float32 [B, C, H, W] in [0, 1].
-    noise : float32 [B, D], standard Normal, for the codes.
-    dataset_size : number of training images N.
-    groupings : the groups of the images by each grouping. An "iid" batch has one grouping, in which every
-        image is a group of its own.
-    """
-
-    images: Tensor
-    noise: Tensor
-    dataset_size: int
-    groupings: tuple[Groups, ...]
+    images: Tensor  # float32 [B, C, H, W] in [0, 1]
+    noise: Tensor  # float32 [B, D], standard Normal, for the codes
+    dataset_size: int  # number of training images N
+    groupings: tuple[Groups, ...]  # by each grouping; an image of an "iid" batch is a group of its own
 
 
 class Batches:
@@ -43,29 +34,12 @@ class Batches:
     each. The groups of each grouping are drawn uniformly and shuffled against those of the others, and an
     image is drawn uniformly from those that lie in all of its groups.
 
-    Parameters
-    ----------
-    model : its `supervision`, `latents` and `group_size` are read.
-    group_by : the groupings, each a list of factor names whose combined value is a group.
-    seed : of `generator`, which is all that changes from batch to batch.
-
-    Raises
-    ------
-    DislabError : a factor is unknown, all groups are too small, or a combination of groups has no images.
+    `generator` is all that changes from batch to batch. DislabError is raised if a factor is unknown, all
+    groups are too small, or a combination of groups has no images.
     """
 
-    def __init__(
-        self,
-        dataset,
-        model,
-        batch_size: int,
-        group_by: list[list[str]],
-        seed: int,
-        device: torch.device,
-    ):
-        self.dataset = dataset
-        self.latents = model.latents
-        self.device = device
+    def __init__(self, dataset, model, batch_size: int, group_by: list[list[str]], seed: int, device):
+        self.dataset, self.latents, self.device = dataset, model.latents, device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.size = 1 if model.supervision == "iid" else min(model.group_size, batch_size)
         rows = dataset.train_rows()
@@ -139,39 +113,29 @@ class Batches:
         return (self._uniform(bound.shape) * bound).long()
 
     def _uniform(self, shape: torch.Size) -> Tensor:
-        """Return uniform float64 numbers in [0, 1)."""
         return torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float64)
 
 
 def draw_together(streams: Sequence[Batches]) -> Batch:
-    """Return the next batch of each of M streams over the same dataset, as one batch.
+    """Return the next batch of each of M streams over the same dataset as one, with M as a leading dimension.
 
-    Images are [M, B, C, H, W] and noise is [M, B, D]. Groups are [M, B] and [M, number] if they differ from
-    stream to stream, else as in one batch.
+    Groups that are the same in all streams are as in one batch.
     """
     rows, groupings, noise = zip(*(stream.draw_indices() for stream in streams), strict=True)
     first = streams[0]
     images = unit_images(first.dataset.images(torch.cat(rows)).to(first.device))
-    if len(first.numbers) == 1:
-        together = (first.slots,)
-    else:
-        together = tuple(
-            Groups(*map(torch.stack, zip(*same, strict=True))) for same in zip(*groupings, strict=True)
-        )
+    together = (first.slots,)
+    if len(first.numbers) > 1:
+        by_grouping = zip(*groupings, strict=True)
+        together = tuple(Groups(*map(torch.stack, zip(*same, strict=True))) for same in by_grouping)
     return Batch(images.unflatten(0, (len(streams), -1)), torch.stack(noise), len(first.order), together)
 
 
 def _cells(
     dataset, rows: np.ndarray, group_by: list[list[str]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
-    """Sort the training rows by their groups.
-
-    Returns
-    -------
-    order : int64 [N], the rows, sorted by the combination of their groups.
-    begin, count : int64, where each combination of groups begins in `order`, and its number of rows.
-    numbers : the number of groups of each grouping.
-    """
+    """Return the rows sorted by their combination of groups, the position at which each combination begins,
+    its number of rows, and the number of groups of each grouping."""
     labels = [np.unique(dataset.space.labels(names, rows), return_inverse=True) for names in group_by]
     numbers = [len(values) for values, _ in labels]
     cell = np.ravel_multi_index([index for _, index in labels], numbers)

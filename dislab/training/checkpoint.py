@@ -18,27 +18,17 @@ from dislab.training.batches import Batches
 
 @dataclass
 class History:
-    """Loss terms over the steps.
-
-    Attributes
-    ----------
-    terms : names of the loss terms.
-    rows : the step, then the value of each term at that step.
-    seconds : time spent training.
-    """
+    """Loss terms over the steps."""
 
     terms: list[str] = field(default_factory=list)
-    rows: list[list[float]] = field(default_factory=list)
-    seconds: float = 0.0
+    rows: list[list[float]] = field(default_factory=list)  # the step, then the value of each term
+    seconds: float = 0.0  # of training
 
     def last_tenth(self) -> dict[str, float]:
         """Return the mean of each loss term over the last tenth of the readings; single batches differ."""
-        last = self.rows[-max(1, len(self.rows) // 10) :] if self.rows else []
-        return {
-            name: sum(row[column] for row in last) / len(last)
-            for column, name in enumerate(self.terms, start=1)
-            if last
-        }
+        last = self.rows[-max(1, len(self.rows) // 10) :]
+        columns = list(zip(*last, strict=True))[1:]
+        return {name: sum(column) / len(last) for name, column in zip(self.terms, columns, strict=True)}
 
     def write_csv(self, path: Path) -> None:
         """Write the loss terms, a line for each row."""
@@ -49,27 +39,16 @@ class History:
 
 @dataclass
 class Member:
-    """A model in training, alone or in a stack with others.
-
-    Attributes
-    ----------
-    model, batches : the model, and the batches it is trained on.
-    checkpoint : the file that holds the state of the training. It is the same alone and in a stack.
-    history : loss terms so far.
-    done : number of steps taken.
-    failure : why the training ended before its last step, or None.
-    at_once : number of models trained at once, this one included.
-    optimiser : set by `resume`.
-    """
+    """A model in training, alone or in a stack with others. Its checkpoint is the same in both cases."""
 
     model: nn.Module
     batches: Batches
     checkpoint: Path
     history: History = field(default_factory=History)
-    done: int = 0
-    failure: RunFailed | None = None
-    at_once: int = 1
-    optimiser: torch.optim.Adam | None = None
+    done: int = 0  # steps taken
+    failure: RunFailed | None = None  # why the training ended before its last step
+    at_once: int = 1  # models trained at once, this one included
+    optimiser: torch.optim.Adam | None = None  # set by `resume`
 
     def log(self, done: int, terms: Sequence[str], values: Sequence[float]) -> None:
         """Add the loss terms of a step to the history, or set `failure` if one of them is not finite."""
@@ -91,9 +70,9 @@ class Member:
         DislabError : the checkpoint is damaged, or was written on another kind of device.
         """
         self.optimiser = adam(list(self.model.parameters()), learning_rate)
+        self.model.train()
         if self.checkpoint.is_file():
             self._load()
-        self.model.train()
 
     def save(self) -> None:
         """Write parameters, optimiser, random state and history to the checkpoint, replacing the last one."""
@@ -130,13 +109,16 @@ class Member:
             raise DislabError(
                 f"the run was begun on {about['device']}: go on there (--device), or delete '{path}'"
             )
-        parameters = {name: value for name, value in tensors.items() if name.startswith("model.")}
-        self.model.load_state_dict({name.removeprefix("model."): v for name, v in parameters.items()})
+        parameters: dict[str, Tensor] = {}
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, index, key = name.split(".")
+            kind, _, key = name.partition(".")
+            if kind == "model":
+                parameters[key] = value
+            elif kind == "adam":
+                index, _, key = key.partition(".")
                 state.setdefault(int(index), {})[key] = value
+        self.model.load_state_dict(parameters)
         settings = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": settings})
         # Fused Adam walks through the memory of a parameter and of its moments side by side: if the channels

@@ -6,11 +6,11 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dislab.progress import Bar, say
 from dislab.training.checkpoint import History, Member
@@ -21,16 +21,18 @@ LOG_EVERY = 25  # steps between two readings of the loss terms
 SECONDS_BETWEEN_CHECKPOINTS = 30
 FREED_MEMORY_KEPT = 512 << 20  # bytes
 
+Steps = SingleSteps | StackedSteps | CapturedSteps
+
 
 def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = True) -> None:
     """Train several models of one architecture at once and in place, each from its checkpoint.
 
-    Every member has its own random state, history and checkpoint, and gets the same numbers as if it were
-    trained alone, but for rounding. The checkpoint holds the random state, so a training that was interrupted
-    gives the same parameters as one that was not; on CUDA this needs `precision.arithmetic`, which makes sums
-    repeatable. Members may differ in their seed and in attributes that are floats, such as a weight of the
-    loss. A member whose loss is no longer finite gets a `failure`; the others go on. Members that are behind
-    the others, because their process was killed between two checkpoints, catch up first.
+    Every member gets the same numbers as if it were trained alone, but for rounding. Members may differ in
+    their seed and in attributes that are floats, such as a weight of the loss. The checkpoint holds the
+    random state, so a training that was interrupted gives the same parameters as one that was not; on CUDA
+    this needs `precision.arithmetic`, which makes sums repeatable. A member whose loss is no longer finite
+    gets a `failure`; the others go on. Members that are behind the others, because their process was killed
+    between two checkpoints, catch up first.
 
     Raises
     ------
@@ -52,16 +54,15 @@ def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = Tru
         member.model.eval()
 
 
-def steps_of(
-    members: Sequence[Member], learning_rate: float, quiet: bool
-) -> Iterator[SingleSteps | StackedSteps | CapturedSteps]:
+def steps_of(members: Sequence[Member], learning_rate: float, quiet: bool) -> Iterator[Steps]:
     """Yield what takes the steps of the members: all at once, or one after the other if they do not stack."""
-    try:
-        stack = [StackedSteps(members, learning_rate)] if len(members) > 1 else None
-    except CannotStack as error:
-        say(f"the models are trained one after the other, not at once: {error}", quiet)
-        stack = None
-    for steps in stack or map(SingleSteps, members):
+    stack: Iterable[Steps] = map(SingleSteps, members)
+    if len(members) > 1:
+        try:
+            stack = [StackedSteps(members, learning_rate)]
+        except CannotStack as error:
+            say(f"the models are trained one after the other, not at once: {error}", quiet)
+    for steps in stack:
         yield CapturedSteps(steps, quiet) if steps.number.is_cuda else steps
 
 
@@ -87,7 +88,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, FREED_MEMORY_KEPT)
 
 
-def _train(steps: SingleSteps | StackedSteps | CapturedSteps, until: int, protocol: Protocol, quiet: bool):
+def _train(steps: Steps, until: int, protocol: Protocol, quiet: bool) -> None:
     """Take steps until `until` of them are done, log the loss terms and save checkpoints."""
     members, done = steps.members, steps.members[0].done
     for member in members:
@@ -111,13 +112,22 @@ def _train(steps: SingleSteps | StackedSteps | CapturedSteps, until: int, protoc
             terms = steps.step()
             done += 1
             if done % LOG_EVERY == 0 or done == protocol.steps:
-                _log(members, terms, done)
+                # One value or [M] of each term, copied from the device at once.
+                rows = torch.stack(
+                    [value.detach().double().reshape(-1) for value in terms.values()]
+                ).T.tolist()
+                for member, row in zip(members, rows, strict=True):
+                    if member.failure is None:
+                        member.log(done, list(terms), row)
                 going = [member for member in members if member.failure is None]
                 if not going:
                     return
                 now = time.monotonic()
                 speed = (done - first) * protocol.batch_size * len(members) / (now - began)
-                bar.update(done, f"{_summary(going[0].history)}  {speed:,.0f} images/s")
+                history = going[0].history
+                last = list(zip(history.terms, history.rows[-1][1:], strict=True))[:4]
+                note = "  ".join(f"{name} {value:.4g}" for name, value in last)
+                bar.update(done, f"{note}  {speed:,.0f} images/s")
                 if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     save()
                     saved = now
@@ -138,17 +148,3 @@ def _interrupt_between_steps() -> Iterator[list[int]]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _log(members: Sequence[Member], terms: Mapping[str, Tensor], done: int) -> None:
-    """Add the terms, one value or [M] each, to the histories of the members that have not failed."""
-    values = torch.stack([value.detach().double().reshape(-1) for value in terms.values()]).T.tolist()
-    for member, row in zip(members, values, strict=True):
-        if member.failure is None:
-            member.log(done, list(terms), row)
-
-
-def _summary(history: History) -> str:
-    """Return the first loss terms of the last reading, for the progress bar."""
-    terms = list(zip(history.terms, history.rows[-1][1:], strict=True))
-    return "  ".join(f"{name} {value:.4g}" for name, value in terms[:4])

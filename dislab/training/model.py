@@ -20,56 +20,39 @@ class Model(Protocol):
     """A torch.nn.Module, made by its class from (image_shape, *, hyper-parameters with defaults).
 
     Every model needs `supervision` and `encode`. With supervision "none" it also needs `fit`, otherwise
-    `latents` and `loss`. `check_model` sets all that is optional and missing to None, or to {} for `blocks`.
-    Codes are float32 [B, D], images float32 [B, C, H, W] in [0, 1].
+    `latents` and `loss`. Codes are float32 [B, D], images float32 [B, C, H, W] in [0, 1].
     """
 
-    # Of the class: the loss sees "iid" images or "groups" of images; "none" means no gradient steps.
-    supervision: str
+    supervision: str  # of the class: the loss sees "iid" images or "groups"; "none" is no gradient steps
     latents: int  # number of code dimensions D
     group_size: int  # images per group, with supervision "groups"
     likelihood: str  # "bernoulli" or "gaussian", with encode_groups
     blocks: Mapping[str, slice]  # named code dimensions; with encode_groups the contents, then "style"
 
-    def encode(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return codes of images, or the mean and log-variance of q(z|x)."""
-
-    def encode_rows(self, dataset, rows) -> Tensor | tuple[Tensor, Tensor]:
-        """Return codes of dataset rows int64 [B]. A model that has it needs no `encode`."""
-
-    def encode_groups(self, images: Tensor, groupings: tuple[Groups, ...]) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance with the contents of each image's groups. Needs `decode`."""
-
-    def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
-        """Return the terms of the loss, of which "loss" is minimised. All noise comes from the batch."""
-
-    def fit(self, dataset, rows, generator: torch.Generator) -> None:
-        """Fit the model to the training rows int64 [N], without gradient steps."""
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Return the parameters of p(x|z), which `distributions.negative_log_likelihood` takes."""
-
-    def mean_image(self, codes: Tensor) -> Tensor:
-        """Return the images of codes, for pictures."""
-
-    def reconstruction(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Return -ln p(x|z) [B] in nats, z being drawn by the noise [B, D], for the ELBO."""
-
-    def report(self, image_shape: tuple[int, int, int]) -> dict[str, float]:
-        """Return values derived from the hyper-parameters, which the record of the run keeps."""
+    # Return codes, or the mean and log-variance of q(z|x): of images, or of dataset rows int64 [B] instead.
+    def encode(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]: ...
+    def encode_rows(self, dataset, rows) -> Tensor | tuple[Tensor, Tensor]: ...
+    # Return mean and log-variance with the contents of each image's groups. Needs `decode`.
+    def encode_groups(self, images: Tensor, groupings: tuple[Groups, ...]) -> tuple[Tensor, Tensor]: ...
+    # Return the terms of the loss, of which "loss" is minimised. All noise comes from the batch.
+    def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]: ...
+    # Fit the model to the training rows int64 [N], without gradient steps.
+    def fit(self, dataset, rows, generator: torch.Generator) -> None: ...
+    # Return the parameters of p(x|z), which `distributions.negative_log_likelihood` takes.
+    def decode(self, codes: Tensor) -> Tensor: ...
+    # Return the images of codes, for pictures.
+    def mean_image(self, codes: Tensor) -> Tensor: ...
+    # Return -ln p(x|z) [B] in nats, z being drawn by the noise [B, D], for the ELBO.
+    def reconstruction(self, images: Tensor, noise: Tensor) -> Tensor: ...
+    # Return values derived from the hyper-parameters, which the record of the run keeps.
+    def report(self, image_shape: tuple[int, int, int]) -> dict[str, float]: ...
 
 
 METHODS = [name for name, value in vars(Model).items() if inspect.isfunction(value) and name[0] != "_"]
 
 
 def check_model_class(make: object, name: str) -> None:
-    """Raise if a registered model cannot keep to `Model`, as far as its class shows.
-
-    Raises
-    ------
-    DislabError : it is not a class of modules, its `supervision` is missing or wrong, or its constructor does
-        not take the image shape and keyword-only hyper-parameters with defaults.
-    """
+    """Raise DislabError if a registered model cannot keep to `Model`, as far as its class shows."""
     if not (isinstance(make, type) and issubclass(make, nn.Module)):
         raise DislabError(f"model '{name}' must be a class derived from torch.nn.Module")
     choices = f"choose {', '.join(SUPERVISIONS)}"
@@ -94,10 +77,7 @@ def check_model_class(make: object, name: str) -> None:
 
 
 def constructor_parameters(make: type) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a constructor by name, without `self`.
-
-    A constructor with **others also takes the keyword arguments of its base class.
-    """
+    """Return the parameters of a constructor by name: with **others, also those of its base class."""
     parameters: dict[str, inspect.Parameter] = {}
     for base in make.__mro__:
         if base is nn.Module:
@@ -116,9 +96,7 @@ def constructor_parameters(make: type) -> dict[str, inspect.Parameter]:
 def check_model(model: nn.Module, name: str) -> nn.Module:
     """Return the model, with what is optional in `Model` and missing set to None, or to {} for `blocks`.
 
-    Raises
-    ------
-    DislabError : something that the model needs is missing or wrong; the line names it.
+    DislabError is raised if something that the model needs is missing or wrong.
     """
     for attribute in [*Model.__annotations__, *METHODS]:
         if not hasattr(model, attribute):
@@ -147,7 +125,7 @@ def check_model(model: nn.Module, name: str) -> nn.Module:
 
 
 def _needs(model: nn.Module) -> dict[str, str]:
-    """Return the attributes that a model must have, and for each what needs it."""
+    """Return the attributes that a model must have, each with what needs it."""
     needs = {} if model.encode_rows is not None else {"encode": "scoring"}
     if model.encode_groups is not None:
         needs |= dict.fromkeys(("decode", "likelihood", "blocks"), "`encode_groups`")
@@ -161,12 +139,10 @@ def _needs(model: nn.Module) -> dict[str, str]:
 
 def _takes(method: object, arguments: list[str]) -> bool:
     """Return whether something can be called with so many arguments by position."""
-    if not callable(method):
-        return False
     try:
         inspect.signature(method).bind(*arguments)
-    except TypeError:
+    except TypeError:  # also if it cannot be called
         return False
     except ValueError:  # a compiled function does not say what it takes
-        return True
+        pass
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 
 import torch
@@ -23,12 +23,7 @@ def usual_precision(device: str) -> str:
 
 
 def choose_precision(precision: str | None, device: str) -> str:
-    """Return "usual" if the precision is None, "usual" or the device's usual one, else its checked name.
-
-    Raises
-    ------
-    DislabError : the name is unknown (the nearest is offered), or the device does not have that precision.
-    """
+    """Return "usual" if the precision is None, "usual" or the device's usual one, else its checked name."""
     if precision in (None, USUAL, usual_precision(device)):
         return USUAL
     if precision not in PRECISIONS:
@@ -46,30 +41,23 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
     once.
     """
     cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    try:
-        with _deterministic_sums() if device.type == "cuda" else nullcontext():
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = cudnn
-        torch.set_float32_matmul_precision(matmul)
-
-
-@contextmanager
-def _deterministic_sums() -> Iterator[None]:
-    """Let sums on CUDA be the same every time: those by atomic additions would differ."""
-    # To change this setting, torch imports its compiler, which takes a second.
     deterministic = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # one more kernel for every tensor
+    on_gpu = device.type == "cuda"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if on_gpu:  # sums by atomic additions would differ; to set this, torch imports its compiler for a second
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # one more kernel for every tensor
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.backends.cudnn.allow_tf32 = cudnn
+        torch.set_float32_matmul_precision(matmul)
+        if on_gpu:
+            torch.use_deterministic_algorithms(deterministic)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 def compute_in_bfloat16(model: nn.Module) -> None:

@@ -10,24 +10,17 @@ from dislab.registry import unknown_name
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a model is trained and which rows are scored.
+    """How a model is trained and which rows are scored."""
 
-    Attributes
-    ----------
-    name : "quick" or "paper". Values changed by the user are added to it, as in "quick+steps=100".
-    steps : training steps.
-    learning_rate : of Adam, with betas (0.9, 0.999).
-    batch_size : images per step.
-    rows : number of randomly chosen rows that are encoded and scored; None is all.
-    """
-
-    name: str
+    name: str  # with the values that the user changed, as in "quick+steps=100"
     steps: int
-    learning_rate: float
+    learning_rate: float  # of Adam, with betas (0.9, 0.999)
     batch_size: int
-    rows: int | None
+    rows: int | None  # randomly chosen rows that are encoded and scored; None is all
 
     def __post_init__(self):
+        if not isinstance(self.name, str):
+            raise DislabError(f"the protocol's name is {self.name!r}: it must be a text")
         for what, value, lowest in (
             ("--steps", self.steps, "0 (an untrained model)"),
             ("--batch-size", self.batch_size, "2"),
@@ -49,12 +42,7 @@ PROTOCOLS = {
 
 
 def choose_protocol(name: str, steps: int | None = None, batch_size: int | None = None) -> Protocol:
-    """Return the named protocol with the user's changes, which its name then records.
-
-    Raises
-    ------
-    DislabError : the name is unknown (the nearest is offered), or a value is out of range.
-    """
+    """Return the named protocol with the user's changes, which its name then records."""
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     protocol = PROTOCOLS[name]

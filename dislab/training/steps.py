@@ -77,15 +77,16 @@ class StackedSteps:
         self.number = torch.tensor(float(members[0].done), device=members[0].batches.device)
         self.floats = _differing_floats(members)
         self.loss = _Loss(members[0].model)
-        self.parameters: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for name, twins in _twins(members):
-                stacked = torch.stack([twin.detach() for twin in twins])
-                self.parameters[f"model.{name}"] = stacked.requires_grad_(twins[0].requires_grad)
+        tensors = ([*member.model.named_parameters(), *member.model.named_buffers()] for member in members)
+        twins = {f"model.{same[0][0]}": [tensor for _, tensor in same] for same in zip(*tensors, strict=True)}
+        self.parameters = {
+            name: torch.stack([twin.detach() for twin in same]).requires_grad_(same[0].requires_grad)
+            for name, same in twins.items()
+        }
         self._check()
         self.optimiser = adam([one for one in self.parameters.values() if one.requires_grad], learning_rate)
-        for name, twins in _twins(members):
-            self._adopt(self.parameters[f"model.{name}"], twins)
+        for name, same in twins.items():
+            self._adopt(self.parameters[name], same)
 
     step = SingleSteps.step
     update = SingleSteps.update
@@ -118,13 +119,10 @@ class StackedSteps:
             with _random_state_kept(self.members), torch.no_grad():
                 batch = self.draw()
                 together = self._terms(batch)["loss"]
-                alone = torch.stack(
-                    [
-                        member.model.loss(_batch_of(batch, index), self.number)["loss"]
-                        for index, member in enumerate(self.members)
-                    ]
-                )
-            torch.testing.assert_close(together, alone, rtol=0.01, atol=0.01, equal_nan=True)
+                batches = (_batch_of(batch, index) for index in range(len(self.members)))
+                pairs = zip(self.members, batches, strict=True)
+                alone = [member.model.loss(own, self.number)["loss"] for member, own in pairs]
+            torch.testing.assert_close(together, torch.stack(alone), rtol=0.01, atol=0.01, equal_nan=True)
         except Exception as error:
             raise CannotStack(_first_line(error)) from error
 
@@ -149,9 +147,8 @@ class StackedSteps:
 class CapturedSteps:
     """The steps of one model or of a stack as one CUDA graph, captured after a few ordinary steps.
 
-    The host then launches one graph per step instead of some hundred kernels. The generators are registered
-    with the graph, so the random numbers are those of the ordinary steps. Images that do not lie on the
-    device are drawn outside of the graph.
+    The generators are registered with the graph, so the random numbers are those of the ordinary steps.
+    Images that do not lie on the device are drawn outside of the graph.
     """
 
     def __init__(self, steps: SingleSteps | StackedSteps, quiet: bool):
@@ -217,8 +214,7 @@ class CapturedSteps:
         say(f"CUDA graph capture failed; training without it (slower): {_first_line(failure)}", self.quiet)
 
     def _failure(self, work: Callable[[], object]) -> Exception | None:
-        """Return what `work` raises if the host may not wait for the device, as in a graph, or None. Use up
-        no random number."""
+        """Return what `work` raises if the host may not wait for the device. No random number is used up."""
         mode = torch.cuda.get_sync_debug_mode()
         with _random_state_kept(self.members):
             torch.cuda.set_sync_debug_mode("error")
@@ -247,19 +243,10 @@ class _Loss(nn.Module):
         return self.model.loss(batch, number)
 
 
-def _twins(members: Sequence[Member]) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yield the name of each parameter and buffer of the models, and the members' tensors."""
-    tensors = [[*member.model.named_parameters(), *member.model.named_buffers()] for member in members]
-    for same in zip(*tensors, strict=True):
-        yield same[0][0], [tensor for _, tensor in same]
-
-
 def _differing_floats(members: Sequence[Member]) -> list[tuple[nn.Module, str, Tensor]]:
     """Return the float attributes in which the models differ: the first model's module, the name, values [M].
 
-    Raises
-    ------
-    CannotStack : the models differ in an attribute that is not a float.
+    CannotStack is raised if the models differ in an attribute that is not a float.
     """
     floats = []
     usual = vars(nn.Module())
