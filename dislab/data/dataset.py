@@ -122,11 +122,6 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
         if the file is present, else rendered.
     data_dir : the folder of official files; else $DISLAB_DATA, else the user's cache folder.
     device : the device that stores and draws the images.
-
-    Raises
-    ------
-    DislabError : the name or the source is unknown, the device cannot be used, the official file is missing
-        or not what it should be, or a plug-in breaks the contract of `dislab.register_dataset`.
     """
     make = DATASETS[name].make
     if source not in SOURCES:

@@ -28,16 +28,9 @@ def fetch(name: str, data_dir=None, force: bool = False) -> None:
     """Download the official files of a dataset that are missing, check all, and print a line on each.
 
     A download is written to a temporary folder `FILE.part-…` in the target's folder, and moved once its hash
-    is right. After an interruption nothing of it is left, and it starts anew.
-
-    Parameters
-    ----------
-    force : replace a file that is there with the wrong hash; else it is an error.
-
-    Raises
-    ------
-    DislabError : a file that is there is wrong, and `force` is False.
-    RunFailed : a file cannot be reached, received whole, or written.
+    is right. After an interruption nothing of it is left, and it starts anew. A file that is there with the
+    wrong hash is an error (DislabError), or is replaced with `force`. RunFailed is raised if a file cannot be
+    reached, received whole, or written.
     """
     dataset = official(name)
     missing = []
@@ -62,12 +55,7 @@ def fetch(name: str, data_dir=None, force: bool = False) -> None:
 
 
 def download(file: OfficialFile, target: Path) -> Verdict:
-    """Receive a file into a temporary folder, check it, and only then move it to its path.
-
-    Raises
-    ------
-    RunFailed : the file cannot be reached, received whole, or written.
-    """
+    """Receive a file into a temporary folder, check it, and only then move it to its path."""
     is_new = not target.parent.exists()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

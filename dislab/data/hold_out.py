@@ -33,16 +33,9 @@ def hold_out(dataset: Dataset, texts: str | Sequence[str], seed: int = 0) -> Dat
           number of them. A larger part holds out what a smaller one does, and more.
         - "floor_hue~wall_hue:0.25": all but a band. The combinations in which the two values, each scaled to
           [0, 1] by the factor's highest value, differ by at most 0.25 are trained on. In this training data
-          the two factors are correlated; Träuble et al. 2021 (On Disentangled Representations Learned from
-          Correlated Data) weigh combinations by a Gaussian of that difference, of which this is the form
-          with a sharp edge.
-    seed : decides the random parts, and nothing else does: they are the same for every seed of a run, and on
-        every machine.
-
-    Raises
-    ------
-    DislabError : a factor is unknown, a value out of range, a part not between 0 and 1; a text is in none of
-        the forms or holds nothing out; nothing is left to train on.
+          the two factors are correlated, as in Träuble et al. 2021 (On Disentangled Representations Learned
+          from Correlated Data), who weigh combinations by a Gaussian of that difference.
+    seed : decides the random parts: they are the same for every seed of a run, and on every machine.
     """
     if not isinstance(seed, int) or seed < 0:
         raise DislabError(f"the hold-out's seed is {seed!r}: it must be a whole number, 0 or more")

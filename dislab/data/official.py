@@ -131,16 +131,14 @@ def official_paths(dataset: OfficialDataset, source: str, data_dir=None) -> Sequ
     DislabError is raised if nothing can draw them, or a file that is needed is missing.
     """
     name = dataset.name
-    if source == "rendered" and dataset.is_drawn:
+    paths = [] if source == "rendered" else [locate(dataset, file, data_dir) for file in dataset.files]
+    if source != "rendered" and None not in paths:
+        return paths
+    if source != "official" and dataset.is_drawn:
         return ()
     drawn = ", ".join(other.name for other in published().values() if other.is_drawn)
     if source == "rendered":
         raise DislabError(f"{name} has no rendered images: use its official files, or draw one of {drawn}")
-    paths = [locate(dataset, file, data_dir) for file in dataset.files]
-    if None not in paths:
-        return paths
-    if source == "auto" and dataset.is_drawn:
-        return ()
     file_name = dataset.files[paths.index(None)].name
     alone = "" if dataset.is_drawn else f", and only {drawn} can be drawn"
     raise DislabError(

@@ -54,10 +54,6 @@ def from_arrays(
         `dislab.hold_out` chooses them by factor values.
     device : the device that stores the images.
 
-    Raises
-    ------
-    DislabError : the arrays are not what is described here.
-
     Examples
     --------
     >>> import dislab, numpy as np
@@ -75,8 +71,9 @@ def from_arrays(
     space = FactorSpace(names, sizes, None if _is_grid(values, sizes) else values)
     source = f"own-{_digest(images, values, names)}"
     draw = look_up(images, choose_device(device))
-    group_by = names[:1] if group_by is None else group_by
-    dataset = Dataset(name, source, space, images.shape[1:], draw, group_by)
+    dataset = Dataset(
+        name, source, space, images.shape[1:], draw, names[:1] if group_by is None else group_by
+    )
     if held_out is None:
         return dataset
     rows = _checked_rows(held_out, len(images))
@@ -111,11 +108,6 @@ def from_folder(
     held_out : part of the sub-folders, such as 0.25, that is kept from training and scored; see `hold_out`.
     device : the device that stores the images.
     quiet : show no progress while images are decoded.
-
-    Raises
-    ------
-    DislabError : no such folder, fewer than two sub-folders, one without images, or an image that cannot be
-        read.
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise DislabError(f"size is {size!r}: it must be a whole number of pixels, 1 or more")

@@ -49,13 +49,7 @@ def encode(
     group_by : the groupings, each a list of factors whose combined value is the class of a row's group.
     by_row : pass dataset rows int64 [B] to the encoder in place of images.
     on_demand : encode the first batch now, and every other row when a metric first asks for it.
-    quiet : show no progress.
-
-    Raises
-    ------
-    EncoderFailed : the encoder raises, or does not return finite codes [B, D].
     """
-    labels = None if group_by is None else dataset.space.labels_of(group_by, rows)
     encoding = _Encoding(encoder, dataset, rows, by_row)
     mean, logvar = encoding.mean, encoding.logvar
     if on_demand:
@@ -64,18 +58,18 @@ def encode(
     else:
         with Bar("encoding", len(rows), quiet=quiet) as bar:
             encoding.fill(np.arange(len(rows)), bar)
-    full_grid = dataset.space.is_grid and len(rows) == len(dataset.space)
+    space = dataset.space
     return CodeTable(
         mean,
-        dataset.space.factors(rows),
+        space.factors(rows),
         logvar=logvar,
-        names=dataset.space.names,
-        sizes=dataset.space.sizes,
+        names=space.names,
+        sizes=space.sizes,
         blocks=blocks,
-        labels=labels,
+        labels=None if group_by is None else space.labels_of(group_by, rows),
         tested=dataset.is_test(rows),
-        full_grid=full_grid,
-        circle=dataset.space.circle,
+        full_grid=space.is_grid and len(rows) == len(space),
+        circle=space.circle,
     )
 
 

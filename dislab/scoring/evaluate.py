@@ -63,7 +63,7 @@ def evaluate(
     device: str | None = None,
     max_rows: int | None = None,
 ) -> Scores:
-    """Score codes from any framework, or an encoder on a dataset of the registry.
+    """Score codes from any framework, or an encoder on a dataset; raise RunFailed if a metric fails.
 
     Parameters
     ----------
@@ -85,15 +85,6 @@ def evaluate(
         its own.
     source, data_dir, device : as for `dislab.load_dataset`.
     max_rows : encode this many randomly chosen rows instead of the whole dataset.
-
-    Returns
-    -------
-    Scores : a dict of score name -> float.
-
-    Raises
-    ------
-    DislabError : a name is unknown, or the arrays are not as described here.
-    RunFailed : a metric failed.
 
     Examples
     --------

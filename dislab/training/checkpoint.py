@@ -63,12 +63,7 @@ class Member:
         self.history.rows.append([done, *values])
 
     def resume(self, learning_rate: float) -> None:
-        """Make the optimiser, and restore the state of the checkpoint if there is one.
-
-        Raises
-        ------
-        DislabError : the checkpoint is damaged, or was written on another kind of device.
-        """
+        """Make the optimiser, and restore the state of the checkpoint if there is one."""
         self.optimiser = adam(list(self.model.parameters()), learning_rate)
         self.model.train()
         if self.checkpoint.is_file():

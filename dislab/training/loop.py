@@ -33,10 +33,6 @@ def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = Tru
     this needs `precision.arithmetic`, which makes sums repeatable. A member whose loss is no longer finite
     gets a `failure`; the others go on. Members that are behind the others, because their process was killed
     between two checkpoints, catch up first.
-
-    Raises
-    ------
-    DislabError : a checkpoint cannot be read, or the loss does not return its terms by name.
     """
     keep_freed_memory()
     for member in members:

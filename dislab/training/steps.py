@@ -65,11 +65,8 @@ class StackedSteps:
 
     Each parameter of all members is one tensor with a leading dimension M, over which the loss is mapped.
     Adam works element by element, so one optimiser serves all. The parameters and optimisers of the members
-    become views into these tensors, so a member can be saved as if it were alone.
-
-    Raises
-    ------
-    CannotStack : the losses cannot be mapped, or a mapped loss differs from that of its member.
+    become views into these tensors, so a member can be saved as if it were alone. CannotStack is raised if
+    the losses cannot be mapped, or a mapped loss differs from that of its member.
     """
 
     def __init__(self, members: Sequence[Member], learning_rate: float):
@@ -244,14 +241,10 @@ class _Loss(nn.Module):
 
 
 def _differing_floats(members: Sequence[Member]) -> list[tuple[nn.Module, str, Tensor]]:
-    """Return the float attributes in which the models differ: the first model's module, the name, values [M].
-
-    CannotStack is raised if the models differ in an attribute that is not a float.
-    """
+    """Return where the models differ in floats: the first model's module, the attribute's name, values [M]."""
     floats = []
-    usual = vars(nn.Module())
     for same in zip(*(member.model.modules() for member in members), strict=True):
-        for name in vars(same[0]).keys() - usual.keys():
+        for name in vars(same[0]).keys() - vars(nn.Module()).keys():
             values = [vars(module).get(name) for module in same]
             if callable(values[0]) or all(_is_same(value, values[0]) for value in values):
                 continue
@@ -299,10 +292,9 @@ def _random_state_kept(members: Sequence[Member]) -> Iterator[None]:
 
 def _batch_of(batch: Batch, index: int) -> Batch:
     """Return the batch of one member of those that `draw_together` joined."""
-    groupings = tuple(
-        groups if groups.index.ndim == 1 else Groups(*(tensor[index] for tensor in groups))
-        for groups in batch.groupings
-    )
+    groupings = batch.groupings
+    if groupings[0].index.ndim == 2:
+        groupings = tuple(Groups(*(tensor[index] for tensor in groups)) for groups in groupings)
     return Batch(batch.images[index], batch.noise[index], batch.dataset_size, groupings)
 
 
