@@ -97,15 +97,15 @@ def evaluate(
         raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
     metrics = [metrics] if isinstance(metrics, str) else metrics
     if encoder is not None:
+        from dislab.data.own import dataset_from_text
+        from dislab.scoring.encoding import choose_rows, encode
+
         if codes is not None or factors is not None or dataset is None:
             raise DislabError(
                 "give an encoder with dataset=NAME, or codes=[N, D] with factors=[N, K]: not both"
             )
         of_codes = {"logvar": logvar, "factor_names": factor_names, "circle": circle, "shuffle": not shuffle}
         _refuse(of_codes, "is for codes=[N, D], and an encoder is given")
-        from dislab.data.own import dataset_from_text
-        from dislab.scoring.encoding import choose_rows, encode
-
         if isinstance(dataset, str):
             dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=device or "cpu")
         rows = choose_rows(dataset, max_rows, seed)
@@ -231,8 +231,9 @@ def _has(table: CodeTable, need: str) -> bool:
         return np.count_nonzero(np.ptp(table.factors, axis=0)) >= 2
     if need == "grid":
         return table.full_grid
-    if need != "groups" or table.labels is None:
-        return getattr(table, {"variances": "logvar", "groups": "labels"}.get(need, need)) is not None
+    attribute = {"variances": "logvar", "groups": "labels"}.get(need, need)
+    if need != "groups" or getattr(table, attribute) is None:
+        return getattr(table, attribute) is not None
     parts, least = [slice(None)], 4  # a readout is trained on half the rows of every group
     if table.tested is not None:
         parts, least = [table.tested, ~table.tested], 2

@@ -241,7 +241,7 @@ class _Loss(nn.Module):
 
 
 def _differing_floats(members: Sequence[Member]) -> list[tuple[nn.Module, str, Tensor]]:
-    """Return where the models differ in floats: the first model's module, the attribute's name, values [M]."""
+    """Return where the models differ in floats: the first one's module, the attribute's name, values [M]."""
     floats = []
     for same in zip(*(member.model.modules() for member in members), strict=True):
         for name in vars(same[0]).keys() - vars(nn.Module()).keys():
