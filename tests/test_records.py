@@ -226,6 +226,9 @@ def test_run_folders_without_records_are_read_one_by_one(results, configs):
     half = Path("results") / configs[0].with_seed(5).folder
     shutil.copytree(Path("results") / configs[0].folder, half)
     (half / "run.json").write_text("{")
+    foreign = half.with_name("foreign")
+    foreign.mkdir()
+    (foreign / "run.json").write_text(json.dumps({"format": FORMAT}))
     assert dislab.leaderboard("results").equals(before)
     [outcome] = execute([configs[0].with_seed(2)], Machine())
     assert outcome.failure == "" and sorted(line["config"]["seed"] for line in lines()) == [0, 1, 2]

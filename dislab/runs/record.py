@@ -124,7 +124,9 @@ class Results:
                 except NotWhole:
                     continue
                 record["folder"] = path.parent.relative_to(self.folder).as_posix()
-                yield record["digest"], json.dumps(record).encode() + b"\n"
+                line = json.dumps(record).encode() + b"\n"
+                if record_of(line) is not None:
+                    yield record["digest"], line
 
     def records(self) -> Iterator[dict]:
         """Yield all records. Raises DislabError for a record of another format than this version's."""
