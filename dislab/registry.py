@@ -227,6 +227,7 @@ def load_plugin(path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise DislabError(f"plug-in file '{path}' does not exist")
+    resolved = path.resolve()  # the plug-in may change the working folder
     name = f"{PLUGIN_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
@@ -242,5 +243,5 @@ def load_plugin(path: str | Path) -> None:
         line = getattr(error, "lineno", None) or line_within(error, spec.origin)
         source = f"{path}, line {line}" if line else f"{path}"
         raise DislabError(f"plug-in {source} does not import: {type(error).__name__}: {error}") from error
-    if path.resolve() not in plugin_files:
-        plugin_files.append(path.resolve())
+    if resolved not in plugin_files:
+        plugin_files.append(resolved)
