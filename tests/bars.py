@@ -47,6 +47,17 @@ def always_fails(table, rng):
     raise ValueError("no codes today")
 '''
 
+SMALL = """
+steps = 30
+batch_size = 16
+metrics = ["mig"]
+figures = ["scores_by_model"]
+[[runs]]
+model = ["vae", "betavae"]
+dataset = "bars"
+set = { network = "mlp" }
+"""
+
 
 def runs_of(folder, **wanted) -> list:
     """The finished runs below a folder that have the wanted values in their configuration, by seed."""

@@ -2,16 +2,17 @@
 
 import dislab  # noqa: I001  (before torch: it says how torch's threads wait)
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from bars import PLUGIN
+from bars import PLUGIN, SMALL
 
 from dislab import registry
 from dislab.data.dataset import Dataset
 from dislab.data.space import FactorSpace
 from dislab.runs import machine, perform
-from dislab.runs.hyperparameters import defaults
 from dislab.runs.images import forget_images
 
 # The images are tiny: threads that wait for one another were measured at twice the time of one thread.
@@ -70,20 +71,20 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
 
 
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """The plug-in's file; what it registers is forgotten after these tests."""
+    path = tmp_path_factory.mktemp("plugin") / "bars.py"
+    path.write_text(PLUGIN)
+    (path.parent / "data").mkdir()  # with no official file in it
+    with registry.isolated(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISLAB_DATA", str(path.parent / "data"))
+        dislab.load_plugin(path)
+        yield path
+
+
 @pytest.fixture
-def cheap_run(tmp_path, no_pictures, tiny_dataset):
-    """A function that makes a finished run of the tiny dataset with one score; arguments of `dislab.run`."""
-
-    def make(model: str = "vae", dataset: Dataset = tiny_dataset, **settings):
-        usual = {
-            "steps": 2,
-            "batch_size": 16,
-            "metrics": ["mig"],
-            "device": "cpu",
-            "out": tmp_path / "results",
-        }
-        if "network" in defaults(registry.MODELS[model].make):
-            usual["network"] = "mlp"
-        return dislab.run(model, dataset, **(usual | settings))
-
-    return make
+def small(tmp_path, monkeypatch, no_pictures):
+    """A small study in the working folder; no pictures are drawn in this process."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text(SMALL)

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bars import PLUGIN, runs_of
+from bars import SMALL, runs_of
 
 import dislab
 from dislab.cli import main
-from dislab.registry import DATASETS, METRICS, MODELS, isolated
+from dislab.registry import DATASETS, METRICS, MODELS
 from dislab.runs import display, execute, machine, perform
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
@@ -27,30 +27,9 @@ from dislab.studies.study import plan
 from dislab.training.protocol import PROTOCOLS
 
 DEFAULT_JOBS = machine.default_jobs
-SMALL = """
-steps = 30
-batch_size = 16
-metrics = ["mig"]
-figures = ["scores_by_model"]
-[[runs]]
-model = ["vae", "betavae"]
-dataset = "bars"
-set = { network = "mlp" }
-"""
+pytestmark = pytest.mark.usefixtures("plugin")
 SEEDS = "run --model mlvae --dataset bars --steps 60 --batch-size 16 --set network=mlp --metrics mig,sap"
 SEEDS = [*SEEDS.split(), "--group-by", "size", "--hold-out", "shape=0", "--precision", "fp32"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plugin(tmp_path_factory):
-    """The plug-in's file; what it registers is forgotten after these tests."""
-    path = tmp_path_factory.mktemp("plugin") / "bars.py"
-    path.write_text(PLUGIN)
-    (path.parent / "data").mkdir()  # with no official file in it
-    with isolated(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISLAB_DATA", str(path.parent / "data"))
-        dislab.load_plugin(path)
-        yield path
 
 
 @pytest.fixture
@@ -61,14 +40,6 @@ def one_thread(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """A small study in the working folder; no pictures are drawn in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
-    Path("small.toml").write_text(SMALL)
 
 
 def test_seeds_side_by_side_are_those_one_by_one(small, one_thread, capsys):

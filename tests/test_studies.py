@@ -7,18 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from bars import PLUGIN, runs_of
+from bars import SMALL, runs_of
 
-import dislab
 from dislab.cli import main
 from dislab.data import official
-from dislab.registry import isolated
 from dislab.report.frame import KEY, SETTING, names_of_rows, names_of_settings
-from dislab.runs import perform
 from dislab.runs.machine import Machine
 from dislab.studies.file import read_study, shipped_studies
 from dislab.studies.study import check_names, plan
 
+pytestmark = pytest.mark.usefixtures("plugin")
 WHOLE = """
 title = "A whole study"
 steps = 30
@@ -51,32 +49,10 @@ model = "vae"
 dataset = "mnist"
 optional = true
 """
-SMALL = """
-steps = 30
-batch_size = 16
-metrics = ["mig"]
-figures = ["scores_by_model"]
-[[runs]]
-model = ["vae", "betavae"]
-dataset = "bars"
-set = { network = "mlp" }
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plugin(tmp_path_factory):
-    """The plug-in's file; what it registers is forgotten after these tests."""
-    path = tmp_path_factory.mktemp("plugin") / "bars.py"
-    path.write_text(PLUGIN)
-    (path.parent / "data").mkdir()  # with no official file in it
-    with isolated(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DISLAB_DATA", str(path.parent / "data"))
-        dislab.load_plugin(path)
-        yield path
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(plugin, tmp_path_factory):
     """The folder of the whole study, and what it said."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "whole.toml").write_text(WHOLE)
@@ -87,14 +63,6 @@ def whole(tmp_path_factory):
         assert main(["bench", "whole.toml"]) == 0
         stream.close()
     return folder / "results" / "whole", (folder / "err.txt").read_text()
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """A small study in the working folder; no pictures are drawn in this process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
-    Path("small.toml").write_text(SMALL)
 
 
 def test_a_whole_study_runs_its_product(whole):
