@@ -34,6 +34,14 @@ def make_tiny_dataset(held_out: np.ndarray | None = None) -> Dataset:
     return Dataset("tiny", "own", space, IMAGE_SHAPE, draw, ["shape"], held_out=held_out)
 
 
+def one_line(error) -> str:
+    """The message of a caught error, which must be one line."""
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.strip()
+    return text
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_at_a_time():
     """Do runs in this process, which knows what the tests register, unless a test says --jobs."""
@@ -52,6 +60,15 @@ def isolated():
 @pytest.fixture
 def tiny_dataset() -> Dataset:
     return make_tiny_dataset()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache folder of the test's own, and no official files but those that the test writes."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DISLAB_CACHE", str(folder))
+    monkeypatch.delenv("DISLAB_DATA", raising=False)
+    return folder
 
 
 @pytest.fixture

@@ -19,14 +19,11 @@ ELEVATIONS, AZIMUTHS = 2, 3
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
+def cache(cache, monkeypatch):
     """A cache folder of the test's own, and a Cars3D of four cars in six views."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("DISLAB_CACHE", str(folder))
-    monkeypatch.delenv("DISLAB_DATA", raising=False)
     space = FactorSpace(cars3d.SPACE.names, (ELEVATIONS, AZIMUTHS, len(NAMES)), circle=cars3d.SPACE.circle)
     monkeypatch.setattr(cars3d, "SPACE", space)
-    return folder
+    return cache
 
 
 def official_images(car: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, SIZES, make_tiny_dataset
+from conftest import NAMES, SIZES, make_tiny_dataset, one_line
 
 import dislab
 from dislab.data.dataset import Dataset
@@ -15,13 +15,6 @@ from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 
 GRID = list(itertools.product(*(range(size) for size in SIZES)))  # of the tiny dataset, last factor fastest
-
-
-def one_line(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.strip()
-    return text
 
 
 def held(dataset: Dataset, *texts: str, **options) -> set[int]:

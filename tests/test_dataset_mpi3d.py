@@ -22,15 +22,6 @@ OFFICIAL_SIZES = (6, 6, 2, 3, 3, 40, 40)
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A cache folder of the test's own, and no official files but those that the test writes."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("DISLAB_CACHE", str(folder))
-    monkeypatch.delenv("DISLAB_DATA", raising=False)
-    return folder
-
-
-@pytest.fixture
 def space(monkeypatch) -> FactorSpace:
     """The factors of MPI3D with fewer values: 192 images."""
     space = FactorSpace(mpi3d.SPACE.names, (2, 2, 2, 2, 2, 2, 3))

@@ -6,26 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import one_line
 from scipy.io import savemat
 
 import dislab
 from dislab.errors import DislabError
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A cache folder of the test's own, and no official files."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("DISLAB_CACHE", str(folder))
-    monkeypatch.delenv("DISLAB_DATA", raising=False)
-    return folder
-
-
-def one_line(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.strip()
-    return text
 
 
 def write_faces(path: Path, images: np.ndarray, **options) -> None:

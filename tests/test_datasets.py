@@ -18,15 +18,6 @@ from dislab.errors import DislabError
 from dislab.registry import DATASETS
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A cache folder of the test's own."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("DISLAB_CACHE", str(folder))
-    monkeypatch.delenv("DISLAB_DATA", raising=False)
-    return folder
-
-
 def write_idx(path: Path, array: np.ndarray, compress: bool = True) -> None:
     data = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(data, 1) if compress else data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import NAMES, SIZES, make_tiny_dataset
+from conftest import NAMES, SIZES, make_tiny_dataset, one_line
 from PIL import Image
 
 import dislab
@@ -16,22 +16,6 @@ from dislab.errors import DislabError
 
 GRID = list(itertools.product(*(range(size) for size in SIZES)))  # of the tiny dataset, last factor fastest
 GRID_FACTORS = [(a, b) for a in range(3) for b in range(2)]
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A cache folder of the test's own, and no official files."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("DISLAB_CACHE", str(folder))
-    monkeypatch.delenv("DISLAB_DATA", raising=False)
-    return folder
-
-
-def one_line(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.strip()
-    return text
 
 
 # Arrays
