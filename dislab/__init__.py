@@ -45,6 +45,7 @@ _HOME = {
     "RunFailed": "dislab.errors",
     "register_metric": "dislab.registry",
     "register_model": "dislab.registry",
+    "register_network": "dislab.registry",
     "register_dataset": "dislab.registry",
     "load_plugin": "dislab.registry",
 }

@@ -1,4 +1,4 @@
-"""Registries of models, datasets and metrics: built-in files, installed packages and plug-in files."""
+"""Registries of models, networks, datasets and metrics: built-in, installed, and in plug-in files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from dislab.errors import DislabError, line_within
 
@@ -38,7 +39,7 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered model, dataset or metric; `register_metric` and the others say what the fields mean."""
+    """A registered model, network, dataset or metric; `register_metric` and its like describe the fields."""
 
     name: str
     make: Callable
@@ -56,8 +57,8 @@ class Entry:
 class Registry:
     """Entries by name. Built-in modules and installed packages are imported at the first look-up.
 
-    An installed package joins through an entry point of the group `package` (dislab.models, dislab.datasets
-    or dislab.metrics) that names a module. Importing the module registers what it defines.
+    An installed package joins through an entry point of the group `package`, such as dislab.models, that
+    names a module. Importing the module registers what it defines.
     """
 
     def __init__(self, kind: str, package: str):
@@ -146,23 +147,25 @@ def _origin(make: Callable) -> str:
 
 
 MODELS = Registry("model", "dislab.models")
+NETWORKS = Registry("network", "dislab.networks")
 DATASETS = Registry("dataset", "dislab.datasets")
 METRICS = Registry("metric", "dislab.metrics")
-plugin_files: list[Path] = []  # loaded so far; worker processes load them too
+plugin_files: dict[Path, ModuleType] = {}  # loaded so far; worker processes load them too
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
     """Forget afterwards what is registered within the block, and which plug-in files it loads."""
-    registries = (MODELS, DATASETS, METRICS)
+    registries = (MODELS, NETWORKS, DATASETS, METRICS)
     before = [{entry.name: entry for entry in registry} for registry in registries]
-    files = list(plugin_files)
+    files = dict(plugin_files)
     try:
         yield
     finally:
         for registry, entries in zip(registries, before, strict=True):
             registry._entries = entries
-        plugin_files[:] = files
+        plugin_files.clear()
+        plugin_files.update(files)
 
 
 def register_model(name: str, *, title: str | None = None, reference: str = "") -> Callable:
@@ -172,6 +175,15 @@ def register_model(name: str, *, title: str | None = None, reference: str = "") 
     defaults. `dislab run --set name=value` is checked against them.
     """
     return MODELS.register(name, title=title, reference=reference)
+
+
+def register_network(name: str, *, title: str | None = None, reference: str = "") -> Callable:
+    """Register a network: a function of (image_shape, outputs, latents, channels).
+
+    It returns an encoder of images [B, C, H, W] to [B, outputs], and a decoder of codes [B, latents] to
+    [B, channels, H, W]. Models take its name as `network`.
+    """
+    return NETWORKS.register(name, title=title, reference=reference)
 
 
 def register_dataset(
@@ -243,5 +255,4 @@ def load_plugin(path: str | Path) -> None:
         line = getattr(error, "lineno", None) or line_within(error, spec.origin)
         source = f"{path}, line {line}" if line else f"{path}"
         raise DislabError(f"plug-in {source} does not import: {type(error).__name__}: {error}") from error
-    if resolved not in plugin_files:
-        plugin_files.append(resolved)
+    plugin_files[resolved] = module

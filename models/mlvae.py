@@ -69,7 +69,7 @@ class MLVAE(VAE):
         groupings: int = 1,
         posterior: Literal["product", "mixture"] = "product",
         content_draw: Literal["group", "image"] = "group",
-        network: Literal["auto", "conv", "mlp"] = "auto",
+        network: str = "auto",
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
     ):
         latents = groupings * content + style

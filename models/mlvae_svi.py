@@ -45,7 +45,7 @@ class MLVAESVI(MLVAE):
         groupings: int = 1,
         inference_steps: int = 10,
         inference_rate: float = 0.3,
-        network: Literal["auto", "conv", "mlp"] = "auto",
+        network: str = "auto",
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
     ):
         super().__init__(

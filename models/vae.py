@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dislab.networks.architectures import choose_network, make_decoder, make_encoder
 from dislab.networks.distributions import (
     kl_to_standard_normal,
     mean_image,
@@ -14,6 +13,7 @@ from dislab.networks.distributions import (
     pixel_channels,
     sample_normal,
 )
+from dislab.networks.named import make_networks
 from dislab.registry import register_model
 from dislab.training.batches import Batch
 
@@ -26,8 +26,8 @@ class VAE(nn.Module):
     ----------
     image_shape : (C, H, W).
     latents : number of code dimensions D.
-    network : "conv" (Locatello et al. 2019), "mlp" (500 tanh units), or "auto": conv if the image sides allow
-        it.
+    network : "conv" (Locatello et al. 2019), another of `dislab list networks`, a function in a file as
+        "FILE.py:FUNCTION", or "auto": conv if the image sides allow it, else mlp.
     likelihood : "bernoulli", or "gaussian" with a learned variance per pixel.
     """
 
@@ -38,15 +38,16 @@ class VAE(nn.Module):
         image_shape: tuple[int, int, int],
         *,
         latents: int = 10,
-        network: Literal["auto", "conv", "mlp"] = "auto",
+        network: str = "auto",
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
     ):
         super().__init__()
         self.latents = latents
         self.likelihood = likelihood
-        network = choose_network(network, image_shape)
-        self.encoder = make_encoder(network, image_shape, 2 * latents)
-        self.decoder = make_decoder(network, image_shape, latents, pixel_channels(likelihood, image_shape[0]))
+        channels = pixel_channels(likelihood, image_shape[0])
+        self.encoder, self.decoder = make_networks(
+            network, image_shape, outputs=2 * latents, latents=latents, channels=channels
+        )
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z|x), both [B, D], for images [B, C, H, W] in [0, 1]."""

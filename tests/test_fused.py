@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from dislab.networks import fused
-from dislab.networks.architectures import make_decoder, make_encoder
 from dislab.networks.fused import Fused, fuse
+from dislab.networks.named import make_networks
 from dislab.training.precision import compute_in_bfloat16
 
 # Few output channels of a transposed convolution are computed in another way than many.
@@ -170,6 +170,7 @@ ODD = {
     "residual": ([Residual(nn.ReLU(), halve(), nn.ReLU(), double())], [False, True]),
     "own Sequential": ([Reversed(halve(), nn.ReLU(), mix())], []),
     "own convolution": ([mix(), nn.ReLU(), Scaled(4, 4, 4, 2, 1)], []),
+    "kernel of two": ([mix(), nn.ReLU(), halve(kernel_size=2, padding=0)], []),
     "after an own convolution": ([Scaled(4, 4, 1), nn.ReLU(), halve()], [False]),
     "other kernel": ([mix(), nn.ReLU(), halve(kernel_size=3)], []),
     "other stride": ([mix(), nn.ReLU(), double(stride=1)], []),
@@ -326,7 +327,8 @@ def test_every_sequential_is_fused_in_place_with_the_same_parameters():
 
 
 def test_a_fused_model_computes_in_bfloat16(calls):
-    model = nn.ModuleDict({"encoder": make_encoder("conv", (3, 32, 32), 5)})
+    encoder, _ = make_networks("conv4x4", (3, 32, 32), outputs=5, latents=2, channels=3)
+    model = nn.ModuleDict({"encoder": encoder})
     images = torch.rand(4, 3, 32, 32)
     exact = model["encoder"](images)
     compute_in_bfloat16(fuse(model))
@@ -335,26 +337,34 @@ def test_a_fused_model_computes_in_bfloat16(calls):
     assert 0 < (rounded - exact).abs().max() < 0.05
 
 
-def test_convolutional_networks_are_those_of_locatello_2019(calls):
-    """Layer by layer with torch's functions: 4 convolutions and 2 dense layers, and the same mirrored."""
+@pytest.mark.parametrize(("network", "small"), [("conv", 2), ("conv4x4", 4)])
+def test_convolutional_networks_layer_by_layer(calls, network, small):
+    """Layer by layer with torch's functions: 4 convolutions and 2 dense layers, and the decoder.
+
+    TensorFlow's "same" padding puts max((ceil(n / stride) - 1) stride + kernel - n, 0) rows around n.
+    """
     torch.manual_seed(0)
-    encoder, decoder = make_encoder("conv", (3, 64, 64), 20), make_decoder("conv", (3, 64, 64), 10, 3)
+    encoder, decoder = make_networks(network, (3, 64, 64), outputs=20, latents=10, channels=3)
     assert [tuple(p.shape) for p in encoder.parameters() if p.ndim > 1] == [
-        *((32, 3, 4, 4), (32, 32, 4, 4), (64, 32, 4, 4), (64, 64, 4, 4)),
+        *((32, 3, 4, 4), (32, 32, 4, 4), (64, 32, small, small), (64, 64, small, small)),
         *((256, 1024), (20, 256)),
     ]
     images, codes = torch.rand(2, 3, 64, 64), torch.randn(2, 10)
     (*convolutions, dense, last) = zip(*[iter(encoder.parameters())] * 2, strict=True)
     hidden = images
     for weight, bias in convolutions:
-        hidden = F.conv2d(hidden, weight, bias, 2, 1).relu()
+        side, kernel = hidden.shape[-1], weight.shape[-1]
+        around = max((-(-side // 2) - 1) * 2 + kernel - side, 0)
+        half = around // 2, around - around // 2
+        hidden = F.conv2d(F.pad(hidden, (*half, *half)), weight, bias, 2).relu()
     encoded = F.linear(F.linear(hidden.flatten(1), *dense).relu(), *last)
     (first, dense, *convolutions) = zip(*[iter(decoder.parameters())] * 2, strict=True)
     hidden = F.linear(F.linear(codes, *first).relu(), *dense).relu().unflatten(1, (64, 4, 4))
     for number, (weight, bias) in enumerate(convolutions):
         hidden = F.conv_transpose2d(hidden.relu() if number else hidden, weight, bias, 2, 1)
-    for network, inputs, expected in ((encoder, images, encoded), (decoder, codes, hidden)):
-        torch.testing.assert_close(network(inputs), expected)
+    for part, inputs, expected in ((encoder, images, encoded), (decoder, codes, hidden)):
+        torch.testing.assert_close(part(inputs), expected)
         before, calls[:] = inputs.clone(), []
-        torch.testing.assert_close(fuse(network)(inputs), expected)
-        assert calls == [False, True, True, True] and torch.equal(inputs, before)
+        torch.testing.assert_close(fuse(part)(inputs), expected)
+        replaced = 2 if part is encoder and small == 2 else 4
+        assert calls == [False, True, True, True][:replaced] and torch.equal(inputs, before)

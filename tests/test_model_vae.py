@@ -16,10 +16,8 @@ from small_models import (
 )
 from torch.distributions import Normal, kl_divergence
 
-from dislab.errors import DislabError
 from dislab.models.betavae import BetaVAE
 from dislab.models.vae import VAE
-from dislab.networks.architectures import choose_network
 from dislab.networks.distributions import pixel_channels
 
 # VAE
@@ -122,11 +120,3 @@ def test_networks_give_codes_and_images_of_the_right_shape(network, image_shape,
     drawn = model.mean_image(mean)
     assert drawn.shape == images.shape
     assert 0 <= drawn.min() <= drawn.max() <= 1
-
-
-def test_auto_network_is_conv_only_where_the_image_can_be_halved_four_times():
-    assert choose_network("auto", (3, 64, 64)) == "conv"
-    assert choose_network("auto", (1, 28, 28)) == "mlp"
-    assert choose_network("mlp", (3, 64, 64)) == "mlp"
-    with pytest.raises(DislabError, match="network=mlp"):
-        choose_network("conv", (1, 28, 28))

@@ -22,7 +22,7 @@ def names(of: Registry) -> set[str]:
 
 def test_what_is_registered_in_isolation_is_forgotten(tmp_path):
     (tmp_path / "half.py").write_text(PLUGIN)
-    before, files = [names(one) for one in (MODELS, METRICS)], list(registry.plugin_files)
+    before, files = [names(one) for one in (MODELS, METRICS)], dict(registry.plugin_files)
     with pytest.raises(KeyError), isolated():
         load_plugin(tmp_path / "half.py")
         register_model("mine")(type("Mine", (), {"__doc__": "My model.\n\nLong."}))
@@ -90,7 +90,7 @@ def test_what_another_process_knows(isolated, tmp_path):
 )
 def test_a_plug_in_that_does_not_import_is_one_clear_line(isolated, tmp_path, content, message):
     (tmp_path / "wrong.py").write_text(content)
-    before = list(registry.plugin_files)
+    before = dict(registry.plugin_files)
     with pytest.raises(DislabError, match=message):
         dislab.load_plugin(tmp_path / "wrong.py")
     assert registry.plugin_files == before

@@ -27,8 +27,8 @@ import dislab
 from dislab.data.dataset import unit_images
 from dislab.data.space import Circle
 from dislab.errors import DislabError
-from dislab.networks.architectures import make_encoder
 from dislab.networks.fused import fuse
+from dislab.networks.named import make_networks
 from dislab.registry import METRICS
 from dislab.scoring.encoding import encode
 from dislab.scoring.evaluate import score
@@ -224,7 +224,8 @@ class ReferenceWay:
 
     def __init__(self):
         self.dataset = dislab.load_dataset("shapes3d", source="rendered")
-        encoder = make_encoder("conv", self.dataset.image_shape, 2 * NUM_CODES)
+        shape, channels = self.dataset.image_shape, self.dataset.image_shape[0]
+        encoder, _ = make_networks("conv", shape, outputs=2 * NUM_CODES, latents=NUM_CODES, channels=channels)
         self.encoder = fuse(encoder.to(memory_format=torch.channels_last))
         self.random = np.random.RandomState(0)
         self.work = {

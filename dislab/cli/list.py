@@ -1,4 +1,4 @@
-"""`dislab list`: the models, datasets and metrics."""
+"""`dislab list`: the models, networks, datasets and metrics."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dislab.cli.tables import DIRECTIONS
 
 class Kind(StrEnum):
     models = "models"
+    networks = "networks"
     datasets = "datasets"
     metrics = "metrics"
 
@@ -21,17 +22,18 @@ def list_command(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
     plugin: Plugin = None,
 ) -> None:
-    """List the models with their hyper-parameters, the datasets, or the metrics."""
+    """List the models with their hyper-parameters, the networks, the datasets, or the metrics."""
     load_plugins(plugin)
     from dislab import registry
 
-    entries = {"models": registry.MODELS, "datasets": registry.DATASETS, "metrics": registry.METRICS}
-    describe = {"models": _describe_model, "datasets": lambda entry: None, "metrics": _describe_metric}
-    for entry in entries[kind.value]:
+    entries = getattr(registry, kind.value.upper())
+    describe = {"models": _describe_model, "metrics": _describe_metric}
+    for entry in entries:
         print(f"{entry.name}: {entry.title}")
         if entry.reference:
             print(f"    {entry.reference}")
-        describe[kind.value](entry)
+        if kind.value in describe:
+            describe[kind.value](entry)
 
 
 def _describe_model(entry) -> None:

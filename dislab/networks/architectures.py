@@ -1,94 +1,137 @@
-"""Encoder and decoder networks: those of Locatello et al. 2019, and the ML-VAE paper's for MNIST.
+"""Encoder and decoder networks by name, in torch's own layers; `dislab.networks.fused` makes them fast.
 
-All layers are torch's own. `dislab.networks.fused` makes them fast on the CPU.
+A network is a function of (image_shape, outputs, latents, channels). It returns an encoder, which maps images
+[B, C, H, W] to [B, outputs], and a decoder, which maps codes [B, latents] to [B, channels, H, W].
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from torch import nn
 
 from dislab.errors import DislabError
+from dislab.registry import register_network
+
+Networks = tuple[nn.Module, nn.Module]
 
 
-def choose_network(network: str, image_shape: tuple[int, int, int]) -> str:
-    """Return "conv" or "mlp". "auto" is "conv" if both sides are divisible by 16, else "mlp"."""
-    divisible = all(side % 16 == 0 for side in image_shape[1:])
-    if network == "conv" and not divisible:
+@register_network(
+    "conv",
+    title="Four convolutions, the last two with 2 x 2 kernels; the decoder's are 4 x 4",
+    reference="Locatello et al. 2019, as disentanglement_lib builds it",
+)
+def conv(image_shape, outputs: int, latents: int, channels: int) -> Networks:
+    """Return the networks of disentanglement_lib.
+
+    TensorFlow's "same" padding of a stride of 2 is 1 on every side for a kernel of 4, and none for 2.
+    """
+    return convolutional("conv", image_shape, outputs, latents, channels, kernels=(4, 4, 2, 2))
+
+
+@register_network(
+    "conv4x4",
+    title="Four convolutions with 4 x 4 kernels, and their mirror image",
+    reference="Higgins et al. 2017 (beta-VAE), for CelebA and chairs",
+)
+def conv4x4(image_shape, outputs: int, latents: int, channels: int) -> Networks:
+    """Return the networks of the beta-VAE paper."""
+    return convolutional("conv4x4", image_shape, outputs, latents, channels)
+
+
+@register_network(
+    "burgess",
+    title="Four convolutions of 32 channels, two layers of 256 units, and their mirror image",
+    reference="Burgess et al. 2018, arXiv:1804.03599",
+)
+def burgess(image_shape, outputs: int, latents: int, channels: int) -> Networks:
+    """Return the networks of the annealed beta-VAE."""
+    return convolutional(
+        "burgess", image_shape, outputs, latents, channels, (32, 32, 32, 32), dense=(256, 256)
+    )
+
+
+def convolutional(
+    name: str,
+    image_shape: tuple[int, int, int],
+    outputs: int,
+    latents: int,
+    channels: int,
+    widths: tuple[int, ...] = (32, 32, 64, 64),
+    kernels: tuple[int, ...] = (4, 4, 4, 4),
+    dense: tuple[int, ...] = (256,),
+) -> Networks:
+    """Return convolutions that halve the image, dense layers, and a decoder that mirrors them.
+
+    Parameters
+    ----------
+    widths, kernels : of the encoder's convolutions, from the image on; the decoder's kernels are 4 x 4.
+    dense : units of the encoder's dense layers, from the image on.
+    """
+    parts = 2 ** len(widths)
+    if any(side % parts for side in image_shape[1:]):
         raise DislabError(
-            f"network=conv needs image sides divisible by 16, not {image_shape[1:]}: use network=mlp"
+            f"network={name} needs image sides divisible by {parts}, not {image_shape[1:]}: use network=mlp"
         )
-    return network if network != "auto" else "conv" if divisible else "mlp"
+    rows, columns = (side // parts for side in image_shape[1:])
+    encoder: list[nn.Module] = []
+    for before, width, kernel in zip((image_shape[0], *widths), widths, kernels, strict=False):
+        encoder += [nn.Conv2d(before, width, kernel, stride=2, padding=(kernel - 2) // 2), nn.ReLU()]
+    sizes = (widths[-1] * rows * columns, *dense)
+    encoder += [nn.Flatten(), *dense_layers(*sizes, outputs, activation=nn.ReLU)]
+    encoder = initialised(encoder)
+    decoder = [*dense_layers(latents, *reversed(sizes), activation=nn.ReLU), nn.ReLU()]
+    decoder.append(nn.Unflatten(1, (widths[-1], rows, columns)))
+    for before, width in zip(reversed(widths), (*reversed(widths[:-1]), channels), strict=True):
+        decoder += [nn.ConvTranspose2d(before, width, 4, stride=2, padding=1), nn.ReLU()]
+    return encoder, initialised(decoder[:-1])
 
 
-def make_encoder(network: str, image_shape: tuple[int, int, int], outputs: int) -> nn.Sequential:
-    """Return a network that maps images [B, C, H, W] to [B, outputs].
-
-    "conv" is the encoder of Locatello et al. 2019 (arXiv:1811.12359, table 1), "mlp" has one hidden layer of
-    500 tanh units (Bouchacourt et al. 2017, arXiv:1705.08841, for MNIST).
-    """
-    channels, height, width = image_shape
-    if network == "mlp":
-        layers = [nn.Flatten(), nn.Linear(math.prod(image_shape), 500), nn.Tanh(), nn.Linear(500, outputs)]
-    else:
-        layers = [
-            nn.Conv2d(channels, 32, kernel_size=4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, kernel_size=4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, kernel_size=4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(64 * (height // 16) * (width // 16), 256),
-            nn.ReLU(),
-            nn.Linear(256, outputs),
-        ]
-    return nn.Sequential(*layers).apply(initialise)
+@register_network(
+    "fc1200",
+    title="Two layers of 1,200 ReLU, and three of 1,200 tanh units in the decoder",
+    reference="Higgins et al. 2017 (beta-VAE), for dSprites",
+)
+def fc1200(image_shape, outputs: int, latents: int, channels: int) -> Networks:
+    """Return the fully connected networks of the beta-VAE paper."""
+    pixels = math.prod(image_shape[1:])
+    encoder = initialised(
+        [nn.Flatten(), *dense_layers(image_shape[0] * pixels, 1200, 1200, outputs, activation=nn.ReLU)]
+    )
+    decoder = dense_layers(latents, 1200, 1200, 1200, channels * pixels, activation=nn.Tanh)
+    return encoder, initialised([*decoder, nn.Unflatten(1, (channels, *image_shape[1:]))])
 
 
-def make_decoder(
-    network: str, image_shape: tuple[int, int, int], latents: int, channels: int
-) -> nn.Sequential:
-    """Return a network that maps codes [B, latents] to [B, channels, H, W].
-
-    Its layers mirror those of `make_encoder`.
-    """
-    _, height, width = image_shape
-    if network == "mlp":
-        layers = [
-            nn.Linear(latents, 500),
-            nn.Tanh(),
-            nn.Linear(500, channels * height * width),
-            nn.Unflatten(1, (channels, height, width)),
-        ]
-    else:
-        rows, columns = height // 16, width // 16
-        layers = [
-            nn.Linear(latents, 256),
-            nn.ReLU(),
-            nn.Linear(256, 64 * rows * columns),
-            nn.ReLU(),
-            nn.Unflatten(1, (64, rows, columns)),
-            nn.ConvTranspose2d(64, 64, kernel_size=4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(64, 32, kernel_size=4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(32, 32, kernel_size=4, stride=2, padding=1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(32, channels, kernel_size=4, stride=2, padding=1),
-        ]
-    return nn.Sequential(*layers).apply(initialise)
+@register_network(
+    "mlp", title="One layer of 500 tanh units each", reference="Bouchacourt et al. 2017, for MNIST"
+)
+def mlp(image_shape, outputs: int, latents: int, channels: int) -> Networks:
+    """Return the networks of the ML-VAE paper for MNIST."""
+    pixels = math.prod(image_shape[1:])
+    encoder = initialised(
+        [nn.Flatten(), *dense_layers(image_shape[0] * pixels, 500, outputs, activation=nn.Tanh)]
+    )
+    decoder = dense_layers(latents, 500, channels * pixels, activation=nn.Tanh)
+    return encoder, initialised([*decoder, nn.Unflatten(1, (channels, *image_shape[1:]))])
 
 
-def initialise(layer: nn.Module) -> None:
-    """Set Glorot uniform weights and zero biases, as in the reference's TensorFlow layers.
+def dense_layers(*sizes: int, activation: type[nn.Module]) -> list[nn.Module]:
+    """Return dense layers of these sizes with an activation between them, and none after the last."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), activation()]
+    return layers[:-1]
+
+
+def initialised(layers: list[nn.Module]) -> nn.Sequential:
+    """Return the layers with Glorot uniform weights and zero biases, as in the reference's TensorFlow layers.
 
     torch's own defaults give weights a third of that variance: through eight layers the signal fades, and the
     first thousand steps are lost.
     """
-    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    for layer in layers:
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)

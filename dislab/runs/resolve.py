@@ -14,6 +14,7 @@ from dislab.data.hold_out import normalised
 from dislab.data.own import is_folder_text
 from dislab.data.space import parse_groupings
 from dislab.errors import DislabError
+from dislab.networks.named import choose_network
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
 from dislab.runs import hyperparameters as hyper
 from dislab.runs.config import MEMORY, RunConfig
@@ -114,6 +115,8 @@ def resolve(
     if "groupings" in settings:
         raise DislabError(f"{model}: groupings is set by --group-by, which may be repeated")
     values = chosen.hyperparameters
+    if isinstance(values.get("network"), str):
+        values["network"] = choose_network(values["network"], images.image_shape)
     if "groupings" in values:  # the model has a content code for each
         values["groupings"] = len(groupings)
     elif entry.make.supervision == "groups" and len(groupings) > 1:

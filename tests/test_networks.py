@@ -1,0 +1,137 @@
+"""Networks by name: their layers, the user's own, and the name under which they are recorded."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import dislab
+from dislab.errors import DislabError
+from dislab.networks.named import choose_network, make_networks
+from dislab.registry import NETWORKS
+from dislab.runs.machine import Machine
+from dislab.runs.resolve import resolve
+
+OWN = """
+from torch import nn
+
+
+def tiny(image_shape, outputs, latents, channels):
+    c, h, w = image_shape
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, outputs))
+    return encoder, nn.Sequential(nn.Linear(latents, channels * h * w), nn.Unflatten(1, (channels, h, w)))
+
+
+def narrow(image_shape, outputs, latents, channels):
+    return tiny(image_shape, outputs - 1, latents, channels)
+
+
+def broken(image_shape, outputs, latents, channels):
+    raise ValueError("no such luck")
+
+
+def alone(image_shape, outputs, latents, channels):
+    return nn.Identity()
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch, isolated):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(OWN)
+    return tmp_path / "nets.py"
+
+
+def shapes(network: nn.Module) -> list[tuple[int, ...]]:
+    """Return the shapes of all weights, in order."""
+    return [tuple(one.shape) for one in network.parameters() if one.ndim > 1]
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 32, 48)])
+@pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
+def test_every_network_has_the_asked_shapes_and_the_usual_start(name, shape):
+    torch.manual_seed(0)
+    encoder, decoder = make_networks(name, shape, outputs=7, latents=3, channels=2)
+    assert encoder(torch.rand(2, *shape)).shape == (2, 7)
+    assert decoder(torch.randn(2, 3)).shape == (2, 2, *shape[1:])
+    for layer in [*encoder, *decoder]:
+        if hasattr(layer, "weight"):
+            assert layer.bias.eq(0).all()
+            fans = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+            assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / sum(fans)), rel=0.1)
+
+
+def test_the_layers_are_those_of_the_papers():
+    made = {
+        name: [shapes(part) for part in make_networks(name, (1, 64, 64), outputs=20, latents=10, channels=1)]
+        for name in ("burgess", "fc1200", "mlp")
+    }
+    assert made["burgess"] == [
+        [(32, 1, 4, 4), *[(32, 32, 4, 4)] * 3, (256, 512), (256, 256), (20, 256)],
+        [(256, 10), (256, 256), (512, 256), *[(32, 32, 4, 4)] * 3, (32, 1, 4, 4)],
+    ]
+    assert made["fc1200"] == [
+        [(1200, 4096), (1200, 1200), (20, 1200)],
+        [(1200, 10), (1200, 1200), (1200, 1200), (4096, 1200)],
+    ]
+    assert made["mlp"] == [[(500, 4096), (20, 500)], [(500, 10), (4096, 500)]]
+
+
+def test_auto_is_conv_if_the_image_can_be_halved_four_times():
+    assert choose_network("auto", (3, 64, 64)) == "conv"
+    assert choose_network("auto", (1, 28, 28)) == choose_network("mlp", (3, 64, 64)) == "mlp"
+    with pytest.raises(DislabError, match=r"network=burgess needs image sides divisible by 16, .*mlp"):
+        make_networks("burgess", (1, 28, 28), outputs=2, latents=1, channels=1)
+
+
+def test_a_run_is_recorded_with_the_network_that_it_has(tiny_dataset):
+    machine = Machine.here("cpu")
+    auto, named, other = (
+        resolve("vae", tiny_dataset, machine, network=network) for network in ("auto", "conv", "conv4x4")
+    )
+    assert auto == named and auto.hyperparameters["network"] == "conv"
+    assert other.row != auto.row and "network=conv4x4" in other.key["hyperparameters"]
+    with pytest.raises(DislabError, match="unknown network 'conv4': did you mean 'conv"):
+        resolve("vae", tiny_dataset, machine, network="conv4")
+    with pytest.raises(DislabError, match="network is 5: choose one of"):
+        resolve("vae", tiny_dataset, machine, network=5)
+
+
+def test_a_network_in_a_file_is_recorded_with_a_digest_of_its_text(nets, tiny_dataset, tmp_path):
+    options = {"device": "cpu", "steps": 2, "metrics": ["mig"], "out": tmp_path / "out"}
+    run = dislab.run("vae", tiny_dataset, network="nets.py:tiny", latents=2, **options)
+    name = run.config.hyperparameters["network"]
+    assert name.startswith("nets.py:tiny@") and shapes(run.model.encoder) == [(4, 256)]
+    assert shapes(dislab.load(run.path).model.encoder) == [(4, 256)]
+    nets.write_text(OWN + "\n# another text\n")
+    other = resolve("vae", tiny_dataset, Machine.here("cpu"), network="nets.py:tiny")
+    assert other.hyperparameters["network"] != name
+    with pytest.raises(DislabError, match=rf"'{name}': the file has changed since"):
+        resolve("vae", tiny_dataset, Machine.here("cpu"), network=name)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("nets.py:tinny", r"unknown network in 'nets.py' 'tinny': did you mean 'tiny'"),
+        ("none.py:tiny", "the network's file 'none.py' cannot be read: No such file"),
+        ("nets.py:narrow", r"its encoder returns \[1, 19\] for an input \[1, 1, 16, 16\], .* \[1, 20\]"),
+        ("nets.py:broken", r"that returns an encoder and a decoder: ValueError: no such luck .*line 16"),
+        ("nets.py:alone", "must be a function of .* that returns an encoder and a decoder"),
+    ],
+)
+def test_a_wrong_network_is_one_line_before_the_training(nets, tiny_dataset, network, message):
+    with pytest.raises(DislabError, match=message):
+        resolve("vae", tiny_dataset, Machine.here("cpu"), network=network)
+
+
+def test_a_registered_network_is_a_name_like_any_other(tiny_dataset, isolated):
+    @dislab.register_network("linear", title="No hidden layer")
+    def linear(image_shape, outputs, latents, channels):
+        pixels = math.prod(image_shape)
+        decoder = nn.Sequential(nn.Linear(latents, pixels), nn.Unflatten(1, image_shape))
+        return nn.Sequential(nn.Flatten(), nn.Linear(pixels, outputs)), decoder
+
+    config = resolve("mlvae", tiny_dataset, Machine.here("cpu"), network="linear", content=2, style=1)
+    assert config.hyperparameters["network"] == "linear"
