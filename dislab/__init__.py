@@ -26,7 +26,7 @@ if not (Path(__file__).parent / "models").is_dir():
 
 _HOME = {
     "evaluate": "dislab.scoring.evaluate",
-    "Scores": "dislab.scoring.evaluate",
+    "Scores": "dislab.scoring.score",
     "CodeTable": "dislab.scoring.table",
     "FactorSpace": "dislab.data.space",
     "Circle": "dislab.data.space",
@@ -42,6 +42,7 @@ _HOME = {
     "RunConfig": "dislab.runs.config",
     "leaderboard": "dislab.report.leaderboard",
     "DislabError": "dislab.errors",
+    "DislabWarning": "dislab.errors",
     "RunFailed": "dislab.errors",
     "register_metric": "dislab.registry",
     "register_model": "dislab.registry",

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dislab.errors import DislabWarning
+
 SECONDS_BETWEEN_LINES = 10
+
+
+@contextmanager
+def remarks_in_one_line() -> Iterator[None]:
+    """Say every DislabWarning as a line of its own, without the file and the line that it comes from."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_remark(message, category, *others) -> None:
+            say(str(message)) if issubclass(category, DislabWarning) else show(message, category, *others)
+
+        warnings.showwarning = show_remark
+        yield
+
 
 Listener = Callable[[str, float, int, str], None]
 _listeners: list[Listener] = []

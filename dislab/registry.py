@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -52,6 +54,12 @@ class Entry:
     slow: bool = False
     group: str = ""
     official: object = None
+    source: str = ""  # digest of the text of the file that defines it, "" where there is no text
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a record says of a metric: its direction, and a digest of what computed the score."""
+        return {"direction": self.direction, "source": self.source}
 
 
 class Registry:
@@ -76,7 +84,8 @@ class Registry:
                     f"{self.kind} '{name}' is registered twice: {_origin(before.make)}, {_origin(make)}"
                 )
             first_line = (make.__doc__ or "").strip().partition("\n")[0]
-            self._entries[name] = Entry(name, make, first_line if title is None else title, **metadata)
+            title_ = first_line if title is None else title
+            self._entries[name] = Entry(name, make, title_, source=_digest(make), **metadata)
             return make
 
         return add
@@ -144,6 +153,18 @@ def _origin(make: Callable) -> str:
     if hasattr(make, "__code__"):
         return f"{make.__qualname__} in {make.__code__.co_filename}"
     return f"{make.__qualname__} in {getattr(sys.modules.get(make.__module__), '__file__', make.__module__)}"
+
+
+def _digest(make: Callable) -> str:
+    """Return 8 hex digits for the text of the file, or of the notebook's cell, that defines it."""
+    try:
+        text = Path(inspect.getsourcefile(make)).read_text()
+    except (OSError, TypeError):
+        try:
+            text = inspect.getsource(make)
+        except (OSError, TypeError):  # it was typed in, or is compiled
+            return ""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 MODELS = Registry("model", "dislab.models")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dislab.metrics import content_style, dcies
 from dislab.registry import METRICS
 from dislab.scoring import boosting, readouts
-from dislab.scoring.evaluate import Scores, score
+from dislab.scoring.score import Scores, score
 from dislab.scoring.table import CodeTable
 
 ENTRIES = {entry.name: entry for entry in METRICS}

@@ -23,8 +23,8 @@ from dislab.cli.options import parse_seeds
 from dislab.registry import METRICS
 from dislab.report.frame import KEY, direction, metric_of
 from dislab.scoring import pictures
-from dislab.scoring.evaluate import score
 from dislab.scoring.request import entries, request
+from dislab.scoring.score import score
 
 FAST = ["--dataset", "bars", "--steps", "30", "--batch-size", "16", "--set", "network=mlp"]
 MIG = ["--metrics", "mig"]

@@ -12,7 +12,7 @@ from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.scoring import encoding
 from dislab.scoring.encoding import encode
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 from dislab.scoring.table import CodesOnDemand
 
 N = 12 * 10 * 9

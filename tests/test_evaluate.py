@@ -14,7 +14,8 @@ from dislab import registry
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError, RunFailed
 from dislab.scoring import encoding, protocols
-from dislab.scoring.evaluate import Scores, evaluate, score
+from dislab.scoring.evaluate import evaluate
+from dislab.scoring.score import Scores, score
 from dislab.scoring.table import CodeTable
 
 GRID = np.array(list(itertools.product(*(range(size) for size in SIZES))))

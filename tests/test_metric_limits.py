@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from metric_tables import full_table, grid
 
 import dislab
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 
 # Scores of a code that is the same for all rows, with four, three and five values of the factors.
 OF_CONSTANT_CODES = {

@@ -16,7 +16,7 @@ from dislab.metrics import content_style
 from dislab.metrics.content_style import best_temperature, cross_entropy, draw_images, product_of_normals
 from dislab.registry import MODELS
 from dislab.scoring.encoding import encode
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 CONTENT_STYLE = ["content_accuracy", "content_entropy", "style_accuracy", "style_entropy"]

@@ -20,7 +20,7 @@ from dislab.metrics.factorvae_score import active_dimensions
 from dislab.metrics.modularity import modularity_per_dimension
 from dislab.metrics.sap import svm_accuracies
 from dislab.scoring.boosting import gradient_boosting, joint_boosting
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 pytestmark = needs_goldens

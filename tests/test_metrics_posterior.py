@@ -16,7 +16,7 @@ from dislab.scoring.aggregate_posterior import (
     mixture_log_density,
     posterior,
 )
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 DECOMPOSITION = ("index_code_mi", "total_correlation", "dimension_wise_kl")

@@ -14,8 +14,8 @@ from dislab.metrics import dcies
 from dislab.metrics.dcies import explicitness, probe_losses
 from dislab.metrics.pose_error import angular_difference, split_by_instance
 from dislab.scoring import readouts
-from dislab.scoring.evaluate import score
 from dislab.scoring.readouts import Standardiser, relative_losses, ridge, small_network
+from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 INFOMEC = ["infomodularity", "infocompactness", "infoexplicitness"]

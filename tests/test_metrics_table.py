@@ -14,8 +14,8 @@ from dislab.metrics.explicitness import area_under_curve
 from dislab.metrics.factorvae_score import count_votes
 from dislab.metrics.irs import deviations
 from dislab.metrics.sap import fit_svms, squared_correlations, svm_accuracies
-from dislab.scoring.evaluate import score
 from dislab.scoring.readouts import Standardiser
+from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 # Slow versions ------------------------------------------------------------------------------------

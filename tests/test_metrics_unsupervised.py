@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dislab
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 GAUSSIAN = (

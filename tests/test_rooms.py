@@ -20,7 +20,7 @@ ORDER = [
     ["datasets"],
     ["rendering"],
     ["data"],
-    ["progress", "files", "registry"],
+    ["progress", "files", "registry", "arguments"],
     ["errors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -31,7 +31,7 @@ from dislab.networks.fused import fuse
 from dislab.networks.named import make_networks
 from dislab.registry import METRICS
 from dislab.scoring.encoding import encode
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")

@@ -34,6 +34,9 @@ def evaluate_command(
         int | None, typer.Option(min=0, help="Seed of the draws, for a .npz file; by default 0.")
     ] = None,
     group_by: GroupBy = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute scores anew that finished runs have already.")
+    ] = False,
     plugin: Plugin = None,
 ) -> None:
     """Score codes: add scores to finished runs without training, or score a file of arrays."""
@@ -46,7 +49,7 @@ def evaluate_command(
             )
         if seed is not None:
             raise DislabError("--seed is for a .npz file: a run is scored with the seed it was trained with")
-        _evaluate_runs(target, names, metric_protocol)
+        _evaluate_runs(target, names, metric_protocol, force)
     elif target.suffix == ".npz":
         _evaluate_arrays(target, names, metric_protocol, seed or 0, group_by)
     else:
@@ -55,7 +58,7 @@ def evaluate_command(
         )
 
 
-def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) -> None:
+def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, force: bool) -> None:
     from dislab.report.leaderboard import write_leaderboard
     from dislab.runs.record import Results, load, runs_in
     from dislab.scoring.request import request
@@ -69,7 +72,7 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str) 
     for run in runs:
         say(f"{run.path}")
         try:
-            scores = run.add_scores(asked, lambda name: say(f"  scoring {name}"))
+            scores = run.add_scores(asked, lambda name: say(f"  scoring {name}"), force)
         except RunFailed as error:  # the other runs go on
             failures.append(str(error))
             continue
@@ -110,7 +113,10 @@ def _evaluate_arrays(
         seed=seed,
         group_by=parse_groupings(group_by),
     )
-    lines = [(recorded_name(name, scores.protocols[name]), f"{value:.4f}") for name, value in scores.items()]
+    lines = [
+        (recorded_name(name.partition("@")[0], scores.protocols[name]), f"{value:.4f}")
+        for name, value in scores.items()
+    ]
     print_table([("score", "value"), *lines])
     for name, cause in scores.left_out.items():
         say(f"{name} is left out: {cause}")

@@ -20,9 +20,13 @@ def leaderboard_command(
 ) -> None:
     """Print the leaderboard of a results folder."""
     load_plugins(plugin)
+    from dislab.progress import say
     from dislab.registry import unknown_name
     from dislab.report.leaderboard import FORMATS, leaderboard, render
 
     if format_ not in FORMATS:
         raise unknown_name("format", format_, FORMATS)
-    print(render(leaderboard(results, rank_by), format_), end="")
+    table = leaderboard(results, rank_by)
+    print(render(table, format_), end="")
+    for line in table.attrs["remarks"]:
+        say(line)

@@ -34,13 +34,12 @@ def print_scores(runs: list, names: list[str] | None = None) -> None:
     names : of metrics; the others are not shown. None shows all.
     """
     from dislab.registry import METRICS
-    from dislab.report.frame import direction
-    from dislab.report.leaderboard import scores_in, tabulate
+    from dislab.report.leaderboard import tabulate
     from dislab.scoring.request import DEFAULT
 
     wanted = None
     if names is not None and DEFAULT not in names:
-        wanted = {entry.name for entry in METRICS.choose(names)}
+        wanted = {entry.name for entry in METRICS.choose(name.partition("@")[0] for name in names)}
     of_rows: dict[str, list] = {}
     for run in runs:
         of_rows.setdefault(run.config.row, []).append(run)
@@ -59,27 +58,32 @@ def print_scores(runs: list, names: list[str] | None = None) -> None:
             print(f"{name} = {value:.4g}")
         frame = tabulate(same)
         lines = [("score", "mean", "std", "95% interval", "", "related values")]
-        for name in scores_in(frame):
+        for name, better in frame.attrs["directions"].items():
             if wanted is not None and name.partition("@")[0] not in wanted:
                 continue
-            mean, std, half = (float(frame[f"{name}_{part}"].iloc[0]) for part in ("mean", "std", "ci95"))
+            mean, std, half, n = (frame[f"{name}_{part}"].iloc[0] for part in ("mean", "std", "ci95", "n"))
             spread = ("", "") if std != std else (f"{std:.4f}", f"{mean - half:.4f} to {mean + half:.4f}")
-            lines.append((name, f"{mean:.4f}", *spread, DIRECTIONS[direction(name)], _related(frame, name)))
+            of_some = "" if n == len(same) else f" (n={n})"
+            lines.append((name, f"{mean:.4f}{of_some}", *spread, DIRECTIONS[better], _related(frame, name)))
         print_table(lines)
         for name, cause in first.scores.left_out.items():
-            if wanted is None or name in wanted:
+            if wanted is None or name.partition("@")[0] in wanted:
                 print(f"{name} is left out: {cause}")
+        for name, about in first.scores.metrics.items():
+            if "note" in about and (wanted is None or name.partition("@")[0] in wanted):
+                print(f"{name}: {about['note']}")
+        for line in frame.attrs["remarks"]:
+            print(line)
 
 
 def _related(frame, score: str) -> str:
     """Return the means of what a metric gives beside its score, in one line: "chance 0.100, k10 0.998"."""
-    from dislab.report.frame import metric_of
+    from dislab.scoring.protocols import metric_of
 
-    name, _, protocol = score.partition("@")
-    metric, related = metric_of(name), {}
-    for column in frame.columns[frame.columns.str.endswith("_mean")]:
-        other, _, other_protocol = column.removesuffix("_mean").partition("@")
-        is_related = other.startswith(f"{name}_") and metric_of(other) is metric
-        if is_related and other_protocol == protocol:
-            related[other.removeprefix(f"{name}_")] = float(frame[column].iloc[0])
-    return ", ".join(f"{other} {value:.3f}" for other, value in related.items())
+    names = (column.removesuffix("_mean") for column in frame.columns[frame.columns.str.endswith("_mean")])
+    plain = score.partition("@")[0]
+    return ", ".join(
+        f"{name.partition('@')[0].removeprefix(f'{plain}_')} {frame[f'{name}_mean'].iloc[0]:.3f}"
+        for name in names
+        if name != score and metric_of(name, frame.attrs["directions"]) == score
+    )

@@ -14,12 +14,10 @@ from dislab.report.curves import accuracy_over_k, evidence_over_k
 from dislab.report.frame import (
     SETTING,
     colours_of,
-    direction,
+    directions,
     labels_of,
-    main_scores,
     names_of_rows,
     names_of_settings,
-    score_names,
     settings_of,
     spread,
     tidy,
@@ -194,13 +192,15 @@ def scores_by_model(runs: Sequence[Run]):
     table = spread(tidy(runs), runs, ["score"])
     if table.empty:
         return table, None
-    order = {score: position for position, score in enumerate(main_scores(score_names(runs)))}
-    table = table[table["score"].isin(list(order))]
+    known = directions(runs)
+    order = {score: position for position, score in enumerate(known)}
+    table = table[table["score"].isin(order)]
     table = table.sort_values("score", key=lambda scores: scores.map(order), kind="stable", ignore_index=True)
-    return table, None if table.empty else _plot_scores(table, names_of_rows(run.config for run in runs))
+    names = names_of_rows(run.config for run in runs)
+    return table, None if table.empty else _plot_scores(table, names, known)
 
 
-def _plot_scores(table: pd.DataFrame, row_names: Mapping[str, str]):
+def _plot_scores(table: pd.DataFrame, row_names: Mapping[str, str], known: Mapping[str, str]):
     from matplotlib.figure import Figure
 
     settings = names_of_settings(settings_of(table))
@@ -223,7 +223,7 @@ def _plot_scores(table: pd.DataFrame, row_names: Mapping[str, str]):
             look = {"fmt": "o", "markersize": 4, "elinewidth": 1, "color": colours[name], "label": name}
             axes.errorbar(shown["mean"], heights, xerr=shown["std"].fillna(0), **look)
         axes.set_title(score, fontsize=9)
-        axes.set_xlabel(marks[direction(score)], fontsize=7)
+        axes.set_xlabel(marks[known[score]], fontsize=7)
         axes.set_yticks(range(len(models)), models, fontsize=8)
         axes.tick_params(axis="x", labelsize=7)
         axes.grid(axis="x", alpha=0.3)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from dislab.registry import METRICS, Entry
+from dislab.registry import METRICS
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import Run
+from dislab.scoring.protocols import metric_of
 
 # What a table says of a row, the runs that differ in the seed only; `row` is the digest that identifies it.
 KEY = ["dataset", "source", "protocol", "hold_out", "group_by", "model", "hyperparameters"]
@@ -136,41 +137,44 @@ def colours_of(names: Iterable[str]) -> dict[str, tuple]:
 # Scores --------------------------------------------------------------------------------------------
 
 
-def metric_of(score: str) -> Entry | None:
-    """Return the metric that a score or a value beside one comes from; None if it is not registered here.
+def directions(runs: Iterable[Run]) -> dict[str, str]:
+    """Return whether "up" or "down" is better for the score of each metric, "" where neither is.
 
-    content_entropy_k10 comes from content_entropy.
+    The directions are those that the records have, so a plug-in's metric need not be loaded. The registered
+    metrics come first, in the order of the registry.
     """
-    name = score.partition("@")[0]
-    homes = [entry for entry in METRICS if name == entry.name or name.startswith(f"{entry.name}_")]
-    return max(homes, key=lambda entry: len(entry.name), default=None)
+    recorded = {name: about for run in runs for name, about in run.record["metrics"].items()}
+    return {name: recorded[name]["direction"] for name in sorted(recorded, key=_position)}
 
 
-def direction(score: str) -> str:
-    """Return whether "up" or "down" is better for a score, "" where neither is.
-
-    It is "up" where the metric is not registered here.
-    """
-    metric = metric_of(score)
-    return metric.direction if metric else "up"
+def direction(score: str, known: Mapping[str, str]) -> str:
+    """Return the direction of a score, or of a value beside one; `known` is what `directions` returns."""
+    return known.get(metric_of(score, known), "")
 
 
 def score_names(runs: Iterable[Run]) -> list[str]:
     """Return all score names, the registered ones first and in the order of the registry."""
-    names = dict.fromkeys(name for run in runs for name in run.record["scores"])
-    order = {entry.name: position for position, entry in enumerate(METRICS)}
-    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+    return sorted({name for run in runs for name in run.record["scores"]}, key=_position)
 
 
-def main_scores(names: Iterable[str]) -> list[str]:
-    """Return the scores that metrics are named after, without related ones such as content_accuracy_k10.
+def _position(score: str) -> tuple[int, str]:
+    order = [entry.name for entry in METRICS]
+    return order.index(score) if score in order else len(order), score
 
-    A name that no metric registered here has is a plug-in's; it stays where no other name is its beginning.
-    """
-    names = list(names)
 
-    def is_main(name: str) -> bool:
-        plain, metric = name.partition("@")[0], metric_of(name)
-        return plain == metric.name if metric else not any(plain.startswith(f"{other}_") for other in names)
-
-    return [name for name in names if is_main(name)]
+def remarks(runs: Iterable[Run]) -> list[str]:
+    """Return a line for each metric of which another version than the one registered here made scores."""
+    here = {entry.name: entry.source for entry in METRICS}
+    made: dict[str, list[str]] = {}
+    for run in runs:
+        for name, about in run.record["metrics"].items():
+            made.setdefault(name, []).append(about["source"])
+    lines = []
+    for name, sources in made.items():
+        others = sum(source != here.get(name.partition("@")[0], sources[0]) for source in sources)
+        if others:
+            lines.append(
+                f"{name}: {others} of {len(sources)} scores were computed by another version of the metric "
+                "than the one here; `dislab evaluate` computes them again"
+            )
+    return lines

@@ -12,7 +12,7 @@ import pandas as pd
 from dislab.errors import DislabError
 from dislab.files import write_atomically
 from dislab.registry import unknown_name
-from dislab.report.frame import KEY, direction, keys_of, main_scores, score_names, tidy
+from dislab.report.frame import KEY, direction, directions, keys_of, remarks, score_names, tidy
 from dislab.runs.finished import Run
 from dislab.runs.record import RECORDS, Results, runs_in
 
@@ -29,7 +29,8 @@ def leaderboard(out: str | Path = "results", rank_by: str = RANK_BY) -> pd.DataF
     (number of seeds), and for each score its mean, std (ddof 1), n and ci95, the half-width of the 95%
     interval of the mean (Student's t; empty for a single seed); then `train_seconds` and `images_per_second`
     (means over seeds), device, report, row (the configuration's digest) and ranked_by. Rows of one
-    dataset, source, protocol and hold-out stand together, best first by the score `rank_by`.
+    dataset, source, protocol and hold-out stand together, best first by the score `rank_by`. `attrs` has the
+    "directions" of the metrics, score -> "up", "down" or "", and the `remarks` of dislab.report.frame.
 
     Raises
     ------
@@ -57,9 +58,13 @@ def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
     frame = rows[first].join(_scores(runs, names)).join(rows.drop(columns=first))
     frame["row"], frame["ranked_by"] = frame.index, rank_by
     best = frame.get(f"{rank_by}_mean", pd.Series(np.nan, index=frame.index))
-    frame["_best"] = best if direction(rank_by) == "down" else -best
+    known = directions(runs)
+    frame["_best"] = best if direction(rank_by, known) == "down" else -best
     frame = frame.sort_values([*KEY[:4], "_best", *KEY[4:]], kind="stable", ignore_index=True)
-    return frame.drop(columns="_best")
+    frame = frame.drop(columns="_best")
+    frame.attrs["directions"] = {name: better for name, better in known.items() if name in names}
+    frame.attrs["remarks"] = remarks(runs)
+    return frame
 
 
 def _rows(runs: list[Run]) -> pd.DataFrame:
@@ -113,22 +118,24 @@ def write_leaderboard(results: Results, rank_by: str = RANK_BY) -> Path:
     return path
 
 
-def scores_in(frame: pd.DataFrame) -> list[str]:
-    """Return the scores of a leaderboard that metrics are named after."""
-    return main_scores(column.removesuffix("_mean") for column in frame.columns if column.endswith("_mean"))
-
-
 def short_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the leaderboard for reading: key, number of seeds, `mean ± std` of each metric's score."""
+    """Return the leaderboard for reading: key, number of seeds, `mean ± std` of each metric's score.
+
+    A cell of fewer seeds than its row says so: `0.123 (n=1)`.
+    """
     table = frame[KEY].copy()
     table["n"] = frame["n"]
-    for score in scores_in(frame):
+    for score in frame.attrs["directions"]:
         if not frame[f"{score}_mean"].isna().all():
-            table[score] = [
-                "" if pd.isna(mean) else f"{mean:.3f}" if pd.isna(std) else f"{mean:.3f} ± {std:.3f}"
-                for mean, std in zip(frame[f"{score}_mean"], frame[f"{score}_std"], strict=True)
-            ]
+            columns = (frame[f"{score}_{part}"] for part in ("mean", "std", "n"))
+            table[score] = [cell(*numbers) for numbers in zip(*columns, frame["n"], strict=True)]
     return table
+
+
+def cell(mean: float, std: float, n: int, seeds: int) -> str:
+    """Return the text of a score of n of a row's seeds."""
+    spread = "" if pd.isna(std) else f" ± {std:.3f}"
+    return "" if pd.isna(mean) else f"{mean:.3f}{spread}" + ("" if n == seeds else f" (n={n})")
 
 
 def render(frame: pd.DataFrame, style: str) -> str:

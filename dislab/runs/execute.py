@@ -261,7 +261,7 @@ def _check_known_elsewhere(config: RunConfig) -> None:
     named = [(registry.MODELS, config.model)]
     if not config.own_images:
         named.append((registry.DATASETS, config.dataset))
-    named += [(registry.METRICS, entry.name) for entry, _, _ in entries(config.metrics).values()]
+    named += [(registry.METRICS, entry.name) for entry, _ in entries(config.metrics).values()]
     for names, name in named:
         if not names.is_known_elsewhere(name):
             raise DislabError(

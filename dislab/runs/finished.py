@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from dislab.files import write_atomically
 from dislab.runs.claim import Claim, claimed
 from dislab.runs.config import RunConfig
 from dislab.runs.resolve import make_model
-from dislab.scoring.evaluate import Scores
+from dislab.scoring.protocols import metric_of, protocol_of
 from dislab.scoring.request import compute, missing, request
+from dislab.scoring.score import Scores
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import read_table
 
-FORMAT = 5
-PARTS = ("config", "scores", "details", "left_out", "metric_protocols", "timings", "environment", "report")
+FORMAT = 6
+PARTS = ("config", "scores", "details", "left_out", "metrics", "timings", "environment", "report")
 
 
 class NotWhole(DislabError):
@@ -61,7 +62,8 @@ class Run:
         scores = Scores(
             self.record["scores"], details=self.record["details"], left_out=self.record["left_out"]
         )
-        scores.protocols = dict(self.record["metric_protocols"])
+        scores.protocols = {name: protocol_of(name) for name in (*scores, *scores.details)}
+        scores.metrics = dict(self.record["metrics"])
         return scores
 
     @cached_property
@@ -111,12 +113,21 @@ class Run:
         why = "is gone: its codes cannot be scored again (another --out trains it again)"
         return f"the run's folder '{self.path}' {why}"
 
-    def lacks(self, asked: Iterable[str]) -> bool:
-        """Return whether the run lacks any of the scores of a request, see `dislab.scoring.request`."""
-        return bool(missing(asked, self.record))
+    def lacks(self, asked: Iterable[str], again: bool = False) -> bool:
+        """Return whether the run lacks any of the scores of a request, see `dislab.scoring.request.missing`.
+
+        If its folder is gone, a score that another version of the metric computed is not lacking.
+        """
+        lacking = missing(asked, self.record, again)
+        if lacking and not self.path.is_dir():
+            lacking = lacking.keys() - self.record["metrics"].keys()
+        return bool(lacking)
 
     def add_scores(
-        self, asked: Iterable[str] | None = None, progress: Callable[[str], None] = lambda name: None
+        self,
+        asked: Iterable[str] | None = None,
+        progress: Callable[[str], None] = lambda name: None,
+        again: bool = False,
     ) -> Scores:
         """Compute the scores of a request that the run lacks, and add them to its record.
 
@@ -124,6 +135,7 @@ class Run:
         ----------
         asked : see `dislab.scoring.request`; by default all that apply and are not slow.
         progress : called with the name of each metric before it is computed.
+        again : compute all scores of the request, also those that the run has.
 
         Returns
         -------
@@ -134,20 +146,17 @@ class Run:
         RunFailed : the codes are missing or damaged, or the record cannot be written.
         """
         asked = request(None) if asked is None else tuple(asked)
-        if not self.lacks(asked):
+        if not self.lacks(asked, again):
             return Scores()
         if not self.path.is_dir():
             raise RunFailed(self.gone)
         with claimed(self.path):
             if (self.path / "run.json").is_file():
                 self.record = read_record(self.path)  # with what other processes have added
-            new = compute(missing(asked, self.record), self.codes, self.config.seed, progress)
-            if new or new.left_out:
+            new = compute(missing(asked, self.record, again), self.codes, self.config.seed, progress)
+            if new.metrics:
                 self.record = self.record | {
-                    part: self.record[part] | values for part, values in recorded(new).items()
-                }
-                self.record["left_out"] = {
-                    name: why for name, why in self.record["left_out"].items() if name not in new
+                    part: self._without(new.metrics, part) | values for part, values in recorded(new).items()
                 }
                 self.__dict__.pop("scores", None)
                 if self._results is None:  # the folder of a single run, copied from elsewhere
@@ -156,13 +165,18 @@ class Run:
                     self._results.write(self.record)
         return new
 
+    def _without(self, metrics: Collection[str], part: str) -> dict:
+        """Return a part of the record without what comes from these metrics."""
+        of_run = self.record["metrics"]
+        return {name: it for name, it in self.record[part].items() if metric_of(name, of_run) not in metrics}
+
 
 def recorded(scores: Scores) -> dict[str, dict]:
     """Return scores as a record has them."""
     return {
         "scores": dict(scores),
         "details": scores.details,
-        "metric_protocols": scores.protocols,
+        "metrics": scores.metrics,
         "left_out": scores.left_out,
     }
 

@@ -10,32 +10,53 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from dislab.registry import METRICS, NEEDS, Entry
-from dislab.scoring.evaluate import Scores, score
-from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, metric_settings, protocol_used, recorded_name
+from dislab.arguments import keyword_defaults
+from dislab.registry import METRICS, NEEDS, Entry, unknown_name
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, named_protocol, recorded_name, settings_of
+from dislab.scoring.score import SCALED, Scores, score
 from dislab.scoring.table import CodeTable
 
 DEFAULT = "default"
 
 
 class Asked(NamedTuple):
-    """A metric that is asked for, by its metric protocol; it is named, or among the default ones."""
+    """A metric that is asked for; it is named, or among the default ones."""
 
     metric: Entry
-    protocol: str
     is_named: bool
 
 
 def request(
     metrics: Iterable[str] | str | None, metric_protocol: str = DEFAULT_METRIC_PROTOCOL
 ) -> tuple[str, ...]:
-    """Return the request for the scores or groups of scores that a user names; None asks for "default"."""
-    metric_settings(metric_protocol)
+    """Return the request for the scores or groups of scores that a user names; None asks for "default".
+
+    A name may have a protocol of its own, as in "sap@scale=unit"; the others get `metric_protocol`.
+
+    Raises
+    ------
+    DislabError : a name, a protocol or a setting is wrong.
+    """
+    named_protocol(metric_protocol)
     names = [DEFAULT] if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
-    asked = [recorded_name(DEFAULT, metric_protocol)] if DEFAULT in names else []
-    for metric in METRICS.choose(name for name in names if name != DEFAULT):
-        asked.append(recorded_name(metric.name, protocol_used(metric_protocol, metric.name)))
-    return tuple(dict.fromkeys(asked))
+    asked = {DEFAULT: None} if DEFAULT in names else {}
+    for text in names:
+        name, _, own = text.partition("@")
+        protocol = own or metric_protocol
+        if name == DEFAULT:
+            _check_of_some(protocol)
+            asked[recorded_name(DEFAULT, protocol)] = None
+        for metric in [] if name == DEFAULT else METRICS.choose([name]):
+            asked[recorded_name(metric.name, settings_of(metric, protocol).protocol)] = None
+    return tuple(asked)
+
+
+def _check_of_some(protocol: str) -> None:
+    """Raise DislabError if no metric has a setting that a protocol changes."""
+    known = {"scale"}.union(*(keyword_defaults(metric.make) for metric in METRICS))
+    for setting in named_protocol(protocol)[1]:
+        if setting not in known:
+            raise unknown_name("setting of a metric", setting, sorted(known))
 
 
 def entries(asked: Iterable[str]) -> dict[str, Asked]:
@@ -43,25 +64,27 @@ def entries(asked: Iterable[str]) -> dict[str, Asked]:
     wanted: dict[str, Asked] = {}
     for text in asked:
         name, _, protocol = text.partition("@")
+        published, changes = named_protocol(protocol or DEFAULT_METRIC_PROTOCOL)
         for metric in METRICS.default() if name == DEFAULT else METRICS.choose([name]):
-            used = protocol_used(protocol or DEFAULT_METRIC_PROTOCOL, metric.name)
-            recorded = recorded_name(metric.name, used)
+            recorded = recorded_name(metric.name, settings_of(metric, published, shared=changes).protocol)
             is_named = name != DEFAULT or (recorded in wanted and wanted[recorded].is_named)
-            wanted[recorded] = Asked(metric, used, is_named)
+            wanted[recorded] = Asked(metric, is_named)
     return wanted
 
 
-def missing(asked: Iterable[str], record: Mapping) -> dict[str, Asked]:
+def missing(asked: Iterable[str], record: Mapping, again: bool = False) -> dict[str, Asked]:
     """Return what a request asks for and a record lacks, by recorded name.
 
+    A score is lacking, too, if the text of its metric's file has changed since; `again` asks for all scores.
     A metric that was left out of the record is not missing, unless it refused the table and is named now.
     """
-    refused = {name for name, why in record["left_out"].items() if why not in NEEDS.values()}
+    refused = {name for name, why in record["left_out"].items() if why not in (*NEEDS.values(), SCALED)}
     return {
         name: one
         for name, one in entries(asked).items()
-        if name not in record["scores"]
-        and (one.metric.name not in record["left_out"] or (one.is_named and one.metric.name in refused))
+        if again
+        or record["metrics"].get(name, {}).get("source") != one.metric.source
+        or (one.is_named and name in refused)
     }
 
 
@@ -75,15 +98,10 @@ def compute(
 
     A metric that was not named and refuses the table is left out; one that was named has then failed.
     """
-    whole = Scores()
-    for protocol in dict.fromkeys(one.protocol for one in wanted.values()):
-        named = {one.metric.name: one.is_named for one in wanted.values() if one.protocol == protocol}
-        scores = score(table, named, seed, progress, metric_protocol=protocol)
-        names = {name: recorded_name(name, used) for name, used in scores.protocols.items()}
-        whole |= {names[name]: value for name, value in scores.items()}
-        whole.details |= {names[name]: value for name, value in scores.details.items()}
-        whole.protocols |= {names[name]: used for name, used in scores.protocols.items()}
-        refused = {name: why for name, why in scores.refused.items() if not named[name]}
-        whole.left_out |= scores.left_out | refused
-        whole.failed |= {name: why for name, why in scores.failed.items() if name not in refused}
-    return whole
+    scores = score(table, list(wanted), seed, progress)
+    for name, why in scores.refused.items():
+        if not wanted[name].is_named:
+            scores.left_out[name] = why
+            scores.metrics[name] = wanted[name].metric.about
+            del scores.failed[name]
+    return scores
