@@ -225,45 +225,6 @@ def test_a_code_table_converts_and_names_its_arrays():
     assert CodeTable(torch.zeros(3, 2), torch.tensor([[0], [1], [2]])).sizes == (3,)
 
 
-def with_value(value: float) -> np.ndarray:
-    codes = np.zeros((5, 3))
-    codes[4, 1] = value
-    return codes
-
-
-FACTORS = np.zeros((5, 2), int)
-
-
-@pytest.mark.parametrize(
-    ("codes", "factors", "given", "message"),
-    [
-        (np.zeros(5), FACTORS, {}, "codes must be an array of numbers [N, D], not float64 [5]"),
-        (np.zeros((5, 3, 1)), FACTORS, {}, "not float64 [5, 3, 1]"),
-        (np.zeros((5, 0)), FACTORS, {}, "not float64 [5, 0]"),
-        (np.zeros((0, 3)), FACTORS[:0], {}, "not float64 [0, 3]"),
-        (np.full((5, 3), "a"), FACTORS, {}, "codes must be an array of numbers"),
-        (np.zeros((5, 3), complex), FACTORS, {}, "codes must be an array of numbers"),
-        (with_value(np.nan), FACTORS, {}, "codes must be finite: dimension 1 is nan in row 4"),
-        (with_value(-np.inf), FACTORS, {}, "codes must be finite: dimension 1 is -inf in row 4"),
-        (np.zeros((4, 3)), FACTORS, {}, "codes have 4 rows but factors have 5"),
-        (np.zeros((5, 3)), FACTORS, {"logvar": np.zeros((5, 2))}, "logvar is [5, 2] but codes are [5, 3]"),
-        (np.zeros((5, 3)), FACTORS, {"logvar": with_value(np.inf)}, "logvar must be finite"),
-        (np.zeros((5, 3)), FACTORS, {"names": ("a",)}, "1 factor names for 2 columns of factors"),
-        (np.zeros((5, 3)), FACTORS + 0.5, {}, "factors must be whole numbers 0, 1, 2, …"),
-        (np.zeros((5, 3)), FACTORS + np.nan, {}, "factors must be whole numbers"),
-        (np.zeros((5, 3)), np.full((5, 2), "a"), {}, "factors must be whole numbers"),
-        (np.zeros((5, 3)), FACTORS - [0, 1], {}, "factors must not be negative: column 1 is"),
-        (np.zeros((5, 3)), np.zeros((5, 2, 1), int), {}, "factors must be an integer array [N, K]"),
-        (np.zeros((5, 3)), np.zeros((5, 0), int), {}, "factors must be an integer array [N, K]"),
-    ],
-)
-def test_wrong_arrays_are_one_clear_line(codes, factors, given, message):
-    with pytest.raises(DislabError) as error:
-        CodeTable(codes, factors, **given)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_a_table_on_disk_is_what_was_written(tmp_path):
     factors = np.stack([np.arange(12) % 3, np.arange(12) % 2], axis=1)
     for tested in (np.arange(12) % 2 == 0, None):

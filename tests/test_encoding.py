@@ -1,9 +1,12 @@
 """Rows are encoded when a metric asks for them, and are what encoding all of them gives."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 from conftest import IMAGE_SHAPE
+from torch import nn
 
 import dislab
 from dislab.data.dataset import Dataset
@@ -117,3 +120,134 @@ def test_an_encoder_that_fails_late_is_one_clear_line(grid, output, message):
 
     with pytest.raises(DislabError, match=message):
         dislab.evaluate(encoder, dataset=grid, metrics=["active_units"])
+
+
+def test_an_encoder_that_changes_its_precision_fails(grid):
+    calls = []
+
+    def encoder(images):
+        calls.append(len(images))
+        codes = images.flatten(1)[:, :4]
+        return codes if len(calls) == 1 else codes.double()
+
+    with pytest.raises(DislabError, match="changed its form at row"):
+        dislab.evaluate(encoder, dataset=grid, metrics=["active_units"])
+
+
+# Modules in training mode
+
+
+class Dropping(nn.Module):
+    """An encoder with dropout and batch normalisation, some of it frozen by its owner."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        frozen = nn.BatchNorm1d(16).eval()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(256, 16), frozen, nn.Dropout(), nn.BatchNorm1d(16)
+        )
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images):
+        if self.training:
+            self.calls += 1
+        return self.layers(images)
+
+    def encode(self, images):
+        return self(images)
+
+    @torch.no_grad()
+    def encode_without_gradient(self, images):
+        return self(images)
+
+
+def apply(network, images):
+    return network(images)
+
+
+FORMS = {
+    "module": lambda model: model,
+    "method": lambda model: model.encode,
+    "decorated method": lambda model: model.encode_without_gradient,
+    "wrapped method": lambda model: torch.no_grad()(model.encode),
+    "partial of the module": lambda model: functools.partial(model),
+    "partial of a method": lambda model: functools.partial(model.encode),
+    "partial with the module": lambda model: functools.partial(apply, model),
+    "partial with a keyword": lambda model: functools.partial(lambda x, network: network(x), network=model),
+    "partial of a partial": lambda model: functools.partial(functools.partial(apply, model.encode)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("on_demand", [False, True])
+def test_a_module_is_scored_in_evaluation_mode_and_left_as_it_was(grid, form, on_demand):
+    model = Dropping()
+    with torch.no_grad():  # statistics of this data, other than those that the module begins with
+        for rows in np.split(np.arange(N), 10):
+            model(grid.images(rows) / 255)
+    rows = np.random.default_rng(0).permutation(N)
+    expected = model.eval()(grid.images(rows) / 255).detach()
+    model.train()
+    model.layers[2].eval()
+    encoder = FORMS[form](model)
+    modes = [module.training for module in model.modules()]
+    assert modes == [True, True, True, True, False, True, True]
+    buffers = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(2):
+        table = encode(encoder, grid, rows, on_demand=on_demand)
+        asked = table.mean[np.arange(0, N, 7)]  # rows are encoded here, if on demand
+        np.testing.assert_allclose(asked, expected[::7], rtol=1e-4, atol=1e-4)
+    assert [module.training for module in model.modules()] == modes
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, buffers[name]), name
+
+
+def test_a_module_that_fails_is_left_as_it_was(grid):
+    model = nn.Sequential(nn.Dropout(), nn.Linear(3, 3))
+    with pytest.raises(DislabError, match="the encoder failed"):
+        dislab.evaluate(model, dataset=grid, metrics=["mig"])
+    assert all(module.training for module in model.modules())
+
+
+# Codes that float32 cannot hold
+
+
+def factors_of(grid, images):
+    """The factors float64 [B, 3] of images, by their pixels."""
+    whole = grid.images(np.arange(N)).flatten(1)[:, :40].numpy()
+    row_of = {row.tobytes(): row_number for row_number, row in enumerate(whole)}
+    pixels = (images * 255).round().to(torch.uint8).flatten(1)[:, :40].numpy()
+    return grid.space.factors([row_of[row.tobytes()] for row in pixels]).astype(np.float64)
+
+
+@pytest.mark.parametrize("metrics", [None, ["mig"], ["modularity"]])
+def test_an_encoder_of_float64_codes_far_from_0(grid, metrics):
+    """The codes are the factors: they have the scores of factors, or are refused."""
+    near = dislab.evaluate(lambda images: factors_of(grid, images), dataset=grid, metrics=["mig"])
+    whole = grid.space.factors(np.arange(N))
+    assert near["mig"] == score(dislab.CodeTable(whole, whole, full_grid=True), ["mig"])["mig"]
+    # Whole numbers that float32 holds are kept, however far they are.
+    far = dislab.evaluate(lambda images: factors_of(grid, images) + 1e6, dataset=grid, metrics=["mig"])
+    assert far == near
+    with pytest.raises(
+        DislabError, match=r"too coarse here: dimension 0 .* pass codes - codes.mean\(axis=0\)"
+    ):
+        dislab.evaluate(lambda images: factors_of(grid, images) + 1e8, dataset=grid, metrics=metrics)
+
+
+def test_a_batch_of_float64_codes_may_be_all_but_constant(grid):
+    """In the first rows the first factor is constant: only all known rows say what varies."""
+
+    def encoder(images):
+        factors = factors_of(grid, images)
+        return 1 / 3 + factors[:, :1] + 1e-9 * factors[:, 2:]
+
+    few = dislab.evaluate(encoder, dataset=grid, metrics=["active_units"])
+    assert few["active_units"] == 1
+
+
+def test_a_log_variance_that_float32_cannot_hold(grid):
+    encoder = lambda images: (images.flatten(1)[:, :2], images.flatten(1)[:, :2].double() + 1e8)  # noqa: E731
+    with pytest.raises(DislabError, match="logvar must be log-variances, but dimension 0 goes from 1000000"):
+        dislab.evaluate(encoder, dataset=grid, metrics=["kl"])

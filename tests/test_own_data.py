@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import NAMES, SIZES, make_tiny_dataset, one_line
@@ -59,6 +60,20 @@ def test_a_memory_map_is_not_copied(tmp_path):
     dataset = dislab.from_arrays(images, np.arange(6))
     images[2, 0, 1, 1] ^= 255
     assert dataset.images([2])[0, 0, 1, 1] == images[2, 0, 1, 1]
+
+
+def test_images_and_factors_of_other_types():
+    """Tensors of low precision, object arrays and columns of pandas are the numbers in them."""
+    images = (torch.arange(6 * 64).reshape(6, 8, 8) % 256).to(torch.bfloat16) / 256
+    expected = (images.double() * 255).round().to(torch.uint8)
+    frame = pd.DataFrame(GRID_FACTORS).astype("Int64")
+    for factors in (np.array(GRID_FACTORS, object), torch.tensor(GRID_FACTORS).bfloat16(), frame):
+        dataset = dislab.from_arrays(images.requires_grad_(), factors)
+        assert torch.equal(dataset.images(np.arange(6))[:, 0], expected)
+        assert dataset.space.is_grid
+        assert dataset.source == dislab.from_arrays(expected, GRID_FACTORS).source
+    with pytest.raises(DislabError, match="factors must be numbers, but hold <NA>"):
+        dislab.from_arrays(expected, frame.mask(frame == 2))
 
 
 def test_rows_in_grid_order_are_a_grid():
@@ -133,7 +148,10 @@ BAD_FLOATS[4, 2, 2] = 1.5
         ((np.where(BAD_FLOATS > 1, np.nan, 0), GRID_FACTORS), {}, "image 4 has nan"),
         ((-BAD_FLOATS, GRID_FACTORS), {}, "image 4 has -1.5"),
         ((noise(6, 8, 8), GRID_FACTORS[:5]), {}, "there are 6 images, but factors of 5"),
-        ((noise(6, 8, 8), np.zeros((6, 2))), {}, "factors must be whole numbers [N, K], not float64"),
+        ((noise(6, 8, 8), np.full((6, 2), 0.5)), {}, "but 0.5 is in row 0, column 0: number a factor's"),
+        ((noise(6, 8, 8), list("abcabc")), {}, "values by np.unique(factors, return_inverse=True)[1]"),
+        ((np.ma.masked_less(noise(6, 8, 8), 9), GRID_FACTORS), {}, "images must be numbers, but some are"),
+        ((noise(6, 8, 8), np.ma.masked_less(GRID_FACTORS, 1)), {}, "factors must be numbers, but some are"),
         ((noise(6, 8, 8), np.zeros((6, 0), int)), {}, "not int64 [6, 0]"),
         ((noise(6, 8, 8), [0, 1, 2, -3, 4, 5]), {}, "-3 is in row 3, column 0"),
         ((noise(6, 8, 8), [0, 1, 2, 3, 4, 10**12]), {}, "is in row 5"),

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from dislab.data.arrays import as_array, as_factors
 from dislab.data.cache import cached_array
 from dislab.data.dataset import Dataset, load_dataset, look_up
 from dislab.data.devices import choose_device
 from dislab.data.hold_out import hold_out
-from dislab.data.space import MOST_VALUES, FactorSpace
+from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.progress import Bar
 from dislab.registry import DATASETS
@@ -211,18 +211,9 @@ def _cache_name(files: list[Path], size: int, mode: str) -> str:
     return f"folder-{digest.hexdigest()[:16]}"
 
 
-def _array(what: str, values) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().numpy()
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:  # such as images of different sizes in a list
-        raise DislabError(f"{what} cannot be read as one array: {error}") from None
-
-
 def _checked_images(images) -> np.ndarray:
     """Return the images as uint8 [N, C, H, W], the same array if it is one."""
-    images = _array("images", images)
+    images = as_array("images", images)
     kind = f"{images.dtype} {list(images.shape)}"
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise DislabError(f"images must be [N, H, W], [N, C, H, W] or [N, H, W, C], not {kind}")
@@ -259,25 +250,15 @@ def _checked_images(images) -> np.ndarray:
 
 def _checked_factors(factors, count: int) -> np.ndarray:
     """Return the factors as int64 [N, K]."""
-    factors = _array("factors", factors)
-    if factors.ndim == 1:
-        factors = factors[:, None]
-    if factors.ndim != 2 or 0 in factors.shape or factors.dtype.kind not in "iu":
-        raise DislabError(f"factors must be whole numbers [N, K], not {factors.dtype} {list(factors.shape)}")
+    factors = as_factors(factors)
     if len(factors) != count:
         raise DislabError(f"there are {count} images, but factors of {len(factors)}")
-    if factors.min() < 0 or factors.max() > MOST_VALUES:
-        wrong = np.argwhere((factors < 0) | (factors > MOST_VALUES))[0]
-        raise DislabError(
-            f"factors must be 0, 1, 2, … per factor: {factors[tuple(wrong)]} is in row {wrong[0]}, "
-            f"column {wrong[1]}"
-        )
-    return factors.astype(np.int64)
+    return factors
 
 
 def _checked_rows(held_out, count: int) -> np.ndarray:
     """Return the held-out rows as sorted int64 [M]."""
-    rows = _array("held_out", held_out)
+    rows = as_array("held_out", held_out)
     if rows.dtype == bool and rows.shape == (count,):
         rows = np.flatnonzero(rows)
     if rows.ndim != 1 or (rows.dtype.kind not in "iu" and len(rows)):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from dislab.data.dataset import Dataset, unit_images
+from dislab.errors import DislabError
 from dislab.progress import Bar
-from dislab.scoring.table import CodesOnDemand, CodeTable, EncoderFailed, check_finite
+from dislab.scoring.outputs import mean_and_logvar
+from dislab.scoring.table import CodesOnDemand, CodeTable, EncoderFailed, as_float32, check_finite
 
 # Images per batch. On a CPU the activations of 128 images stay in the cache, which was measured at 1.4 times
 # the speed of 512. A GPU needs larger batches.
@@ -42,8 +47,9 @@ def encode(
 
     Parameters
     ----------
-    encoder : callable from images float32 [B, C, H, W] in [0, 1] to codes [B, D], or to (mean, logvar) of
-        q(z|x).
+    encoder : callable from images float32 [B, C, H, W] in [0, 1] to codes [B, D], to (mean, logvar) of
+        q(z|x), or to another output that `mean_and_logvar` takes; or an object whose `transform` takes images
+        float32 [B, C*H*W] to codes. Modules are called in evaluation mode.
     rows : int64 [N], dataset rows; the table's rows are in their order.
     blocks : named slices of the code dimensions.
     group_by : the groupings, each a list of factors whose combined value is the class of a row's group.
@@ -52,7 +58,7 @@ def encode(
     """
     encoding = _Encoding(encoder, dataset, rows, by_row)
     mean, logvar = encoding.mean, encoding.logvar
-    if on_demand:
+    if on_demand and not encoding.known.all():
         mean = CodesOnDemand(mean, encoding.fill)
         logvar = None if logvar is None else CodesOnDemand(logvar, encoding.fill)
     else:
@@ -78,11 +84,12 @@ class _Encoding:
 
     def __init__(self, encoder: Callable, dataset: Dataset, rows: np.ndarray, by_row: bool):
         self.encoder, self.dataset, self.rows, self.by_row = encoder, dataset, rows, by_row
+        self.encode = _function(encoder)
         on_gpu = dataset.images(rows[:1]).is_cuda
         self.size = min(len(rows), BATCH_ON_GPU if on_gpu else BATCH)
         self.threads = torch.get_num_threads()
         self.known = np.zeros(len(rows), bool)
-        self.mean = self.logvar = None  # float32 [N, D]
+        self.mean = self.logvar = None  # [N, D], float32 or a type of the encoder's that holds more
         self._encode(np.arange(self.size))
 
     def fill(self, wanted: np.ndarray, bar: Bar | None = None) -> None:
@@ -103,19 +110,29 @@ class _Encoding:
                 if bar is not None:
                     done = int(self.known.sum())
                     bar.update(done, f"{(done - before) / (time.monotonic() - began):,.0f} images/s")
+        for what, array in (("codes", self.mean), ("logvar", self.logvar)):
+            if array is not None and array.dtype != np.float32:
+                as_float32(what, array[self.known], EncoderFailed)
 
     def _encode(self, batch: np.ndarray) -> None:
         rows = self.rows[batch]
-        with torch.inference_mode():
+        with torch.inference_mode(), _evaluation_mode(self.encoder):
             inputs = rows if self.by_row else unit_images(self.dataset.images(rows))
-            mean, logvar = _outputs(self.encoder, inputs)
+            try:
+                returned = self.encode(inputs)
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise EncoderFailed(f"the encoder failed: {reason}") from error
+            new = mean_and_logvar(returned, len(rows))
         if self.mean is None:
-            self.mean = np.empty((len(self.rows), mean.shape[1]), np.float32)
-            self.logvar = None if logvar is None else np.empty_like(self.mean)
-        if mean.shape[1] != self.mean.shape[1] or (logvar is None) != (self.logvar is None):
-            raise EncoderFailed(f"the encoder's output changed its form at row {batch[0]}")
-        for what, array, values in (("codes", self.mean, mean), ("logvar", self.logvar, logvar)):
-            if array is not None:
+            self.mean, self.logvar = (
+                None if part is None else np.empty((len(self.rows), part.shape[1]), part.dtype)
+                for part in new
+            )
+        for what, array, values in zip(("codes", "logvar"), (self.mean, self.logvar), new, strict=True):
+            if _form(values) != _form(array):
+                raise EncoderFailed(f"the encoder's output changed its form at row {batch[0]}")
+            if values is not None:
                 check_finite(what, values, batch, EncoderFailed)
                 array[batch] = values
         self.known[batch] = True
@@ -142,21 +159,43 @@ def reconstruction_errors(model, dataset: Dataset, rows: np.ndarray, seed: int, 
     return np.concatenate(errors)
 
 
-def _outputs(encoder: Callable, images) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the encoder's mean [B, D] of a batch, and its log-variance [B, D] or None."""
+def _form(array: np.ndarray | None) -> tuple | None:
+    return None if array is None else (array.shape[1], array.dtype)
+
+
+def _function(encoder) -> Callable:
+    """Return an encoder as a function of images, which a transformer of scikit-learn is not."""
+    if callable(encoder):
+        return encoder
+    if not hasattr(encoder, "transform"):
+        name = type(encoder).__name__
+        raise DislabError(f"an encoder is a function of images, or has `transform`: {name} is no encoder")
+    return lambda images: encoder.transform(images.flatten(1).cpu().numpy())
+
+
+def _modules(encoder) -> Iterator[torch.nn.Module]:
+    """Yield all modules of a module, of its method, or of a functools.partial or a wrapper of these."""
+    if isinstance(encoder, torch.nn.Module):
+        yield from encoder.modules()
+    elif isinstance(encoder, functools.partial):
+        for part in (encoder.func, *encoder.args, *encoder.keywords.values()):
+            yield from _modules(part)
+    elif inspect.isroutine(encoder):
+        yield from _modules(getattr(encoder, "__self__", None))
+        yield from _modules(getattr(encoder, "__wrapped__", None))
+
+
+@contextmanager
+def _evaluation_mode(encoder) -> Iterator[None]:
+    """Put the modules of an encoder in evaluation mode, and those that were in training mode back in it.
+
+    Only flags are set: `eval` and `train` may be methods of the user's that change weights.
+    """
+    training = [module for module in _modules(encoder) if module.training]
+    for module in training:
+        module.training = False
     try:
-        returned = encoder(images)
-        pair = (*returned, None)[:2] if isinstance(returned, tuple) else (returned, None)
-        mean, logvar = (
-            None if array is None else torch.as_tensor(array).detach().float().cpu().numpy() for array in pair
-        )
-    except Exception as error:
-        raise EncoderFailed(f"the encoder failed: {type(error).__name__}: {error}") from error
-    wrong = mean is None or mean.ndim != 2 or len(mean) != len(images)
-    if wrong or (logvar is not None and logvar.shape != mean.shape):
-        shapes = " and ".join("None" if array is None else str(list(array.shape)) for array in (mean, logvar))
-        raise EncoderFailed(
-            f"the encoder returned {shapes} for {len(images)} images: "
-            f"it must return codes [{len(images)}, D], or a pair (mean, logvar) of such arrays"
-        )
-    return mean, logvar
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -49,7 +49,9 @@ def evaluate(
 
     Parameters
     ----------
-    encoder : callable from images, float32 [B, C, H, W] in [0, 1], to codes [B, D]; it needs `dataset`.
+    encoder : callable from images, float32 [B, C, H, W] in [0, 1], to codes [B, D], or to a pair (mean,
+        logvar) of such arrays, or to a Normal; or a transformer of scikit-learn. It needs `dataset`.
+        "Codes and encoders of your own" in docs/metrics.md lists all that it may return.
     codes, factors : float [N, D] and int [N, K], instead of an encoder.
     logvar : float [N, D], log-variances of q(z|x) if the codes are means of Normals.
     dataset : a dataset's name, a folder of images, or a Dataset object.
