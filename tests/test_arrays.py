@@ -8,7 +8,7 @@ from conftest import one_line
 from scipy.sparse import csr_array
 
 import dislab
-from dislab.errors import DislabError
+from dislab.errors import DislabError, DislabWarning
 from dislab.scoring.table import CodeTable
 
 
@@ -135,7 +135,7 @@ FINE = np.random.default_rng(0).integers(0, 5, size=(2000, 3))
         (FINE.astype(np.int32) + np.int32(2**31 - 9), 0),
         (FINE.astype(np.int64) + 2**60, 0),  # which float64 cannot hold either
         (FINE.astype(np.uint64) + np.uint64(2**63), 0),
-        (FINE / 3 + 1e4, 0),
+        (FINE / 3 + 1e5, 0),
         (FINE * 1e39, 0),
         (FINE * 1e-50, 0),
         (1e39 + 0 * FINE, 0),
@@ -167,6 +167,11 @@ def test_codes_that_float32_would_change_are_refused_with_the_remedy(codes, dime
 )
 def test_codes_that_float32_holds_are_taken(codes):
     np.testing.assert_allclose(CodeTable(codes, FINE).mean, codes, rtol=1e-7)
+
+
+def test_codes_that_float32_rounds_a_little_are_taken_with_a_remark():
+    with pytest.warns(DislabWarning, match=r"float32, which is coarse here: dimension 0 goes from 10000 to"):
+        CodeTable(FINE / 3 + 1e4, FINE)
 
 
 def test_the_remedy_brings_the_scores_back():

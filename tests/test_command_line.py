@@ -21,7 +21,7 @@ import dislab
 from dislab.cli import main
 from dislab.cli.options import parse_seeds
 from dislab.registry import METRICS
-from dislab.report.frame import KEY, direction, metric_of
+from dislab.report.frame import KEY
 from dislab.scoring import pictures
 from dislab.scoring.request import entries, request
 from dislab.scoring.score import score
@@ -155,18 +155,6 @@ def test_hold_out_is_part_of_the_row(bars, no_pictures, capsys):
     assert [row["hold_out"] for row in read_leaderboard()] == ["", "position=4; shape=3&size=0-1"]
 
 
-def test_a_value_beside_a_score_has_the_direction_of_its_metric():
-    directions = {
-        "content_entropy_k10": "down",
-        "mig_sampled_rows": "up",
-        "style_entropy": "up",
-        "mine": "up",
-    }
-    assert {name: direction(name) for name in directions} == directions
-    assert metric_of("mig_sampled_rows").name == "mig_sampled"
-    assert metric_of("betavae_score_train@softtpr2024").name == "betavae_score"
-
-
 def test_several_groupings_have_a_content_code_each(bars, monkeypatch):
     monkeypatch.setattr(pictures, "draw", lambda panels, title: None)
     monkeypatch.setattr(pictures, "save_figure", lambda figure, path: path.touch())
@@ -208,7 +196,7 @@ def test_leaderboard_formats(bars, no_pictures, capsys):
 def test_default_stands_for_the_default_scores(monkeypatch):
     monkeypatch.setattr(METRICS, "default", lambda: METRICS.choose(["mig", "sap"]))
     asked = entries(request(["default", "dci", "sap"]))
-    named = {name: is_named for name, (_, _, is_named) in asked.items()}
+    named = {name: one.is_named for name, one in asked.items()}
     dci = dict.fromkeys(("dci_completeness", "dci_disentanglement", "dci_informativeness"), True)
     assert named == {"mig": False, "sap": True} | dci
 
@@ -221,8 +209,8 @@ def test_a_score_of_another_metric_protocol_has_a_name_of_its_own(bars, no_pictu
     run = dislab.load(folder)
     assert {"betavae_score", "betavae_score@softtpr2024", "mig"} <= set(run.scores)
     assert "mig@softtpr2024" not in run.scores, "that protocol leaves mig as it is"
-    assert run.record["metric_protocols"]["betavae_score_train@softtpr2024"] == "softtpr2024"
-    assert run.record["metric_protocols"]["mig"] == "locatello2019"
+    assert run.scores.protocols["betavae_score_train@softtpr2024"] == "softtpr2024"
+    assert run.scores.protocols["mig"] == "locatello2019"
     expected = score(run.codes, ["betavae_score"], num_train=5000, num_test=5000, penalised=False)
     assert run.scores["betavae_score@softtpr2024"] == expected["betavae_score"]
     [row] = read_leaderboard()

@@ -71,7 +71,10 @@ def test_runs_that_fail_side_by_side_leave_the_others(small, one_thread, capsys)
     assert main(["bench", "small.toml", "--jobs", "2"]) == 1
     err = capsys.readouterr().err
     end = err.splitlines()[-5:]
-    assert "is_killed on bars, seed 0: its process ended by the signal SIGKILL (mostly for want" in end[0]
+    assert (
+        "is_killed on bars, network=conv, seed 0: its process ended by the signal SIGKILL (mostly for want"
+        in end[0]
+    )
     assert "diverges on bars, seed 0: training failed: the loss term 'loss' is nan" in end[1]
     assert "oracle on bars, seed 0: cannot make the run's folder" in end[2]
     assert "ends on bars, seed 0: SystemExit: 3" in end[3]

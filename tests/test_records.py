@@ -211,7 +211,7 @@ def test_a_run_whose_process_died_before_run_json_is_finished(results, configs):
 def test_runs_of_another_format_are_named_in_one_line(results, configs, capsys):
     path = Path("results") / configs[0].folder / "run.json"
     path.write_text(json.dumps(lines()[0] | {"format": 4}))
-    with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 5"):
+    with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 6"):
         dislab.load(path.parent)
     Path("results/records.jsonl").unlink()
     assert main(["leaderboard"]) == 2
