@@ -12,9 +12,9 @@ from dislab.errors import DislabError
 
 
 def keyword_defaults(function: Callable) -> dict[str, object]:
-    """Return the default of every keyword-only argument by name."""
+    """Return the default of every argument that has one by name."""
     parameters = inspect.signature(function).parameters.values()
-    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
 def choices_of(function: Callable) -> dict[str, tuple]:

@@ -1,5 +1,11 @@
 """The errors and the warning that dislab shows to its user as one line, without a traceback."""
 
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import suppress
+
 
 class DislabError(Exception):
     """Something in the user's input is wrong; the message says what, and what would be right."""
@@ -18,10 +24,27 @@ class DislabWarning(UserWarning):
 
 
 def line_within(error: BaseException, file_name: str) -> int | None:
-    """The last line of a file in the error's traceback."""
-    trace, line = error.__traceback__, None
+    """Return the last line of a file in the error's traceback, or the line of a syntax error; else None."""
+    trace, line = error.__traceback__, getattr(error, "lineno", None)
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file_name:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
+
+
+def in_words(error: BaseException, make: Callable) -> str:
+    """Return what a function or class of a user's file raised, in one line, with the file and its line."""
+    with suppress(TypeError, OSError):  # it was typed in, or is compiled
+        file = inspect.getfile(make)
+        line = line_within(error, file)
+        if line:
+            return " ".join(f"{type(error).__name__}: {error} ({file}, line {line})".split())
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def defined_in(make: Callable) -> str:
+    """Return the file and the line where a function or class begins, as " (FILE, line N)", else ""."""
+    with suppress(TypeError, OSError):
+        return f" ({inspect.getfile(make)}, line {inspect.getsourcelines(make)[1]})"
+    return ""

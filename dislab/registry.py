@@ -247,12 +247,26 @@ def register_metric(
     slow : compute it only when it is named, not by default.
     group : a name for all scores of the function, such as dci; it is passed with one of them.
     """
-    if set(needs) - set(NEEDS) or direction not in ("up", "down", ""):
-        raise DislabError(
-            f"metric '{name}': needs={sorted(needs)}, direction={direction!r} are not understood"
-        )
+    needs = (needs,) if isinstance(needs, str) else tuple(needs)
+    for need in needs:
+        if need not in NEEDS:
+            raise unknown_name(f"need of metric '{name}'", need, NEEDS)
+    if direction not in ("up", "down", ""):
+        raise DislabError(f"metric '{name}': direction is {direction!r}: choose 'up', 'down' or ''")
     metadata = {"title": title, "reference": reference, "low": low, "high": high, "direction": direction}
-    return METRICS.register(name, **metadata, needs=tuple(needs), slow=slow, group=group)
+    add = METRICS.register(name, **metadata, needs=needs, slow=slow, group=group)
+
+    def checked(function: Callable) -> Callable:
+        try:
+            arguments = inspect.signature(function)
+            arguments.bind("table", "rng")
+        except TypeError:
+            raise DislabError(
+                f"metric '{name}' must be a function of (table, rng, *, settings with defaults)"
+            ) from None
+        return add(function)
+
+    return checked
 
 
 def load_plugin(path: str | Path) -> None:
@@ -269,11 +283,14 @@ def load_plugin(path: str | Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except DislabError:
-        raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        line = getattr(error, "lineno", None) or line_within(error, spec.origin)
+        line = line_within(error, spec.origin)
         source = f"{path}, line {line}" if line else f"{path}"
-        raise DislabError(f"plug-in {source} does not import: {type(error).__name__}: {error}") from error
+        what = (
+            f": {error}"
+            if isinstance(error, DislabError)
+            else f" does not import: {type(error).__name__}: {error}"
+        )
+        raise DislabError(f"plug-in {source}{what}") from error
     plugin_files[resolved] = module

@@ -306,7 +306,7 @@ def raising(source, data_dir, device):
         (lambda source, data_dir, device, size: None, "missing a required argument: 'size'"),
         (lambda source, data_dir, device: None, "'mine' must return a dislab.Dataset, not NoneType"),
         (lambda source, data_dir, device: three_images("a/b"), "the dataset's name is 'a/b'"),
-        (raising, f"'mine' cannot be opened ({__file__}, line {raising.__code__.co_firstlineno + 1}): Val"),
+        (raising, f"1 sizes ({__file__}, line {raising.__code__.co_firstlineno + 1})"),
         (drawn(torch.zeros(1, 1, 4, 4)), "as uint8 [1, 1, 4, 4], not as float32 [1, 1, 4, 4]"),
         (drawn(torch.zeros(1, 4, 4, 1, dtype=torch.uint8)), "not as uint8 [1, 4, 4, 1]"),
         (drawn(torch.zeros(1, 4, 4, dtype=torch.uint8)), "not as uint8 [1, 4, 4]"),

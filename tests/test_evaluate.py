@@ -91,7 +91,9 @@ def test_a_metric_that_fails_does_not_stop_the_others(metrics):
     register("e_whole", lambda table, rng: 0.25)
     scores = score(make_table())
     assert scores == {"e_whole": 0.25}
-    assert scores.failed == {
+    causes = {name: cause.partition(f" ({__file__}, line ")[0] for name, cause in scores.failed.items()}
+    assert all(f" ({__file__}, line " in cause for cause in scores.failed.values())
+    assert causes == {
         "a_broken": "ZeroDivisionError: no points",
         "c_text": "returned c_text = 'high', which is not a finite number",
         "d_nameless": "returned 'other' but no 'd_nameless'",

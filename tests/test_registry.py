@@ -16,6 +16,13 @@ def half(table, rng):
 """
 
 
+REGISTER = """import dislab
+@dislab.register_metric({})
+def f(table, rng):
+    return 0
+"""
+
+
 def names(of: Registry) -> set[str]:
     return {entry.name for entry in of}
 
@@ -85,7 +92,24 @@ def test_what_another_process_knows(isolated, tmp_path):
     [
         ("import dislab\n1 / 0\n", r"wrong.py, line 2 does not import: ZeroDivisionError"),
         ("def f(:\n", r"wrong.py, line 1 does not import: SyntaxError"),
-        ("import dislab\nraise dislab.DislabError('my own words')\n", "^my own words$"),
+        ("import dislab\nraise dislab.DislabError('my own words')\n", "wrong.py, line 2: my own words$"),
+        ("import sys\nsys.exit(0)\n", "wrong.py, line 2 does not import: SystemExit: 0"),
+        (
+            REGISTER.format("'x', needs=['grids']"),
+            "line 2: unknown need .* 'grids': did you mean 'grid'",
+        ),
+        (
+            REGISTER.format("'x', direction='high'"),
+            "2: metric 'x': direction is 'high': choose 'up'",
+        ),
+        (
+            REGISTER.format("'x'").replace("table, ", ""),
+            r"line 2: metric 'x' must be a function of \(table, rng",
+        ),
+        (
+            REGISTER.format("'x'") + "f = dislab.register_metric('x')(lambda table, rng: 0)",
+            "line 5: metric 'x' is reg",
+        ),
     ],
 )
 def test_a_plug_in_that_does_not_import_is_one_clear_line(isolated, tmp_path, content, message):

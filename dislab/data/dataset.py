@@ -17,7 +17,7 @@ import numpy as np
 
 from dislab.data.devices import choose_device
 from dislab.data.space import FactorSpace
-from dislab.errors import DislabError, line_within
+from dislab.errors import DislabError, in_words
 from dislab.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -150,11 +150,7 @@ def _checked(name: str, make: Callable, call: Callable):
     except DislabError:
         raise
     except Exception as error:
-        code = getattr(make, "__code__", None)
-        line = line_within(error, code.co_filename) if code else None
-        position = f" ({code.co_filename}, line {line})" if line else ""
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DislabError(f"dataset '{name}' cannot be opened{position}: {reason}") from error
+        raise DislabError(f"dataset '{name}' cannot be opened: {in_words(error, make)}") from error
 
 
 def unit_images(pixels: Tensor) -> Tensor:

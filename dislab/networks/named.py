@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dislab.errors import DislabError, line_within
+from dislab.errors import DislabError, in_words
 from dislab.registry import NETWORKS, load_plugin, plugin_files, unknown_name
 
 IN_FILE = re.compile(r"(?P<file>.+\.py):(?P<function>\w+)(?:@(?P<digest>[0-9a-f]{8}))?")
@@ -76,12 +76,9 @@ def make_networks(
     except DislabError:
         raise
     except Exception as error:
-        code = getattr(make, "__code__", None)
-        line = line_within(error, code.co_filename) if code else None
-        position = f" ({code.co_filename}, line {line})" if line else ""
         raise DislabError(
             f"network '{name}' must be a function of (image_shape, outputs, latents, channels) that returns "
-            f"an encoder and a decoder: {type(error).__name__}: {error}{position}"
+            f"an encoder and a decoder: {in_words(error, make)}"
         ) from error
     return encoder, decoder
 

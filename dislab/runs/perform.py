@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import torch
 
 import dislab
 from dislab.data.dataset import Dataset
-from dislab.errors import DislabError, RunFailed, line_within
+from dislab.errors import DislabError, RunFailed, in_words
 from dislab.files import write_atomically
 from dislab.networks.fused import fuse
 from dislab.progress import say
@@ -302,10 +301,7 @@ def _failure_in_one_line(model: str):
     except DislabError:
         raise
     except Exception as error:
-        file = inspect.getfile(MODELS[model].make)
-        line = line_within(error, file)
-        where = f" ({file}, line {line})" if line else ""
-        raise RunFailed(f"model '{model}' failed: {type(error).__name__}: {error}{where}") from error
+        raise RunFailed(f"model '{model}' failed: {in_words(error, MODELS[model].make)}") from error
 
 
 def _environment(device: torch.device) -> dict[str, object]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from dislab.errors import DislabError, DislabWarning
+from dislab.errors import DislabError, DislabWarning, defined_in, in_words
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALES, Settings, settings_of
 from dislab.scoring.table import CodeTable, EncoderFailed
@@ -97,7 +97,7 @@ def score(
             new = (other for other in (*scores, *scores.details) if other not in scores.protocols)
             scores.protocols |= dict.fromkeys(new, settings.protocol)
         elif not isinstance(result, DislabError):
-            scores.failed[name] = f"{type(result).__name__}: {result}"
+            scores.failed[name] = in_words(result, entry.make)
         elif metrics is None:  # a metric that was not named refuses this table
             scores.left_out[name], scores.metrics[name] = str(result), entry.about
         else:
@@ -183,7 +183,8 @@ def _take(entry: Entry, recorded: str, result, scores: Scores) -> None:
     if not isinstance(result, Mapping):
         result = {entry.name: result}
     if entry.name not in result:
-        scores.failed[recorded] = f"returned {', '.join(map(repr, result))} but no '{entry.name}'"
+        got = ", ".join(map(repr, result))
+        scores.failed[recorded] = f"returned {got} but no '{entry.name}'{defined_in(entry.make)}"
         return
     for name, value in result.items():
         if name != entry.name and not name.startswith(entry.name + "_"):
@@ -193,7 +194,8 @@ def _take(entry: Entry, recorded: str, result, scores: Scores) -> None:
         elif isinstance(value, (int, float, np.number)) and np.isfinite(value):
             scores[name + suffix] = float(value)
         else:
-            scores.failed[recorded] = f"returned {name} = {value!r}, which is not a finite number"
+            wrong = f"returned {name} = {value!r}, which is not a finite number"
+            scores.failed[recorded] = wrong + defined_in(entry.make)
 
 
 def _has(table: CodeTable, need: str) -> bool:
