@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from metric_tables import full_table, grid
 
 import dislab
+from dislab.errors import DislabError
 from dislab.scoring.score import score
 
 # Scores of a code that is the same for all rows, with four, three and five values of the factors.
@@ -94,8 +95,8 @@ def test_factorvae_score_of_huge_codes_is_that_of_small_ones():
 @pytest.mark.parametrize("function", ["betavae_score", "factorvae_score"])
 def test_no_points_to_test_on_is_one_line(function):
     factors, codes = USUAL.factors_and_codes()
-    scores = score(full_table(codes, factors), [function], num_test=0)
-    assert scores.failed[function].startswith("it needs ") and scores.refused
+    with pytest.raises(DislabError, match=f"{function}: num_test is 0: it must be 1 or more"):
+        score(full_table(codes, factors), [function], num_test=0)
 
 
 @every_metric

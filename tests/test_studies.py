@@ -137,7 +137,7 @@ def test_scores_by_model_has_the_numbers_of_the_runs(whole):
 def test_rows_are_named_by_what_varies_but_for_what_most_have(whole):
     names = sorted(names_of_rows(run.config for run in runs_of(whole[0])).values())
     assert names[:2] == ["mlvae", "oracle"]
-    assert names[2:] == ["vae latents=10 network=auto", "vae latents=4", "vae latents=6"]
+    assert names[2:] == ["vae latents=10 network=conv", "vae latents=4", "vae latents=6"]
 
 
 def test_nothing_is_done_twice_and_what_is_added_is(small, capsys):

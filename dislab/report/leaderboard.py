@@ -49,7 +49,9 @@ def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
     """Return the leaderboard of these runs, see `leaderboard`."""
     runs = list(runs)
     if not runs:
-        return pd.DataFrame(columns=[*KEY, "seeds", "n"])
+        empty = pd.DataFrame(columns=[*KEY, "seeds", "n"])
+        empty.attrs = {"directions": {}, "remarks": []}
+        return empty
     names = score_names(runs)
     if rank_by not in names and rank_by != RANK_BY:
         raise unknown_name("score to rank by", rank_by, names)
@@ -62,8 +64,8 @@ def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
     frame["_best"] = best if direction(rank_by, known) == "down" else -best
     frame = frame.sort_values([*KEY[:4], "_best", *KEY[4:]], kind="stable", ignore_index=True)
     frame = frame.drop(columns="_best")
-    frame.attrs["directions"] = {name: better for name, better in known.items() if name in names}
-    frame.attrs["remarks"] = remarks(runs)
+    shown = {name: better for name, better in known.items() if name in names}
+    frame.attrs = {"directions": shown, "remarks": remarks(runs)}
     return frame
 
 

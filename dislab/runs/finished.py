@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
+
 from dislab.errors import DislabError, RunFailed
 from dislab.files import write_atomically
 from dislab.runs.claim import Claim, claimed
@@ -194,7 +196,7 @@ def read_record(path: Path) -> dict:
 def record_of(line: bytes) -> dict | None:
     """Return the record in a line, or None where there is none: parts are missing, or of another type."""
     try:
-        record = json.loads(line)
+        record = _decoded(line)
         scores = record["scores"].values()
         parts = [record[name] for name in PARTS] + [record["config"]["protocol"]]
         is_record = all(isinstance(part, dict) for part in parts) and isinstance(record["digest"], str)
@@ -203,6 +205,14 @@ def record_of(line: bytes) -> dict | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if is_record else None
+
+
+def _decoded(line: bytes):
+    """Return what a line of JSON holds. Python's json takes three times as long, but it reads NaN."""
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return json.loads(line)
 
 
 def check_format(record: dict, path: Path) -> None:
