@@ -1,6 +1,8 @@
 """Networks by name: their layers, the user's own, and the name under which they are recorded."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,3 +137,13 @@ def test_a_registered_network_is_a_name_like_any_other(tiny_dataset, isolated):
 
     config = resolve("mlvae", tiny_dataset, Machine.here("cpu"), network="linear", content=2, style=1)
     assert config.hyperparameters["network"] == "linear"
+
+
+def test_the_network_of_the_documentation_works(tiny_dataset, tmp_path, monkeypatch, isolated):
+    text = (Path(__file__).parent.parent / "docs" / "networks.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("nets.py").write_text(text.partition("```python\n")[2].partition("```")[0])
+    config = resolve("betavae", tiny_dataset, Machine.here("cpu"), network="nets.py:wide")
+    assert config.hyperparameters["network"].startswith("nets.py:wide@")
+    listed = {entry.name for entry in NETWORKS}
+    assert listed == set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
