@@ -14,11 +14,13 @@ from dislab.data.hold_out import normalised
 from dislab.data.own import is_folder_text
 from dislab.data.space import parse_groupings
 from dislab.errors import DislabError
+from dislab.progress import say
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
 from dislab.runs import hyperparameters as hyper
 from dislab.runs.config import MEMORY, RunConfig
 from dislab.runs.images import images_of, open_images, remember, source_of
 from dislab.runs.machine import Machine
+from dislab.scoring.before_training import check_scores
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import entries, request
 from dislab.training.batches import Batches
@@ -131,7 +133,7 @@ def resolve(
         metrics=chosen.metrics,
         own_images=own_images,
     ).with_seed(seed)
-    _check_batches(config, images)
+    _check_untrained(config, images, machine.quiet)
     return config
 
 
@@ -149,7 +151,7 @@ def check(config: RunConfig, machine: Machine) -> RunConfig:
     images = images_of(config, machine)
     images.space.columns([name for names in config.group_by for name in names])
     checked = replace(config, hyperparameters=values, precision=precision).with_seed(config.seed)
-    _check_batches(checked, images)
+    _check_untrained(checked, images, machine.quiet)
     return checked
 
 
@@ -167,26 +169,31 @@ def _check_protocol(config: RunConfig) -> None:
         raise DislabError(f"the values of protocol {protocol.name} are not those of its name in this version")
 
 
-def _check_batches(config: RunConfig, images: Dataset) -> None:
-    """Raise DislabError if the model or its batches refuse the configuration.
+def _check_untrained(config: RunConfig, images: Dataset, quiet: bool) -> None:
+    """Raise DislabError if the model, its batches or its metrics refuse the configuration; say what is lost.
 
     A mistake in a model's own code raises nothing here: its run fails, with the line of its file.
     """
     try:
         network = make_model(config, images.image_shape)
-        # The runs of a sweep have the same batches, and to sort a full grid by its groups takes a while.
-        batch = (config.dataset, config.source, config.hold_out, config.group_by, config.protocol.batch_size)
-        batch = (*batch, network.supervision, network.group_size)
-        if network.supervision != "none" and batch not in _right_batches:
-            make_batches(config, images, network, torch.device("cpu"))
-            _right_batches.add(batch)
+        # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
+        same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)
+        same = (*same, config.protocol.batch_size, config.protocol.rows, network.group_size, quiet)
+        if same in _checked:
+            return
+        if network.supervision != "none":
+            batches = make_batches(config, images, network, torch.device("cpu"))
+            if batches.remark:
+                say(batches.remark, quiet)
+        check_scores(config.metrics, network, images, config.group_by, config.protocol.rows, quiet)
+        _checked.add(same)
     except DislabError:
         raise
     except Exception:
         pass
 
 
-_right_batches: set[tuple] = set()  # that `_check_batches` has made once
+_checked: set[tuple] = set()  # what `_check_untrained` has checked once
 
 
 def make_model(config: RunConfig, image_shape: tuple[int, int, int]) -> torch.nn.Module:

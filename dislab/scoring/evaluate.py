@@ -165,9 +165,8 @@ def score(
     entries = METRICS.default() if metrics is None else METRICS.choose(metrics)
     scores, returned = Scores(), {}
     for entry in entries:
-        missing = [need for need in entry.needs if not _has(table, need)]
-        if missing:
-            scores.left_out[entry.name] = NEEDS[missing[0]]
+        if why := lacks(table, entry):
+            scores.left_out[entry.name] = why
             continue
         function = entry.make
         if function not in returned:
@@ -225,10 +224,15 @@ def _take(entry: Entry, result, scores: Scores) -> None:
             scores.failed[entry.name] = f"returned {name} = {value!r}, which is not a finite number"
 
 
+def lacks(table: CodeTable, entry: Entry) -> str | None:
+    """Return why a metric does not apply to a table, a value of NEEDS, or None if it applies."""
+    return next((NEEDS[need] for need in entry.needs if not _has(table, need)), None)
+
+
 def _has(table: CodeTable, need: str) -> bool:
     """Return whether a table has what a metric needs, a key of NEEDS."""
-    if need == "two factors":
-        return np.count_nonzero(np.ptp(table.factors, axis=0)) >= 2
+    if need in ("factor", "two factors"):
+        return np.count_nonzero(np.ptp(table.factors, axis=0)) >= (2 if need == "two factors" else 1)
     if need == "grid":
         return table.full_grid
     attribute = {"variances": "logvar", "groups": "labels"}.get(need, need)
