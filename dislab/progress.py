@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from dislab.errors import DislabWarning
 
 SECONDS_BETWEEN_LINES = 10
 
@@ -23,6 +26,22 @@ def say(message: str, quiet: bool = False) -> None:
     """Print one line for the user, beside any output that a program reads."""
     if not quiet:
         print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def remarks_in_one_line() -> Iterator[None]:
+    """Show a DislabWarning as one line for the user, without its place in the code."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def in_one_line(message, category, *place) -> None:
+            if issubclass(category, DislabWarning):
+                say(f"dislab: {message}")
+            else:
+                show(message, category, *place)
+
+        warnings.showwarning = in_one_line
+        yield
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dislab.cli.leaderboard import leaderboard_command
 from dislab.cli.list import list_command
 from dislab.cli.run import run_command
 from dislab.errors import DislabError
-from dislab.progress import say
+from dislab.progress import remarks_in_one_line, say
 
 app = typer.Typer(
     name="dislab",
@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # what the terminal's encoding lacks
     try:
-        code = app(arguments, standalone_mode=False)
+        with remarks_in_one_line():
+            code = app(arguments, standalone_mode=False)
         if code == 130:  # Typer's own way of saying that Ctrl-C was pressed
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

@@ -150,6 +150,12 @@ def _precision(config: RunConfig, machine: Machine) -> str:
     return usual_precision(machine.device) if config.precision == "usual" else config.precision
 
 
+def _arithmetic(config: RunConfig, machine: Machine):
+    """Set torch's global settings for a run. The models of others need not be deterministic on CUDA."""
+    is_built_in = MODELS[config.model].make.__module__.startswith("dislab.models.")
+    return arithmetic(torch.device(machine.device), _precision(config, machine), strict=is_built_in)
+
+
 def _train(
     configs: Sequence[RunConfig], images: Dataset, results: Results, machine: Machine
 ) -> list[Trained]:
@@ -161,7 +167,7 @@ def _train(
     say(about, machine.quiet)
     device, precision = torch.device(machine.device), _precision(first, machine)
     paths = [results.folder / config.folder for config in configs]
-    with arithmetic(device, precision), _failure_in_one_line(first.model):
+    with _arithmetic(first, machine), _failure_in_one_line(first.model):
         networks = []
         for config in configs:
             network = make_model(config, images.image_shape).to(device, memory_format=torch.channels_last)
@@ -194,7 +200,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
     config, path, network, history = trained.config, trained.path, trained.network, trained.history
     history.write_csv(path / "history.csv")
     device, precision = torch.device(machine.device), _precision(config, machine)
-    with arithmetic(device, precision):
+    with _arithmetic(config, machine):
         table, rows, encode_seconds = _encode(config, network, images, device, machine.quiet)
         began = time.monotonic()
         scores = compute(

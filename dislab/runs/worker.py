@@ -23,6 +23,7 @@ from queue import SimpleQueue
 
 from dislab import registry
 from dislab.errors import DislabError
+from dislab.progress import remarks_in_one_line
 from dislab.runs.execute import SECONDS_TO_STOP, do_task
 from dislab.runs.perform import Outcome, in_one_line
 
@@ -57,7 +58,7 @@ def main() -> None:
         with suppress(OSError):  # the parent has ended: `listen` sees to it
             reply(progress=progress)
 
-    with suppress(KeyboardInterrupt, OSError):
+    with suppress(KeyboardInterrupt, OSError), remarks_in_one_line():
         while (task := tasks.get()) is not None:
             try:
                 for plugin in task["plugins"]:
