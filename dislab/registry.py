@@ -211,7 +211,9 @@ def register_metric(
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
     needs : a selection of "grid", "factor", "two factors", "groups", "variances", "reconstruction", "circle".
-        For a table that lacks one of them the metric is left out, and a line says why.
+        For a table that lacks one of them the metric is left out, and a line says why. A run that names such
+        a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
+        raises DislabError.
     slow : compute it only when it is named, not by default.
     group : a name for all scores of the function, such as dci; it is passed with one of them.
     """
