@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import warnings
 from pathlib import Path
+
+from dislab.errors import DislabWarning
 
 __version__ = "0.1.0"
 
@@ -18,6 +22,18 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+# cuBLAS gives the same numbers every time only with a workspace of fixed size, and torch reads this once,
+# when it first multiplies matrices on a GPU. Runs need it: see `dislab.training.precision.arithmetic`.
+if "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        warnings.warn(
+            "CUDA was in use before dislab was imported: runs on it may fail. Import dislab first, or set "
+            "CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment",
+            DislabWarning,
+            stacklevel=2,
+        )
 
 # In a checkout the folders models/, metrics/ and benchmarks/ stand beside this one, not inside it: Python
 # started there finds this folder first, whatever is installed, and must find them too.

@@ -13,19 +13,6 @@ from dislab.errors import DislabWarning
 SECONDS_BETWEEN_LINES = 10
 
 
-@contextmanager
-def remarks_in_one_line() -> Iterator[None]:
-    """Say every DislabWarning as a line of its own, without the file and the line that it comes from."""
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_remark(message, category, *others) -> None:
-            say(str(message)) if issubclass(category, DislabWarning) else show(message, category, *others)
-
-        warnings.showwarning = show_remark
-        yield
-
-
 Listener = Callable[[str, float, int, str], None]
 _listeners: list[Listener] = []
 
@@ -40,6 +27,22 @@ def say(message: str, quiet: bool = False) -> None:
     """Print one line for the user, beside any output that a program reads."""
     if not quiet:
         print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def remarks_in_one_line() -> Iterator[None]:
+    """Show a DislabWarning as one line for the user, without its place in the code."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def in_one_line(message, category, *place) -> None:
+            if issubclass(category, DislabWarning):
+                say(f"dislab: {message}")
+            else:
+                show(message, category, *place)
+
+        warnings.showwarning = in_one_line
+        yield
 
 
 @contextmanager

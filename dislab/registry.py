@@ -31,6 +31,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
 # What a metric may need of a code table, and the reason that is shown if the table lacks it.
 NEEDS = {
     "grid": "it needs the full grid of factors",
+    "factor": "it needs a factor that varies",
     "two factors": "it needs at least two factors that vary",
     "variances": "it needs the log-variances of q(z|x)",
     "reconstruction": "it needs the reconstruction errors of a model with a decoder",
@@ -242,8 +243,10 @@ def register_metric(
     title, reference : one line each; without a title the docstring's first line is taken.
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
-    needs : a selection of "grid", "two factors", "groups", "variances", "reconstruction", "circle". For a
-        table that lacks one of them the metric is left out, and a line says why.
+    needs : a selection of "grid", "factor", "two factors", "groups", "variances", "reconstruction", "circle".
+        For a table that lacks one of them the metric is left out, and a line says why. A run that names such
+        a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
+        raises DislabError.
     slow : compute it only when it is named, not by default.
     group : a name for all scores of the function, such as dci; it is passed with one of them.
     """

@@ -16,10 +16,22 @@ FAST = f"{REFERENCE}, with its trees grown all at once"
 
 
 @register_metric(
-    "dci_disentanglement", title="DCI disentanglement", reference=REFERENCE, low=0.0, high=1.0, slow=True
+    "dci_disentanglement",
+    title="DCI disentanglement",
+    reference=REFERENCE,
+    low=0.0,
+    high=1.0,
+    slow=True,
+    needs=("factor",),
 )
 @register_metric(
-    "dci_completeness", title="DCI completeness", reference=REFERENCE, low=0.0, high=1.0, slow=True
+    "dci_completeness",
+    title="DCI completeness",
+    reference=REFERENCE,
+    low=0.0,
+    high=1.0,
+    slow=True,
+    needs=("factor",),
 )
 @register_metric(
     "dci_informativeness",
@@ -29,6 +41,7 @@ FAST = f"{REFERENCE}, with its trees grown all at once"
     low=0.0,
     high=1.0,
     slow=True,
+    needs=("factor",),
 )
 def dci(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000
@@ -65,6 +78,7 @@ def dci(
     low=0.0,
     high=1.0,
     slow=True,
+    needs=("factor",),
 )
 @register_metric(
     "dci_fast_completeness",
@@ -73,6 +87,7 @@ def dci(
     low=0.0,
     high=1.0,
     slow=True,
+    needs=("factor",),
 )
 @register_metric(
     "dci_fast_informativeness",
@@ -82,6 +97,7 @@ def dci(
     low=0.0,
     high=1.0,
     slow=True,
+    needs=("factor",),
 )
 def dci_fast(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000

@@ -20,6 +20,7 @@ FREQUENCY = 0.5  # standard deviation of their frequencies, per standardised dim
     reference=REFERENCE,
     low=-1.0,
     high=1.0,
+    needs=("factor",),
 )
 @register_metric(
     "dcies_size",
@@ -27,6 +28,7 @@ FREQUENCY = 0.5  # standard deviation of their frequencies, per standardised dim
     group="dcies",
     reference=REFERENCE,
     low=0.0,
+    needs=("factor",),
 )
 def dcies(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000

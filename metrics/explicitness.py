@@ -17,6 +17,7 @@ from dislab.scoring.table import CodeTable, no_factor_varies
     reference="Ridgeway & Mozer 2018; protocol of Locatello et al. 2019",
     low=0.0,
     high=1.0,
+    needs=("factor",),
 )
 def explicitness(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_test: int = 5_000

@@ -14,6 +14,7 @@ from dislab.scoring.table import CodeTable, spread
     "fov_regression",
     title="R² of the factors of variation from the whole code (small network, all training rows)",
     high=1.0,
+    needs=("factor",),
 )
 def fov_regression(
     table: CodeTable,

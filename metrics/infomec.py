@@ -28,6 +28,7 @@ REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuo
     reference=REFERENCE,
     low=0.0,
     high=1.0,
+    needs=("factor",),
 )
 @register_metric(
     "infoexplicitness",
@@ -35,6 +36,7 @@ REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuo
     group="infomec",
     reference=REFERENCE,
     high=1.0,
+    needs=("factor",),
 )
 def infomec(
     table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_neighbors: int = 10

@@ -17,6 +17,7 @@ LEAST_DEVIATION = 1e-6  # times 1 + |mean|: float32 codes that vary less are con
     reference="Suter et al. 2019; protocol of disentanglement_lib",
     low=0.0,
     high=1.0,
+    needs=("factor",),
 )
 def irs(
     table: CodeTable,

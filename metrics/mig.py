@@ -15,6 +15,7 @@ from dislab.scoring.table import CodeTable
     reference="Chen et al. 2018, eq. 6; binned codes as in Locatello et al. 2019",
     low=0.0,
     high=1.0,
+    needs=("factor",),
 )
 def mig(table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, num_bins: int = 20) -> dict:
     """Return MIG = 1/K Σ_k ( I_(1)k - I_(2)k ) / H(f_k), with the two largest informations on each factor.

@@ -18,6 +18,7 @@ LEAST_VARIANCE = 1e-12  # a code dimension below it predicts nothing (continuous
     reference="Kumar et al. 2018 (DIP-VAE); protocol of Locatello et al. 2019",
     low=0.0,
     high=1.0,
+    needs=("factor",),
 )
 def sap(
     table: CodeTable,

@@ -110,7 +110,7 @@ class MLVAE(VAE):
         groups : the groups of the images, of which there are `number`.
         mean, logvar, noise : [B, content], of single images.
         """
-        # One draw with the noise of one image of the group serves all of its images.
+        # One draw for a group serves all of its images, or every image of it has a draw of its own.
         drawn = groups.first if self.content_draw == "group" else torch.arange(len(mean), device=mean.device)
         group = groups.index[drawn]
         if self.posterior == "product":
@@ -118,10 +118,13 @@ class MLVAE(VAE):
             content = sample_normal(group_mean[group], group_logvar[group], noise[drawn])
             kl = kl_to_standard_normal(group_mean, group_logvar).sum(1)
         else:
-            # The first image of a group is a random member, or nearly so: in a class with few images, the
-            # last group_size - 1 are first in no group.
-            content = sample_normal(mean[drawn], logvar[drawn], noise[drawn])
             member = group[:, None] == groups.index
+            if self.content_draw == "group":
+                # The component is a random member, which `groups.first` is not: the one with the largest
+                # noise, which is independent of the sum of the group's noise.
+                drawn = torch.where(member, noise[:, 0], -torch.inf).argmax(1)
+                noise = (member[:, :, None] * noise).sum(1) / member.sum(1, keepdim=True).sqrt()
+            content = sample_normal(mean[drawn], logvar[drawn], noise)
             densities = normal_log_density(content[:, None], mean, logvar).sum(2)
             mixture = torch.where(member, densities, -torch.inf).logsumexp(1) - member.sum(1).log()
             prior = normal_log_density(content, torch.zeros_like(content), torch.zeros_like(content)).sum(1)

@@ -208,12 +208,14 @@ def test_wrong_seeds_of_a_hold_out(tiny_dataset):
 
 
 def test_a_model_trains_on_the_one_part_and_is_scored_on_the_other(tiny_dataset, tmp_path, monkeypatch):
-    seen = []  # first the images by which the dataset is known, then those of each step
+    seen = []  # the rows of every look at the images
     draw = tiny_dataset._draw
     tiny_dataset._draw = lambda rows: (seen.append(rows.numpy()), draw(rows))[1]
     part = dislab.hold_out(tiny_dataset, "position=3-4")
     run = dislab.run("vae", part, steps=20, out=tmp_path, device="cpu", metrics=["mig", "factorvae_score"])
-    trained = tiny_dataset.space.factors(np.concatenate(seen[1:21]))
+    steps = [rows for rows in seen if len(rows) == run.config.protocol.batch_size]
+    assert len(steps) == 20
+    trained = tiny_dataset.space.factors(np.concatenate(steps))
     assert set(trained[:, 2]) == {0, 1, 2}
     assert set(run.codes.factors[:, 2]) == {3, 4}
     assert len(run.codes) == 24

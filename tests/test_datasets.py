@@ -1,19 +1,23 @@
 """Datasets: official files read exactly and refused clearly, rendered grids, the contract of a plug-in."""
 
+import errno
 import gzip
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import one_line
 
 import dislab
-from dislab.data.official import is_complete
+from dislab.data.official import is_complete, unreadable
 from dislab.data.space import FactorSpace
-from dislab.datasets import dsprites, mnist, shapes3d
+from dislab.datasets import cars3d, dsprites, mnist, mpi3d, olivetti, shapes3d
 from dislab.errors import DislabError
 from dislab.registry import DATASETS
 
@@ -168,6 +172,68 @@ def test_wrong_files_are_refused_in_one_line(name, file, write, says, tmp_path, 
     assert str(tmp_path / file) in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(cache.glob("*")), "a wrong file leaves nothing in the cache"
+
+
+READERS = {
+    "shapes3d": shapes3d.read_official,
+    "dsprites": dsprites.read_official,
+    "mpi3d": mpi3d.read_official,
+    "mnist": lambda path: mnist.read_idx(path, (5, 28, 28)),
+    "olivetti": olivetti.read_official,
+    "cars3d": lambda path: list(cars3d._car_files(path / "archive.tar.gz")),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(name, tmp_path, cache, monkeypatch):
+    """A folder in place of the file is an error of the system's that root gets too, permissions are not."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(
+        DislabError, match=r"cannot be read: (Is a directory|No such file or directory)$"
+    ) as error:
+        READERS[name](path)
+    assert f"'{path}" in one_line(error)
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_a_locked_hdf5_file_is_not_called_damaged(mode, tmp_path, cache, monkeypatch):
+    """Another process has the file open to write."""
+    small_shapes3d(monkeypatch)
+    path = tmp_path / "3dshapes.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = np.zeros((96, 64, 64, 3), np.uint8)
+    program = f"import h5py; file = h5py.File({str(path)!r}, {mode!r}); print('open', flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
+        try:
+            assert other.stdout.readline() == b"open\n"
+            with pytest.raises(DislabError) as error:
+                dislab.load_dataset("shapes3d", data_dir=tmp_path)
+        finally:
+            other.kill()
+    assert one_line(error) == (
+        f"'{path}' is locked, another program has it open to write: close that program, or set "
+        "HDF5_USE_FILE_LOCKING=FALSE in the environment if nothing writes to the file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            PermissionError(errno.EACCES, "Unable to open file (errno = 13)"),
+            "cannot be read: Permission denied",
+        ),
+        (OSError(errno.EIO, "Can't read data"), "cannot be read: Input/output error"),
+        (OSError(errno.ENOLCK, "(unable to lock file, errno = 37)"), "is locked"),
+        (OSError("Unable to open file (truncated file: eof = 1000)"), "is not whole: Unable to open file"),
+        (OSError(errno.EINVAL, "Invalid argument"), "is not whole"),
+        (EOFError("Compressed file\nended"), "is not whole: Compressed file ended"),
+    ],
+)
+def test_the_systems_reason_comes_before_damage(error, says):
+    assert f"'file' {says}" in str(unreadable(Path("file"), error, "is not whole"))
 
 
 def test_missing_files_and_names(tmp_path, cache):

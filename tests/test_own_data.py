@@ -1,7 +1,9 @@
 """A user's own arrays and folders of images as datasets."""
 
+import errno
 import itertools
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 import dislab
 from dislab.data import own
-from dislab.errors import DislabError
+from dislab.errors import DislabError, DislabWarning
 
 GRID = list(itertools.product(*(range(size) for size in SIZES)))  # of the tiny dataset, last factor fastest
 GRID_FACTORS = [(a, b) for a in range(3) for b in range(2)]
@@ -210,6 +212,7 @@ def photos(tmp_path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.mark.filterwarnings("ignore::dislab.errors.DislabWarning")
 def test_folder_of_images(photos, cache):
     (photos / "notes.txt").write_text("not an image")
     (photos / "ben" / "notes.txt").write_text("not an image")
@@ -336,6 +339,63 @@ def test_wrong_folders_are_refused_in_one_line(photos, cache, tmp_path):
     assert f"'{damaged}' has more than 8 bits per channel" in refused()
     damaged.unlink()
     assert len(dislab.from_folder(photos, size=16)) == 7
+
+
+def test_an_image_that_would_be_dropped_is_refused_or_said(photos, cache, monkeypatch):
+    def refused() -> str:
+        with pytest.raises(DislabError) as error:
+            dislab.from_folder(photos, size=16)
+        return one_line(error)
+
+    def loaded(images: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(dislab.from_folder(photos, size=16)) == images
+
+    source = photos / "ben" / "0.png"
+    link = photos / "ben" / "gone.jpg"
+    link.symlink_to(photos / "nowhere.jpg")
+    assert f"'{link}' is a link to a file that is not there" in refused()
+    link.unlink()
+    link.symlink_to(source)
+    loaded(8)
+    link.unlink()
+    group = photos / "zoe"  # a whole group that is gone
+    group.symlink_to(photos / "nowhere")
+    assert f"'{group}' is a link to a file that is not there" in refused()
+    group.unlink()
+
+    deeper = photos / "ben" / "2019" / "may"
+    deeper.mkdir(parents=True)
+    (deeper / "notes.txt").touch()
+    loaded(7)  # no image lies in it
+    shutil.copy(source, deeper / "1.PNG")
+    message = refused()
+    assert f"the image '{deeper / '1.PNG'}' lies too deep: move it into '{photos / 'ben'}'" in message
+    (photos / "ben" / "2019").rename(photos / "ben" / ".2019")
+    loaded(7)
+    shutil.copy(source, photos / "ben" / "1.PNG")  # the case of a suffix does not matter
+    loaded(8)
+
+    def iterdir(path):
+        if path == photos / "ben":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    listed = Path.iterdir
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", iterdir)
+        assert refused() == f"'{photos / 'ben'}' cannot be read: Permission denied"
+
+    for name in ("a.heic", "b.HEIC", "c.txt", "none", ".hidden"):
+        (photos / "anna" / name).touch()
+    with pytest.warns(DislabWarning) as remarks:
+        assert len(dislab.from_folder(photos, size=16)) == 8
+    (remark,) = remarks
+    assert str(remark.message) == (
+        f"'{photos}': files that are not read as images: 2 of .heic, 1 of .txt, 1 of no suffix"
+    )
+    assert remark.filename == __file__
 
 
 def test_text_of_the_command_line(photos, cache, monkeypatch):

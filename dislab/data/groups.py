@@ -13,7 +13,9 @@ class Groups(NamedTuple):
     """The groups of a batch by one grouping."""
 
     index: Tensor  # int64 [B], the group of each image, 0 .. number - 1
-    first: Tensor  # int64 [number], one image of each group; its first if the group's images lie together
+    # int64 [number], one image of each group; its first if the group's images lie together. It is no random
+    # member: `Batches` draws random sets of images, and some images of a small class never come first.
+    first: Tensor
 
     @property
     def number(self) -> int:

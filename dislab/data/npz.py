@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dislab.data.official import unreadable
 from dislab.errors import DislabError
 
 # A zip file's local header before a member's name: signature, 22 bytes that the directory repeats, and the
@@ -26,7 +27,7 @@ def read_blocks(path: Path, key: str, shape: tuple[int, ...], size: int) -> Iter
                 data = stream.read(int(np.prod(block_shape)))
                 block = np.frombuffer(data, np.uint8).reshape(block_shape)
             except Exception as error:  # zlib and zipfile raise errors of their own for damaged bytes
-                raise DislabError(f"'{path}' is cut off or damaged after image {start}: {error}") from None
+                raise unreadable(path, error, f"is cut off or damaged after image {start}") from None
             yield start, block
 
 
@@ -75,7 +76,7 @@ def open_member(path: Path, key: str, shape: tuple[int, ...]):
             f"'{path}' has no array '{key}' (it has {keys}): it is not the official file"
         ) from None
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
-        raise DislabError(f"'{path}' is not a whole .npz file: {error}") from None
+        raise unreadable(path, error, "is not a whole .npz file") from None
     if file_shape != shape or dtype != np.uint8 or fortran:
         order = " in column-major order" if fortran else ""
         raise DislabError(

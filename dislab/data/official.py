@@ -5,6 +5,7 @@ Nothing here needs torch, so that `dislab data` answers at once.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -145,6 +146,27 @@ def official_paths(dataset: OfficialDataset, source: str, data_dir=None) -> Sequ
         f"the official file {file_name} of {name} is not there{alone}: `dislab data fetch {name}`, "
         f"or put it at '{data_folder(data_dir) / name / file_name}'"
     )
+
+
+def unreadable(path: Path | str, error: Exception, damage: str) -> DislabError:
+    """Return the error for a file that cannot be read: the system's reason, or `damage` if it gives none.
+
+    A file that is locked or forbidden is whole. Whoever takes it for damaged downloads it again.
+
+    Parameters
+    ----------
+    damage : what is wrong with the file if its bytes are, such as "is not a whole HDF5 file".
+    """
+    reason = " ".join(str(error).split())
+    if "unable to lock file" in reason:  # by HDF5
+        return DislabError(
+            f"'{path}' is locked, another program has it open to write: close that program, or set "
+            "HDF5_USE_FILE_LOCKING=FALSE in the environment if nothing writes to the file"
+        )
+    # An invalid argument is a position that damaged bytes name.
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return DislabError(f"'{path}' cannot be read: {os.strerror(error.errno)}")
+    return DislabError(f"'{path}' {damage}: {reason}")
 
 
 @dataclass(frozen=True)

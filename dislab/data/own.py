@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from dislab.data.dataset import Dataset, load_dataset, look_up
 from dislab.data.devices import choose_device
 from dislab.data.hold_out import hold_out
 from dislab.data.space import FactorSpace
-from dislab.errors import DislabError
+from dislab.errors import DislabError, DislabWarning
 from dislab.progress import Bar
 from dislab.registry import DATASETS
 
@@ -94,8 +96,9 @@ def from_folder(
     """Make a dataset of a folder of images with a sub-folder per group: a person, an object, a class.
 
     Its one factor, `folder`, is the number of the sub-folder, and images of one sub-folder are a group.
-    Sub-folders and the images in them are numbered by sorted name. Hidden ones are left out, and files whose
-    name is not an image's. An image is turned upright as its camera noted, cropped to the square in its
+    Sub-folders and the images in them are numbered by sorted name. Hidden ones are left out, and so are files
+    whose name is not an image's, with a warning. A link to a file that is gone is refused, and so are images
+    that lie deeper. An image is turned upright as its camera noted, cropped to the square in its
     middle, and resized by Pillow's bilinear filter, which weighs all pixels that become one. Transparent
     pixels become black. Images are decoded once into the cache folder, and again when a file changes.
 
@@ -177,27 +180,63 @@ def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
         if not folder.is_dir():
             problem = "is not a folder" if folder.exists() else "does not exist"
             raise DislabError(f"'{folder}' {problem}: it should hold a sub-folder of images for each group")
-        groups = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+        groups = [path for path in _entries(folder) if path.is_dir()]
         if len(groups) < 2:
             present = f"only '{groups[0].name}'" if groups else "none"
             raise DislabError(
                 f"'{folder}' needs a sub-folder of images for each group, two or more: it has {present}"
             )
-        strays = sorted(filter(_is_image, folder.iterdir()))
-        if strays:
-            raise DislabError(f"'{strays[0]}' belongs to no group: move it into one of the sub-folders")
-        members = [sorted(filter(_is_image, group.iterdir())) for group in groups]
+        strays = [path for path in _entries(folder) if path.is_file()]
+        if any(map(_is_image, strays)):
+            stray = next(filter(_is_image, strays))
+            raise DislabError(f"'{stray}' belongs to no group: move it into one of the sub-folders")
+        entries = [_entries(group) for group in groups]
+        for path in itertools.chain.from_iterable(entries):
+            if path.is_dir() and (deeper := _image_within(path)):
+                raise DislabError(
+                    f"the image '{deeper}' lies too deep: move it into '{path.parent}', as the images of a "
+                    "group lie in its sub-folder itself, or hide the folder by a name that begins with a dot"
+                )
     except OSError as error:
-        raise DislabError(f"'{folder}' cannot be read: {error.strerror}") from None
+        path = error.filename or folder
+        raise DislabError(f"'{path}' cannot be read: {error.strerror}") from None
+    members = [[path for path in paths if _is_image(path)] for paths in entries]
     counts = [len(images) for images in members]
     if 0 in counts:
         empty = groups[counts.index(0)]
         raise DislabError(f"there is no image in '{empty}' (it reads {', '.join(IMAGE_FILES)})")
+    others = Counter(
+        path.suffix.lower() or "no suffix"
+        for path in itertools.chain(strays, *entries)
+        if path.is_file() and not _is_image(path)
+    )
+    if others:
+        kinds = ", ".join(f"{number:,} of {suffix}" for suffix, number in sorted(others.items()))
+        warnings.warn(f"'{folder}': files that are not read as images: {kinds}", DislabWarning, stacklevel=3)
     return list(itertools.chain.from_iterable(members)), np.repeat(np.arange(len(groups)), counts)
 
 
+def _entries(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted, without what is hidden; raise if a link leads nowhere."""
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    for path in entries:
+        if not path.exists():
+            raise DislabError(f"'{path}' is a link to a file that is not there: mend the link or delete it")
+    return entries
+
+
+def _image_within(folder: Path) -> Path | None:
+    """Return an image in a folder or deeper, or None."""
+    for path in _entries(folder):
+        if _is_image(path):
+            return path
+        if path.is_dir() and not path.is_symlink() and (deeper := _image_within(path)):
+            return deeper
+    return None
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_FILES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGE_FILES and path.is_file()
 
 
 def _cache_name(files: list[Path], size: int, mode: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dislab.data.cache import cached_array, file_stamp
 from dislab.data.dataset import Dataset, look_up
-from dislab.data.official import OfficialDataset, OfficialFile, official_paths
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
 from dislab.data.space import Circle, FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -138,7 +138,7 @@ def _car_files(path: Path, read: bool = True) -> Iterator[tuple[str, bytes]]:
                 if member.isreg() and fnmatchcase(name, CAR_FILES):
                     yield name, archive.extractfile(member).read() if read else b""
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise DislabError(f"'{path}' is not a whole .tar.gz archive: {error}") from None
+        raise unreadable(path, error, "is not a whole .tar.gz archive") from None
 
 
 def read_car(data: bytes, name: str) -> np.ndarray:
@@ -153,8 +153,7 @@ def read_car(data: bytes, name: str) -> np.ndarray:
     try:
         arrays = loadmat(io.BytesIO(data), variable_names=["im"])
     except Exception as error:  # damaged bytes raise many kinds of errors
-        reason = " ".join(str(error).split())
-        raise DislabError(f"'{name}' is not a whole MATLAB file: {reason}") from None
+        raise unreadable(name, error, "is not a whole MATLAB file") from None
     if "im" not in arrays:
         raise DislabError(f"'{name}' has no array 'im': it is not an official file")
     images = arrays["im"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dislab.data.dataset import Dataset, look_up
-from dislab.data.official import OfficialDataset, OfficialFile, official_paths
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -101,7 +101,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         data = gunzipped(path)
     except (OSError, EOFError, zlib.error) as error:
-        raise DislabError(f"'{path}' is cut off or damaged: {error}") from None
+        raise unreadable(path, error, "is cut off or damaged") from None
     header = 4 + 4 * len(shape)
     if len(data) < header or data[:4] != bytes([0, 0, 8, len(shape)]):
         raise DislabError(f"'{path}' is not an idx file of {len(shape)} dimensions of bytes")

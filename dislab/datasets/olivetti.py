@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dislab.data.dataset import Dataset, look_up
-from dislab.data.official import OfficialDataset, OfficialFile, official_paths
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -69,10 +69,10 @@ def read_official(path: Path) -> np.ndarray:
     from scipy.io import loadmat
 
     try:
-        arrays = loadmat(path)
+        with path.open("rb") as file:  # loadmat itself hides why a file cannot be opened
+            arrays = loadmat(file)
     except Exception as error:  # damaged bytes raise many kinds of errors
-        reason = " ".join(str(error).split())
-        raise DislabError(f"'{path}' is not a whole MATLAB file: {reason}") from None
+        raise unreadable(path, error, "is not a whole MATLAB file") from None
     if "faces" not in arrays:
         names = ", ".join(name for name in arrays if not name.startswith("__")) or "none"
         raise DislabError(f"'{path}' has no array 'faces' (it has {names}): it is not the official file")

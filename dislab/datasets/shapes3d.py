@@ -8,7 +8,7 @@ import numpy as np
 
 from dislab.data.cache import cached_array, file_stamp
 from dislab.data.dataset import Dataset, factors_on_device, look_up, stored_tensor
-from dislab.data.official import OfficialDataset, OfficialFile, official_paths
+from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -95,8 +95,8 @@ def read_official(path: Path) -> np.ndarray:
                     try:
                         array[start : start + CHUNK] = images[start : start + CHUNK]
                     except OSError as error:
-                        raise DislabError(f"'{path}' is damaged after image {start}: {error}") from None
+                        raise unreadable(path, error, f"is damaged after image {start}") from None
 
             return cached_array(f"shapes3d-official-{file_stamp(path)}", shape, make)
     except OSError as error:
-        raise DislabError(f"'{path}' is not a whole HDF5 file: {error}") from None
+        raise unreadable(path, error, "is not a whole HDF5 file") from None

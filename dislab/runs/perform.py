@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from dislab.runs.images import images_of
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results, load
 from dislab.runs.resolve import make_batches, make_model
-from dislab.scoring.encoding import choose_rows, encode, encode_on, reconstruction_errors
+from dislab.scoring.encoding import choose_rows, encode_model, reconstruction_errors
 from dislab.scoring.evidence import evidence
 from dislab.scoring.pictures import draw_pictures
 from dislab.scoring.request import compute, entries
@@ -69,6 +68,7 @@ class Trained:
 
     Attributes
     ----------
+    num_rows : number of dataset rows that it was trained on.
     failure : why training ended before its last step, or None.
     at_once : number of models that were trained at once, with this one.
     """
@@ -77,6 +77,7 @@ class Trained:
     path: Path
     network: torch.nn.Module
     history: History
+    num_rows: int
     failure: RunFailed | None = None
     at_once: int = 1
 
@@ -148,6 +149,12 @@ def _precision(config: RunConfig, machine: Machine) -> str:
     return usual_precision(machine.device) if config.precision == "usual" else config.precision
 
 
+def _arithmetic(config: RunConfig, machine: Machine):
+    """Set torch's global settings for a run. The models of others need not be deterministic on CUDA."""
+    is_built_in = MODELS[config.model].make.__module__.startswith("dislab.models.")
+    return arithmetic(torch.device(machine.device), _precision(config, machine), strict=is_built_in)
+
+
 def _train(
     configs: Sequence[RunConfig], images: Dataset, results: Results, machine: Machine
 ) -> list[Trained]:
@@ -159,7 +166,7 @@ def _train(
     say(about, machine.quiet)
     device, precision = torch.device(machine.device), _precision(first, machine)
     paths = [results.folder / config.folder for config in configs]
-    with arithmetic(device, precision), _failure_in_one_line(first.model):
+    with _arithmetic(first, machine), _failure_in_one_line(first.model):
         networks = []
         for config in configs:
             network = make_model(config, images.image_shape).to(device, memory_format=torch.channels_last)
@@ -171,7 +178,8 @@ def _train(
             (config,), (path,), (network,) = configs, paths, networks
             _prepare(path)
             generator = torch.Generator(device).manual_seed(config.seed)
-            return [Trained(config, path, network, fit(network, images, generator))]
+            history = fit(network, images, generator)
+            return [Trained(config, path, network, history, len(images.train_rows()))]
         members = []
         for config, path, network in zip(configs, paths, networks, strict=True):
             batches = make_batches(config, images, network, device)
@@ -179,8 +187,8 @@ def _train(
             members.append(Member(network, batches, path / "checkpoint.safetensors"))
         train_stack(members, first.protocol, machine.quiet)
     return [
-        Trained(config, path, member.model, member.history, member.failure, member.at_once)
-        for config, path, member in zip(configs, paths, members, strict=True)
+        Trained(config, path, one.model, one.history, len(one.batches.order), one.failure, one.at_once)
+        for config, path, one in zip(configs, paths, members, strict=True)
     ]
 
 
@@ -191,7 +199,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
     config, path, network, history = trained.config, trained.path, trained.network, trained.history
     history.write_csv(path / "history.csv")
     device, precision = torch.device(machine.device), _precision(config, machine)
-    with arithmetic(device, precision):
+    with _arithmetic(config, machine):
         table, rows, encode_seconds = _encode(config, network, images, device, machine.quiet)
         began = time.monotonic()
         scores = compute(
@@ -220,7 +228,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         "report": network.report(images.image_shape) if network.report is not None else {},
         "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
         "scored_rows": len(rows),
-        "train_rows": len(images.train_rows()),
+        "train_rows": trained.num_rows,
         **recorded(scores),
         "losses": history.last_tenth(),
         "evidence": joined,
@@ -246,11 +254,8 @@ def _encode(
     """Return the code table of a run, the dataset rows that it was made from, and the seconds of encoding."""
     began = time.monotonic()
     rows = choose_rows(images, config.protocol.rows)
-    by_row = network.encode_rows is not None
-    encoder = partial(network.encode_rows, images) if by_row else partial(encode_on, device, network)
-    groups, blocks = config.group_by, network.blocks
     try:
-        table = encode(encoder, images, rows, blocks=blocks, group_by=groups, by_row=by_row, quiet=quiet)
+        table = encode_model(network, images, rows, device, group_by=config.group_by, quiet=quiet)
         seconds = time.monotonic() - began
         if network.reconstruction is not None:
             table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)

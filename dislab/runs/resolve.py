@@ -15,11 +15,13 @@ from dislab.data.own import is_folder_text
 from dislab.data.space import parse_groupings
 from dislab.errors import DislabError
 from dislab.networks.named import choose_network
+from dislab.progress import say
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
 from dislab.runs import hyperparameters as hyper
 from dislab.runs.config import MEMORY, RunConfig
 from dislab.runs.images import images_of, open_images, remember, source_of
 from dislab.runs.machine import Machine
+from dislab.scoring.before_training import check_scores
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import entries, request
 from dislab.training.batches import Batches
@@ -30,9 +32,14 @@ from dislab.training.protocol import Protocol, choose_protocol
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user writes of a run, as far as it can be checked without the images."""
+    """What a user writes of a run: names are looked up, and all is checked that needs no images."""
 
     entry: Entry
+    dataset: str | Dataset
+    source: str
+    group_by: str | Sequence | None
+    hold_out: str | Sequence[str] | None
+    seed: int
     protocol: Protocol
     precision: str
     metrics: tuple[str, ...]
@@ -44,16 +51,21 @@ def check_settings(
     dataset: str | Dataset,
     machine: Machine,
     *,
+    seed: int = 0,
+    group_by: str | Sequence | None = None,
+    hold_out: str | Sequence[str] | None = None,
+    source: str = "auto",
     protocol: str = "quick",
     steps: int | None = None,
     batch_size: int | None = None,
     precision: str | None = None,
     metrics: Sequence[str] | str | None = None,
     metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
-    source: str = "auto",
     **hyperparameters,
 ) -> Settings:
     """Look up the names of a run and check its values; opening a dataset can take minutes the first time.
+
+    The arguments are those of `dislab.run`.
 
     Raises
     ------
@@ -65,8 +77,15 @@ def check_settings(
         raise unknown_name("source", source, SOURCES)
     if isinstance(dataset, str) and not is_folder_text(dataset):
         DATASETS[dataset]
+    if "groupings" in hyperparameters:
+        raise DislabError(f"{model}: groupings is set by --group-by, which may be repeated")
     return Settings(
         entry,
+        dataset,
+        source,
+        group_by,
+        hold_out,
+        seed,
         choose_protocol(protocol, steps=steps, batch_size=batch_size),
         choose_precision(precision, machine.device),
         request(metrics, metric_protocol),
@@ -74,53 +93,48 @@ def check_settings(
     )
 
 
-def resolve(
-    model: str,
-    dataset: str | Dataset,
-    machine: Machine,
-    *,
-    seed: int = 0,
-    group_by: str | Sequence | None = None,
-    hold_out: str | Sequence[str] | None = None,
-    source: str = "auto",
-    **settings,
-) -> RunConfig:
+def resolve(model: str, dataset: str | Dataset, machine: Machine, **settings) -> RunConfig:
     """Check what a user writes of a run, and complete it.
 
     Parameters
     ----------
-    model, dataset, seed, group_by, hold_out, source : see `dislab.run`.
+    model, dataset, settings : see `dislab.run`.
     machine : where the images are opened.
-    settings : see `check_settings`.
 
     Raises
     ------
     DislabError : a name or a value is wrong, official files are missing, or the model cannot be made so.
     """
-    chosen = check_settings(model, dataset, machine, source=source, **settings)
-    entry = chosen.entry
+    return complete(check_settings(model, dataset, machine, **settings), machine)
+
+
+def complete(chosen: Settings, machine: Machine, lenient: bool = False) -> RunConfig:
+    """Return the configuration of a run whose settings `check_settings` has checked; raise as `resolve` does.
+
+    If it is `lenient`, a named score that does not apply is said, not refused: a study's list of scores serves
+    several datasets.
+    """
+    entry, dataset = chosen.entry, chosen.dataset
     if isinstance(dataset, Dataset):
         images, own_images = remember(dataset), MEMORY
     else:
         own_images = str(Path(dataset).expanduser().absolute()) if is_folder_text(dataset) else ""
-        images = open_images(own_images or dataset, source, machine)
+        images = open_images(own_images or dataset, chosen.source, machine)
     held_out = (images.split,) if images.split else ()
-    if hold_out:
-        held_out = tuple(normalised(hold_out))
+    if chosen.hold_out:
+        held_out = tuple(normalised(chosen.hold_out))
         images = without(images, held_out)
-    groupings = parse_groupings(group_by, images.group_by)
+    groupings = parse_groupings(chosen.group_by, images.group_by)
     images.space.columns([name for names in groupings for name in names])
     # By "a,b" and by "b,a" the groups are the same.
     groupings = [sorted(names, key=images.space.names.index) for names in groupings]
-    if "groupings" in settings:
-        raise DislabError(f"{model}: groupings is set by --group-by, which may be repeated")
-    values = chosen.hyperparameters
+    values = dict(chosen.hyperparameters)
     if isinstance(values.get("network"), str):
         values["network"] = choose_network(values["network"], images.image_shape)
     if "groupings" in values:  # the model has a content code for each
         values["groupings"] = len(groupings)
     elif entry.make.supervision == "groups" and len(groupings) > 1:
-        raise DislabError(f"{model} takes one grouping, but --group-by names {len(groupings)}")
+        raise DislabError(f"{entry.name} takes one grouping, but --group-by names {len(groupings)}")
     has_steps = entry.make.supervision != "none"
     config = RunConfig(
         model=entry.name,
@@ -133,8 +147,8 @@ def resolve(
         precision=chosen.precision,
         metrics=chosen.metrics,
         own_images=own_images,
-    ).with_seed(seed)
-    _check_batches(config, images)
+    ).with_seed(chosen.seed)
+    _check_untrained(config, images, machine.quiet, lenient)
     return config
 
 
@@ -152,7 +166,7 @@ def check(config: RunConfig, machine: Machine) -> RunConfig:
     images = images_of(config, machine)
     images.space.columns([name for names in config.group_by for name in names])
     checked = replace(config, hyperparameters=values, precision=precision).with_seed(config.seed)
-    _check_batches(checked, images)
+    _check_untrained(checked, images, machine.quiet)
     return checked
 
 
@@ -170,26 +184,32 @@ def _check_protocol(config: RunConfig) -> None:
         raise DislabError(f"the values of protocol {protocol.name} are not those of its name in this version")
 
 
-def _check_batches(config: RunConfig, images: Dataset) -> None:
-    """Raise DislabError if the model or its batches refuse the configuration.
+def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: bool = False) -> None:
+    """Raise DislabError if the model, its batches or its metrics refuse the configuration; say what is lost.
 
     A mistake in a model's own code raises nothing here: its run fails, with the line of its file.
     """
     try:
         network = make_model(config, images.image_shape)
-        # The runs of a sweep have the same batches, and to sort a full grid by its groups takes a while.
-        batch = (config.dataset, config.source, config.hold_out, config.group_by, config.protocol.batch_size)
-        batch = (*batch, network.supervision, network.group_size)
-        if network.supervision != "none" and batch not in _right_batches:
-            make_batches(config, images, network, torch.device("cpu"))
-            _right_batches.add(batch)
+        # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
+        same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)
+        same = (*same, config.protocol.batch_size, config.protocol.rows, network.group_size, quiet)
+        if same in _checked:
+            return
+        if network.supervision != "none":
+            batches = make_batches(config, images, network, torch.device("cpu"))
+            if batches.remark:
+                say(batches.remark, quiet)
+        rows = config.protocol.rows
+        check_scores(config.metrics, network, images, config.group_by, rows, quiet, lenient)
+        _checked.add(same)
     except DislabError:
         raise
     except Exception:
         pass
 
 
-_right_batches: set[tuple] = set()  # that `_check_batches` has made once
+_checked: set[tuple] = set()  # what `_check_untrained` has checked once
 
 
 def make_model(config: RunConfig, image_shape: tuple[int, int, int]) -> torch.nn.Module:

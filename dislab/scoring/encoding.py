@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -141,6 +142,13 @@ class _Encoding:
 def encode_on(device: torch.device, model: torch.nn.Module, images: torch.Tensor):
     """Return mean and log-variance [B, D] of a model on a device, for images that may lie elsewhere."""
     return model.encode(images.to(device))
+
+
+def encode_model(model, dataset: Dataset, rows: np.ndarray, device: torch.device, **options) -> CodeTable:
+    """Encode rows of a dataset once by a model on a device: by their images, or by row. See `encode`."""
+    by_row = model.encode_rows is not None
+    encoder = partial(model.encode_rows, dataset) if by_row else partial(encode_on, device, model)
+    return encode(encoder, dataset, rows, blocks=model.blocks, by_row=by_row, **options)
 
 
 def reconstruction_errors(model, dataset: Dataset, rows: np.ndarray, seed: int, device) -> np.ndarray:

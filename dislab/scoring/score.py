@@ -80,8 +80,10 @@ def score(
     scores, returned = Scores(), {}
     tables = {SCALES[0]: table}
     for name, (entry, settings) in chosen.items():
-        why = _why_left_out(entry, table, settings)
-        if why:
+        why = lacks(table, entry)
+        if settings.scale != SCALES[0] and {"variances", "reconstruction"} & set(entry.needs):
+            why = SCALED
+        if why and why != NEEDS["factor"]:  # such a table is refused by the metric, which may draw few rows
             scores.left_out[name], scores.metrics[name] = why, entry.about
             continue
         call = entry.make, settings.protocol
@@ -127,13 +129,9 @@ def _chosen(
     return chosen
 
 
-def _why_left_out(entry: Entry, table: CodeTable, settings: Settings) -> str:
-    """Return why a metric does not apply to a table, "" if it does."""
-    for need in entry.needs:
-        if not _has(table, need):
-            return NEEDS[need]
-    of_densities = {"variances", "reconstruction"} & set(entry.needs)
-    return SCALED if of_densities and settings.scale != SCALES[0] else ""
+def lacks(table: CodeTable, entry: Entry) -> str | None:
+    """Return why a metric does not apply to a table, a value of NEEDS, or None if it applies."""
+    return next((NEEDS[need] for need in entry.needs if not _has(table, need)), None)
 
 
 def standardised(table: CodeTable) -> CodeTable:
@@ -200,8 +198,8 @@ def _take(entry: Entry, recorded: str, result, scores: Scores) -> None:
 
 def _has(table: CodeTable, need: str) -> bool:
     """Return whether a table has what a metric needs, a key of NEEDS."""
-    if need == "two factors":
-        return np.count_nonzero(np.ptp(table.factors, axis=0)) >= 2
+    if need in ("factor", "two factors"):
+        return np.count_nonzero(np.ptp(table.factors, axis=0)) >= (2 if need == "two factors" else 1)
     if need == "grid":
         return table.full_grid
     attribute = {"variances": "logvar", "groups": "labels"}.get(need, need)

@@ -20,9 +20,9 @@ from dislab.runs.execute import execute
 from dislab.runs.finished import Run
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
-from dislab.runs.resolve import check_settings, resolve
+from dislab.runs.resolve import Settings, check_settings, complete
 from dislab.scoring.request import entries
-from dislab.studies.file import Study, within
+from dislab.studies.file import Draft, Study, within
 
 MOST_PIXELS = 60_000  # of a figure's longer side; matplotlib draws up to 65,535
 
@@ -37,43 +37,41 @@ def plan(study: Study, machine: Machine) -> dict[str, RunConfig]:
     ------
     DislabError : a name, a hyper-parameter, a group_by or a hold-out is wrong, or official files are missing.
     """
-    check_names(study, machine)
     kept, left_out = [], {}
-    for draft in study.drafts:
-        dataset, source = draft.settings["dataset"], draft.settings.get("source", "auto")
-        if draft.optional and not is_complete(dataset, source, machine.data_dir):
-            left_out.setdefault((draft.where, dataset), []).append(len(draft.seeds))
+    for draft, settings in check_names(study, machine):
+        if draft.optional and not is_complete(settings.dataset, settings.source, machine.data_dir):
+            left_out.setdefault((draft.where, settings.dataset), []).append(len(draft.seeds))
         else:
-            kept.append(draft)
+            kept.append((draft, settings))
     for (where, dataset), numbers in left_out.items():
         message = f"{where}: {sum(numbers)} run(s) left out, the official files of {dataset} are not there"
         say(message, machine.quiet)
     if not kept:
         raise DislabError(f"the study '{study.name}' has nothing to run: all of it is optional")
     planned = []
-    for draft in kept:
+    for draft, settings in kept:
         with within(draft.where):
-            first = resolve(machine=machine, **draft.settings)
+            first = complete(settings, machine, lenient=True)
         planned += map(first.with_seed, draft.seeds)
     return merge(planned)
 
 
-def check_names(study: Study, machine: Machine) -> None:
-    """Look up all names of a study that need no images.
+def check_names(study: Study, machine: Machine) -> list[tuple[Draft, Settings]]:
+    """Look up all names of a study that need no images; return its drafts with their settings.
 
     Raises
     ------
     DislabError : one is unknown, or the study does not compute what its tables and figures need.
     """
-    metrics = {}
+    checked, metrics = [], {}
     for draft in study.drafts:
         with within(draft.where):
-            need_images = ("group_by", "hold_out")
-            settings = {key: value for key, value in draft.settings.items() if key not in need_images}
-            checked = check_settings(machine=machine, **settings)
-            metrics |= {one.metric.name: one for one in entries(checked.metrics).values()}
+            settings = check_settings(machine=machine, **draft.settings)
+            metrics |= {one.metric.name: one for one in entries(settings.metrics).values()}
+            checked.append((draft, settings))
     with within(study.name):
         _check_report(study, metrics)
+    return checked
 
 
 def _check_report(study: Study, metrics: Mapping) -> None:

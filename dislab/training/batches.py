@@ -21,7 +21,7 @@ class Batch:
 
     images: Tensor  # float32 [B, C, H, W] in [0, 1]
     noise: Tensor  # float32 [B, D], standard Normal, for the codes
-    dataset_size: int  # number of training images N
+    dataset_size: int  # number of images N that batches are drawn from
     groupings: tuple[Groups, ...]  # by each grouping; an image of an "iid" batch is a group of its own
 
 
@@ -36,13 +36,18 @@ class Batches:
 
     `generator` is all that changes from batch to batch. DislabError is raised if a factor is unknown, all
     groups are too small, or a combination of groups has no images.
+
+    Attributes
+    ----------
+    order : int64 [N], the rows that are drawn; without those of groups that are smaller than `group_size`.
+    remark : a line that says how many groups and images are too few to be drawn, or "".
     """
 
     def __init__(self, dataset, model, batch_size: int, group_by: list[list[str]], seed: int, device):
         self.dataset, self.latents, self.device = dataset, model.latents, device
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.size = 1 if model.supervision == "iid" else min(model.group_size, batch_size)
-        rows = dataset.train_rows()
+        rows, self.remark = dataset.train_rows(), ""
         if model.supervision == "iid":
             # All rows are one class from which each group draws one image: one way of drawing serves both.
             order, self.numbers = rows, [1]
@@ -57,7 +62,14 @@ class Batches:
                         f"group_size={self.size} is too large for --group-by {','.join(group_by[0])}: "
                         f"no group has more than {count.max()} training images"
                     )
-                begin, count = begin[enough], count[enough]
+                order, count = order[np.repeat(enough, count)], count[enough]
+                begin = np.cumsum(count) - count
+                if not enough.all():
+                    self.remark = (
+                        f"trains on {len(count):,} of {len(enough):,} groups, {len(order):,} of "
+                        f"{len(rows):,} images: the others have fewer than group_size={self.size} images "
+                        "(a smaller group_size uses them)"
+                    )
         self.order, self.begin, self.count = (torch.from_numpy(a).to(device) for a in (order, begin, count))
         index = torch.arange(batch_size, device=device) // self.size
         self.slots = Groups(index, torch.arange(0, batch_size, self.size, device=device))
