@@ -93,9 +93,14 @@ def test_named_scores_that_do_not_apply_are_refused(tmp_path, tiny_dataset):
         resolve(
             model, dataset, Machine.here("cpu", out=tmp_path), **(settings | {"metrics": ["active_units"]})
         )
-        complete(
-            check_settings(model, dataset, Machine.here("cpu", out=tmp_path), **settings), Machine(), True
-        )
+
+
+def test_a_study_says_which_of_its_scores_do_not_apply(tmp_path, tiny_dataset, capsys):
+    """Its list of scores serves several datasets."""
+    machine = Machine.here("cpu", out=tmp_path, quiet=False)
+    settings = check_settings("vae", tiny_dataset, machine, metrics=["mig", "pose_error"])
+    complete(settings, machine, lenient=True)
+    assert "pose_error will be left out for tiny: it needs a circular factor" in capsys.readouterr().err
 
 
 def test_a_hold_out_that_leaves_one_group_is_refused(tmp_path, capsys):
@@ -114,8 +119,8 @@ def test_a_hold_out_that_leaves_one_group_is_refused(tmp_path, capsys):
 def test_what_will_be_left_out_of_the_default_scores_is_said(tmp_path, capsys, tiny_dataset):
     line = (
         "content_accuracy, content_entropy, style_accuracy, style_entropy will be left out for tiny: it "
-        "needs at least two groups (see group_by) of at least 4 rows each, in the 15 rows that are scored (hold-out "
-        "'shape=3')\n"
+        "needs at least two groups (see group_by) of at least 4 rows each, in the 15 rows that are scored "
+        "(hold-out 'shape=3')\n"
     )
     assert line in said(capsys, "mlvae", tiny_dataset, tmp_path, hold_out="shape=3")
     assert "left out" not in said(capsys, "mlvae", tiny_dataset, tmp_path, hold_out="shape=2-3")

@@ -111,8 +111,8 @@ def resolve(model: str, dataset: str | Dataset, machine: Machine, **settings) ->
 def complete(chosen: Settings, machine: Machine, lenient: bool = False) -> RunConfig:
     """Return the configuration of a run whose settings `check_settings` has checked; raise as `resolve` does.
 
-    If it is `lenient`, a named score that does not apply is said, not refused: a study's list of scores serves
-    several datasets.
+    If it is `lenient`, a named score that does not apply is said, not refused: a study's list of scores
+    serves several datasets.
     """
     entry, dataset = chosen.entry, chosen.dataset
     if isinstance(dataset, Dataset):
