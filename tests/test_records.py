@@ -141,6 +141,8 @@ WRONG = [
     {"digest": ["x"]},
     {"folder": 7},
     {"scores": {"mig": "high"}},
+    {"metrics": {"mig": {"direction": "up"}}},
+    {"metrics": {"mig": "up"}},
     {"config": {"protocol": None}},
 ]
 
@@ -213,7 +215,13 @@ def test_runs_of_another_format_are_named_in_one_line(results, configs, capsys):
     path.write_text(json.dumps(lines()[0] | {"format": 4}))
     with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 6"):
         dislab.load(path.parent)
-    Path("results/records.jsonl").unlink()
+    records = Path("results/records.jsonl")
+    old = {name: part for name, part in (lines()[0] | {"format": 4}).items() if name != "metrics"}
+    for text in (json.dumps(old), json.dumps(old, separators=(",", ":"))):
+        records.write_text(text + "\n")
+        assert main(["leaderboard"]) == 2
+        assert "is of format 4" in capsys.readouterr().err
+    records.unlink()
     assert main(["leaderboard"]) == 2
     assert "is of format 4" in capsys.readouterr().err
 

@@ -22,6 +22,7 @@ from dislab.scoring.table_file import read_table
 
 FORMAT = 6
 PARTS = ("config", "scores", "details", "left_out", "metrics", "timings", "environment", "report")
+ABOUT = {"direction", "source"}  # what a record says of a metric
 
 
 class NotWhole(DislabError):
@@ -194,14 +195,20 @@ def read_record(path: Path) -> dict:
 
 
 def record_of(line: bytes) -> dict | None:
-    """Return the record in a line, or None where there is none: parts are missing, or of another type."""
+    """Return the record in a line, or None where there is none: parts are missing, or of another type.
+
+    A record of another format is returned as it is, for `check_format`.
+    """
     try:
         record = _decoded(line)
+        if record["format"] != FORMAT:
+            return record
         scores = record["scores"].values()
         parts = [record[name] for name in PARTS] + [record["config"]["protocol"]]
         is_record = all(isinstance(part, dict) for part in parts) and isinstance(record["digest"], str)
         is_record = is_record and isinstance(record["folder"], str) and "\0" not in record["folder"]
         is_record = is_record and all(isinstance(score, int | float) for score in scores)
+        is_record = is_record and all(about.keys() >= ABOUT for about in record["metrics"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if is_record else None
