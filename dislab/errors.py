@@ -1,4 +1,4 @@
-"""The two errors that dislab shows to its user as one line, without a traceback."""
+"""The errors and remarks that dislab shows to its user as one line, without a traceback."""
 
 
 class DislabError(Exception):
@@ -11,6 +11,10 @@ class RunFailed(DislabError):
     """The input was fine, but a run or a metric failed (a loss that turned NaN, a disk that filled up)."""
 
     exit_code = 1
+
+
+class DislabWarning(UserWarning):
+    """A remark on a result; it stops nothing."""
 
 
 def line_within(error: BaseException, file_name: str) -> int | None:

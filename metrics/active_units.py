@@ -6,6 +6,7 @@ import numpy as np
 
 from dislab.registry import register_metric
 from dislab.scoring.aggregate_posterior import kl_per_dimension
+from dislab.scoring.settings import check_numbers
 from dislab.scoring.table import CodeTable
 
 
@@ -31,6 +32,7 @@ def active_units(table: CodeTable, rng: np.random.Generator, *, threshold: float
         are log-variances.
     active_units_variance : Var_n(mean_nd), [D].
     """
+    check_numbers(lambda value: value >= 0, "0 or more", threshold=threshold)
     variance = table.mean.var(axis=0, dtype=np.float64)
     counts = {"active_units": np.count_nonzero(variance > threshold), "active_units_variance": variance}
     if table.logvar is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from dislab.registry import register_metric
 from dislab.scoring.protocols import IMAGES
 from dislab.scoring.readouts import Standardiser
+from dislab.scoring.settings import check_counts
 from dislab.scoring.table import CodeTable
 
 MOST_DRAWS = 20_000  # over all classes: with the 183 of Cars3D, 50,000 take twice as long and change nothing
@@ -57,6 +58,7 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
     content_accuracy_curve, content_entropy_curve : lists of [k, value].
     content_accuracy_per_grouping, content_entropy_per_grouping : at k = 1, if there are several groupings.
     """
+    check_counts(num_draws=num_draws)
     curves = class_curves(table, "content", rng, num_draws, max_images=max(IMAGES))
     scores = scores_of_one_image(table, "content", curves)
     for column, name in enumerate(("content_accuracy", "content_entropy"), start=1):
@@ -103,6 +105,7 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
     style_accuracy_chance, style_entropy_of_class : those of a code that knows nothing, 1 / C and log2 C.
     style_accuracy_per_grouping, style_entropy_per_grouping : if there are several groupings.
     """
+    check_counts(num_draws=num_draws)
     scores = scores_of_one_image(table, "style", class_curves(table, "style", rng, num_draws, max_images=1))
     if table.logvar is not None:
         sample = copy.copy(table)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dislab.registry import register_metric
 from dislab.scoring.readouts import Standardiser
+from dislab.scoring.settings import check_counts
 from dislab.scoring.table import CodeTable, no_factor_varies
 
 
@@ -39,6 +40,7 @@ def explicitness(
     explicitness_constant_dimensions : how many dimensions were dropped.
     explicitness_per_factor : the test area of every factor (None for one that is left out).
     """
+    check_counts(num_train=num_train, num_test=num_test)
     sample = table.draw(rng, num_train, num_test)
     standardise = Standardiser(sample.codes)
     kept = standardise.varies | ~standardise.varies.any()  # a classifier needs an input, be it constant
@@ -69,11 +71,10 @@ def class_shares(inputs: np.ndarray, classes: np.ndarray, *rows: np.ndarray) -> 
 
     scikit-learn's defaults are the protocol: penalty ½‖W‖², at most 100 steps of L-BFGS, in float32.
     """
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore")  # the bound on the steps is meant, and so are factors of many values
         classifier = LogisticRegression().fit(inputs, classes)
     return [classifier.predict_proba(block) for block in rows]
 

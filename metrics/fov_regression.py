@@ -7,6 +7,7 @@ import numpy as np
 from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.readouts import factor_targets, relative_losses, ridge, small_network
+from dislab.scoring.settings import check_counts
 from dislab.scoring.table import CodeTable, spread
 
 
@@ -52,6 +53,9 @@ def fov_regression(
     ------
     DislabError : no factor varies, or there are fewer than 6 rows.
     """
+    check_counts(num_test=num_test, max_train=max_train)
+    if num_train is not None:
+        check_counts(num_train=num_train)
     num_test = min(num_test, len(table) // 3)
     if num_test < 2:
         raise DislabError(f"it needs at least 6 rows, not {len(table)}")

@@ -6,6 +6,7 @@ import numpy as np
 
 from dislab.registry import register_metric
 from dislab.scoring.information import entropy, gaps, histogram_bins, mutual_information
+from dislab.scoring.settings import check_counts
 from dislab.scoring.table import CodeTable
 
 
@@ -34,6 +35,8 @@ def mig(table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000, 
     mig : in [0, 1].
     mig_per_factor : the gap of every factor (None for one with a single value).
     """
+    check_counts(num_train=num_train)
+    check_counts(2, num_bins=num_bins)
     sample = table.draw(rng, num_train)
     information = mutual_information(histogram_bins(sample.codes, num_bins), sample.factors)
     gap = gaps(information) / entropy(sample.factors)

@@ -8,6 +8,7 @@ from dislab.data.space import Circle
 from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.readouts import ridge, small_network
+from dislab.scoring.settings import check_counts
 from dislab.scoring.table import CodeTable
 
 
@@ -46,6 +47,7 @@ def pose_error(
     ------
     DislabError : there are fewer than two instances, or the circular factor does not vary.
     """
+    check_counts(max_train=max_train, max_test=max_test)
     train, test, num_instances = split_by_instance(table, table.circle, rng)
     train, test = rng.permutation(train)[:max_train], rng.permutation(test)[:max_test]
     turns = table.factors[:, table.names.index(table.circle.factor)] / table.circle.steps
