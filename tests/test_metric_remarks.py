@@ -27,6 +27,9 @@ from dislab.scoring.scale import has_usual_scale
 from dislab.scoring.table import CodeTable
 
 
+METRICS_PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+
 def remarks_of(name: str, codes, factors, **settings):
     """The scores of codes in their order, and what the metric remarked."""
     with warnings.catch_warnings(record=True) as caught:
@@ -114,8 +117,8 @@ ROUNDING = {
 
 def documented() -> dict[str, list[str]]:
     """The table of docs/metrics.md: the names of scores -> what scale and offset do to them."""
-    text = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
-    rows = re.findall(r"^\| (`.*`) \| (moves|same) \| (moves|same) \|", text, re.MULTILINE)
+    pattern = r"^\| (`.*`) \| (moves|same) \| (moves|same) \|"
+    rows = re.findall(pattern, METRICS_PAGE.read_text(), re.MULTILINE)
     return {name: [*moves] for names, *moves in rows for name in re.findall(r"`(\w+)`", names)}
 
 
@@ -226,6 +229,17 @@ def test_a_wrong_setting_is_one_line_that_names_it(function):
 def test_what_is_right_is_said(name, settings, line):
     factors, codes = USUAL.factors_and_codes()
     assert score(full_table(codes, factors), [name], **settings).refused[name] == line
+
+
+def test_the_documentation_lists_all_settings():
+    rows = re.findall(r"^\| (`[^|]*`) \| (`\w+=[^|]*|none) \|$", METRICS_PAGE.read_text(), re.MULTILINE)
+    listed = {
+        name: re.findall(r"`(.+?)`", row) for names, row in rows for name in re.findall(r"`(\w+)`", names)
+    }
+    for name, entry in ENTRIES.items():
+        parameters = inspect.signature(entry.make).parameters.values()
+        settings = [f"{one.name}={one.default}" for one in parameters if one.kind is one.KEYWORD_ONLY]
+        assert listed[name] == settings, name
 
 
 def test_settings_change_what_they_name():
