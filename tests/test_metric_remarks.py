@@ -26,7 +26,6 @@ from dislab.scoring.evaluate import score
 from dislab.scoring.scale import has_usual_scale
 from dislab.scoring.table import CodeTable
 
-
 METRICS_PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
