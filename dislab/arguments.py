@@ -55,7 +55,7 @@ def converted(what: str, value: object, default: object, choices: tuple | None =
         return value
     wanted = "a number" if kind is float else "a whole number"
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or number != kind(number):

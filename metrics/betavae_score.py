@@ -8,6 +8,8 @@ import numpy as np
 
 from dislab.errors import DislabError
 from dislab.registry import register_metric
+from dislab.scoring.readouts import Standardiser
+from dislab.scoring.scale import has_usual_scale, remark_on_scale
 from dislab.scoring.table import CodeTable
 
 CHUNK = 4_000_000  # code values per gather: 16 MB in float32, whatever the number of points
@@ -50,11 +52,15 @@ def betavae_score(
     betavae_score, betavae_score_train : accuracy on the test and on the training points, in [0, 1]; chance is
         1 / K.
     """
-    if num_test < 1:
-        raise DislabError(f"it needs points to test on, not num_test={num_test}")
     train = draw_points(table, rng, num_train, batch_size)
     test = draw_points(table, rng, num_test, batch_size)
     train_accuracy, accuracy = accuracies(*train, *test, penalised=penalised)
+    codes = table.mean[table.split(rng, num_train)[0]]
+    if penalised and not has_usual_scale(codes):
+        scale = Standardiser(codes).scale
+        standardised = accuracies(train[0] / scale, train[1], test[0] / scale, test[1])
+        why = "its classifier is penalised, and small codes need large weights"
+        remark_on_scale("betavae_score", accuracy, standardised[1], why)
     return {"betavae_score": accuracy, "betavae_score_train": train_accuracy}
 
 
@@ -67,8 +73,9 @@ def draw_points(table: CodeTable, rng, num_points: int, batch_size: int) -> tupl
         for chunk in np.array_split(points, 1 + len(points) * batch_size * features.shape[1] // CHUNK):
             first = rng.integers(len(table), size=(len(chunk), batch_size))
             second = table.sharing(rng, k, first)
-            distance = np.abs(table.mean[first] - table.mean[second])
-            features[chunk] = distance.mean(axis=1, dtype=np.float64)  # float32 overflows for huge codes
+            # Halved, which is exact, so that huge codes do not overflow.
+            distance = np.abs(0.5 * table.mean[first] - 0.5 * table.mean[second])
+            features[chunk] = 2 * distance.mean(axis=1, dtype=np.float64)
     return features, labels
 
 
@@ -76,7 +83,6 @@ def accuracies(
     train_features, train_labels, test_features, test_labels, penalised: bool = True
 ) -> tuple[float, float]:
     """Return training and test accuracy of a multinomial logistic regression: ½‖W‖² + Σ_i log-loss_i."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(train_labels)) < 2:
@@ -84,7 +90,7 @@ def accuracies(
     # scikit-learn's defaults, with 100 iterations, are the protocol; without a penalty, Newton's method.
     classifier = LogisticRegression() if penalised else LogisticRegression(C=np.inf, solver="newton-cg")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore")  # the bound on the iterations is meant
         classifier.fit(np.asarray(train_features, np.float64), train_labels)
     return (
         classifier.score(np.asarray(train_features, np.float64), train_labels),

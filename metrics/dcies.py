@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
+from dislab.errors import DislabWarning
 from dislab.registry import register_metric
 from dislab.scoring.readouts import Standardiser, factor_targets, relative_losses, ridge_weights
 from dislab.scoring.table import CodeTable, spread
@@ -72,9 +75,17 @@ def dcies(
     fitted, wanted = factor_targets(table, sample)
     probes, losses = probe_losses(sample.codes, fitted, sample.test_codes, wanted, rng)
     explicit, lowest = explicitness(np.log(probes), losses)
+    informativeness = 1 - lowest.mean()
+    if informativeness < 0.05:
+        warnings.warn(
+            f"dcies_explicitness says nothing here: no probe reads the factors (R² {informativeness:.2f} at "
+            "best), and a code that knows nothing has 1",
+            DislabWarning,
+            stacklevel=2,
+        )
     return {
         "dcies_explicitness": explicit.mean(),
-        "dcies_explicitness_informativeness": 1 - lowest.mean(),
+        "dcies_explicitness_informativeness": informativeness,
         "dcies_explicitness_per_factor": spread(explicit, list(wanted), len(table.names)),
         "dcies_explicitness_losses": losses.mean(axis=1),
         "dcies_explicitness_capacities": probes,

@@ -70,11 +70,10 @@ def class_shares(inputs: np.ndarray, classes: np.ndarray, *rows: np.ndarray) -> 
 
     scikit-learn's defaults are the protocol: penalty ½‖W‖², at most 100 steps of L-BFGS, in float32.
     """
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore")  # the bound on the steps is meant, and so are factors of many values
         classifier = LogisticRegression().fit(inputs, classes)
     return [classifier.predict_proba(block) for block in rows]
 

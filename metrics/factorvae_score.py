@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import numpy as np
 
-from dislab.errors import DislabError
+from dislab.errors import DislabError, DislabWarning
 from dislab.registry import register_metric
-from dislab.scoring.table import CodeTable
+from dislab.scoring.scale import REMEDY, remark_on_scale, small_dimensions
+from dislab.scoring.table import CodeTable, varies
 
 CHUNK = 4_000_000  # code values per gather: 32 MB in float64, whatever the number of votes
 
@@ -52,20 +56,31 @@ def factorvae_score(
         no dimension is active.
     factorvae_score_active_dimensions : the number of active dimensions.
     """
+    if min(batch_size, num_variance) < 2:
+        raise DislabError(f"batch_size is {batch_size}, num_variance {num_variance}: both must be 2 or more")
     sample = table.mean[rng.integers(len(table), size=num_variance)]
     variance, active = active_dimensions(sample, prune_threshold)
+    pruned = small_dimensions(sample, prune_threshold)
     if not len(active):
+        if pruned.any():
+            warnings.warn(
+                f"no dimension has a standard deviation of {prune_threshold:g} or more, so that the score "
+                f"is 0 by its protocol: {REMEDY}",
+                DislabWarning,
+                stacklevel=2,
+            )
         names = ("factorvae_score", "factorvae_score_train", "factorvae_score_active_dimensions")
         return dict.fromkeys(names, 0.0)
-    if min(num_train, num_test) < 1:
-        raise DislabError(f"it needs votes to train and to test on, not {num_train} and {num_test}")
-    train = count_votes(table, rng, num_train, batch_size, variance, active)
-    test = count_votes(table, rng, num_test, batch_size, variance, active)
-    answer = train.argmax(axis=0)  # [active dimensions] -> factor, the first one wins ties
-    right = np.arange(len(active))
+    same_draws = copy.deepcopy(rng)
+    accuracy, train_accuracy = accuracies(table, rng, num_train, num_test, batch_size, variance, active)
+    if pruned.any():
+        varying = np.flatnonzero(varies(sample) & (variance > 0))
+        unpruned = accuracies(table, same_draws, num_train, num_test, batch_size, variance, varying)
+        why = f"{np.count_nonzero(pruned)} dimensions have a standard deviation below {prune_threshold:g}"
+        remark_on_scale("factorvae_score", accuracy, unpruned[0], f"{why} and take no part")
     return {
-        "factorvae_score": test[answer, right].sum() / test.sum(),
-        "factorvae_score_train": train[answer, right].sum() / train.sum(),
+        "factorvae_score": accuracy,
+        "factorvae_score_train": train_accuracy,
         "factorvae_score_active_dimensions": len(active),
     }
 
@@ -75,13 +90,23 @@ def active_dimensions(codes: np.ndarray, prune_threshold: float) -> tuple[np.nda
     # In float32, as in disentanglement_lib, rounding gives a large constant (1234.567) a variance above the
     # threshold. If all dimensions are constant, it takes every vote and the score is at chance, as in the
     # reference. Beside dimensions that vary it would ruin the score of a good code: there it is not active.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         variance = codes.var(axis=0, ddof=1)
     if not np.isfinite(variance).all():  # codes above 1e19
         variance = codes.var(axis=0, ddof=1, dtype=np.float64)
     active = (variance > 0) & (np.sqrt(variance) >= prune_threshold)
-    live = active & (np.ptp(codes, axis=0) > 0)
+    live = active & varies(codes)
     return variance, np.flatnonzero(live if live.any() else active)
+
+
+def accuracies(
+    table: CodeTable, rng, num_train: int, num_test: int, batch_size: int, variance, active
+) -> tuple[float, float]:
+    """Return the accuracy of the majority vote on `num_test` and on the `num_train` votes it is made from."""
+    train = count_votes(table, rng, num_train, batch_size, variance, active)
+    test = count_votes(table, rng, num_test, batch_size, variance, active)
+    answer, right = train.argmax(axis=0), np.arange(train.shape[1])  # the first factor wins ties
+    return test[answer, right].sum() / test.sum(), train[answer, right].sum() / train.sum()
 
 
 def count_votes(table: CodeTable, rng, num_votes: int, batch_size: int, variance, active) -> np.ndarray:

@@ -53,6 +53,8 @@ def fov_regression(
     ------
     DislabError : no factor varies, or there are fewer than 6 rows.
     """
+    if num_train is not None and not (isinstance(num_train, int) and num_train >= 1):
+        raise DislabError(f"num_train is {num_train!r}: it must be a whole number, 1 or more")
     num_test = min(num_test, len(table) // 3)
     if num_test < 2:
         raise DislabError(f"it needs at least 6 rows, not {len(table)}")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
+from dislab.errors import DislabWarning
 from dislab.registry import register_metric
-from dislab.scoring.information import histogram_bins, mutual_information
-from dislab.scoring.table import CodeTable
+from dislab.scoring.information import histogram_bins, information_of_pairs
+from dislab.scoring.table import CodeTable, varies
 
 REFERENCE = "Locatello et al. 2019 (the scores that need no factors)"
+# Eigenvalues of so many times their rounding variance, and less, count as dependent dimensions: rounding then
+# hides 0.14 nats, -ln(1 - 1/4) / 2, and more.
+AT_LIMIT = 4
 
 
 @register_metric(
@@ -48,8 +54,9 @@ def gaussian_correlation(
 
     - gaussian_total_correlation = ( Σ_d ln C_dd - ln det C ) / 2, that is -Σ_i ln λ_i / 2 with the
       eigenvalues λ of the correlation matrix. It is infinite if a dimension is a linear function of others.
-      Codes are float32, so that no eigenvalue is known below float32's resolution 1.2e-7: smaller ones are
-      raised to that, and every such dimension adds up to 8.0 nats.
+      Codes are float32: rounding alone gives a direction the variance `rounding_variance`. Smaller
+      eigenvalues are raised to that, some 17 nats for a dependent dimension of mean 0, and a warning says
+      that the score is a lower bound.
     - gaussian_wasserstein_correlation W = 2 tr C - 2 tr (B^1/2 C B^1/2)^1/2 with B the diagonal of C, and
       gaussian_wasserstein_correlation_norm = W / tr C.
     - mutual_info_score = mean over the D² - D ordered pairs of the mutual information of binned codes.
@@ -72,29 +79,57 @@ def gaussian_correlation(
     """
     rows, _ = table.split(rng, num_train)
     codes = table.mean[rows]
-    live = ~constant_dimensions(codes)
-    resolution = np.finfo(np.float32).eps
-    spectrum, wasserstein, trace = np.ones(0), 0.0, 1.0
-    if live.any():
-        covariance = np.atleast_2d(np.cov(codes[:, live].astype(np.float64), rowvar=False))
-        deviation = np.sqrt(np.diagonal(covariance))
-        product = np.outer(deviation, deviation)
-        spectrum, trace = np.linalg.eigvalsh(covariance / product), np.trace(covariance)
-        roots = np.sqrt(np.linalg.eigvalsh(covariance * product).clip(min=0))
+    live = varies(codes)
+    num_live, num_dims = np.count_nonzero(live), len(live)
+    spectrum, limit, wasserstein, trace = np.ones(0), np.zeros(0), 0.0, 1.0
+    if num_live:
+        centred = codes[:, live].astype(np.float64)
+        centred -= centred.mean(axis=0)
+        deviation = centred.std(axis=0, ddof=1)
+        # The standardised codes are Q R: R has the singular values of the codes, and is small.
+        root = np.linalg.qr(centred / deviation, mode="r") / np.sqrt(len(codes) - 1)
+        _, singular, directions = np.linalg.svd(root)
+        spectrum = np.pad(singular**2, (0, num_live - len(singular)))
+        limit = directions**2 @ (rounding_variance(codes[:, live]) / deviation**2)
+        trace = (deviation**2).sum()
+        # The eigenvalues of B^1/2 C B^1/2 are squares of the singular values of the codes times B^1/2.
+        roots = np.linalg.svd(root * deviation**2, compute_uv=False)
         wasserstein = max(0.0, 2 * trace - 2 * roots.sum())
-    bins, num_dims = histogram_bins(codes, num_bins), codes.shape[1]
-    information = mutual_information(bins, bins)
-    np.fill_diagonal(information, 0)
+    correlation = max(0.0, -0.5 * np.log(np.maximum(spectrum, limit)).sum())
+    at_limit = np.count_nonzero(spectrum < AT_LIMIT * limit)
+    remarks = []
+    if num_live < num_dims:
+        remarks.append(f"{num_dims - num_live} of {num_dims} code dimensions are constant: they are left out")
+    if num_live >= max(2, len(codes)):
+        remarks.append(
+            f"gaussian_total_correlation is infinite for {num_live} dimensions in {len(codes)} rows: it "
+            "needs more rows than dimensions"
+        )
+    elif at_limit:
+        remarks.append(
+            f"gaussian_total_correlation is at least {correlation:.1f} nats: the codes' float32 precision "
+            f"ends there, as {at_limit} of {num_dims} dimensions follow from the others up to rounding"
+        )
+    for remark in remarks:
+        warnings.warn(remark, DislabWarning, stacklevel=2)
     return {
-        "gaussian_total_correlation": max(0.0, -0.5 * np.log(spectrum.clip(min=resolution)).sum()),
-        "gaussian_total_correlation_constant_dimensions": np.count_nonzero(~live),
-        "gaussian_total_correlation_dependent_dimensions": np.count_nonzero(spectrum <= resolution),
+        "gaussian_total_correlation": correlation,
+        "gaussian_total_correlation_constant_dimensions": num_dims - num_live,
+        "gaussian_total_correlation_dependent_dimensions": at_limit,
         "gaussian_wasserstein_correlation": wasserstein,
         "gaussian_wasserstein_correlation_norm": wasserstein / trace,
-        "mutual_info_score": information.sum() / max(1, num_dims**2 - num_dims),
+        "mutual_info_score": 2
+        * information_of_pairs(histogram_bins(codes, num_bins)).sum()
+        / max(1, num_dims**2 - num_dims),
     }
 
 
-def constant_dimensions(codes: np.ndarray) -> np.ndarray:
-    """Return which dimensions of float32 codes [N, D] vary by no more than their last digit, bool [D]."""
-    return np.ptp(codes, axis=0) <= 4 * np.finfo(np.float32).eps * np.abs(codes).max(axis=0)
+def rounding_variance(codes: np.ndarray) -> np.ndarray:
+    """Return the mean variance of the rounding errors of float32 codes [N, D], float64 [D].
+
+    A rounding error is uniform between -ulp/2 and ulp/2, with ulp the distance of neighbouring numbers: its
+    variance is ulp² / 12.
+    """
+    # Above 2e38 the distance is the same, but numpy overflows at the largest number.
+    distance = np.spacing(np.abs(codes).clip(max=2e38)).astype(np.float64)
+    return (distance**2).mean(axis=0) / 12

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.information import histogram_bins
-from dislab.scoring.table import CodeTable, spread
-
-LEAST_DEVIATION = 1e-6  # times 1 + |mean|: float32 codes that vary less are constant up to rounding
+from dislab.scoring.table import CodeTable, spread, varies
 
 
 @register_metric(
     "irs",
     title="Interventional robustness score",
     reference="Suter et al. 2019; protocol of disentanglement_lib",
-    low=0.0,
     high=1.0,
     needs=("factor",),
 )
@@ -42,16 +40,17 @@ def irs(
 
     Returns
     -------
-    irs : in [0, 1] where codes that share a value are not further apart than others; 0 if no dimension
-        varies.
+    irs : at most 1, and in [0, 1] where codes that share a value are not further from their mean than all
+        codes are from theirs; 0 if no dimension varies.
     irs_active_dimensions : number of dimensions that vary.
     irs_per_dimension : max_k ( 1 - V_dk / M_d ) of every dimension (None for one that does not vary).
     """
+    if not 0 < diff_quantile <= 1:
+        raise DislabError(f"diff_quantile is {diff_quantile}: it must be above 0 and at most 1")
     sample = table.draw(rng, num_train)
     codes, groups = sample.codes.astype(np.float64), histogram_bins(sample.factors, num_bins)
-    mean = codes.mean(axis=0)
-    largest = np.abs(codes - mean).max(axis=0)
-    active = largest > LEAST_DEVIATION * (1 + np.abs(mean))
+    largest = np.abs(codes - codes.mean(axis=0)).max(axis=0)
+    active = varies(sample.codes)
     scores = 1 - deviations(codes[:, active], groups, diff_quantile).min(axis=1) / largest[active]
     return {
         "irs": np.average(scores, weights=largest[active]) if active.any() else 0.0,

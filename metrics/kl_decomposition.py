@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 
+from dislab.errors import DislabWarning
 from dislab.registry import register_metric
 from dislab.scoring.aggregate_posterior import (
     joint_log_density,
@@ -125,6 +127,13 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
     most = min(marginal_entropy.sum(), conditional_entropy + math.log(num_rows))
     joint_entropy = min(max(-estimate, conditional_entropy), most)
 
+    if joint_entropy - conditional_entropy > math.log(num_rows) - 0.01:
+        warnings.warn(
+            f"index_code_mi has reached its bound, ln {num_rows} = {math.log(num_rows):.2f} nats for "
+            f"{num_rows:,} rows: with more rows it would be larger, and total_correlation smaller",
+            DislabWarning,
+            stacklevel=2,
+        )
     per_dimension = -marginal_entropy - prior
     return {
         "index_code_mi": joint_entropy - conditional_entropy,

@@ -7,7 +7,7 @@ import numpy as np
 from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.information import histogram_bins, mutual_information
-from dislab.scoring.table import CodeTable
+from dislab.scoring.table import CodeTable, varies
 
 NO_INFORMATION = 1e-12  # nats: what is below is the rounding of a zero
 
@@ -46,7 +46,7 @@ def modularity(
         raise DislabError(f"it needs two factors that vary in the {len(sample.codes)} rows used")
     information = mutual_information(histogram_bins(sample.codes, num_bins), sample.factors)
     scores = modularity_per_dimension(information)
-    active = sample.codes.min(axis=0) < sample.codes.max(axis=0)
+    active = varies(sample.codes)
     return {
         "modularity": scores.mean(),
         "modularity_active": scores[active].mean() if active.any() else 0.0,

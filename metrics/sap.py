@@ -6,7 +6,9 @@ import numpy as np
 
 from dislab.registry import register_metric
 from dislab.scoring.information import gaps
-from dislab.scoring.table import CodeTable
+from dislab.scoring.readouts import Standardiser
+from dislab.scoring.scale import has_usual_scale, remark_on_scale
+from dislab.scoring.table import CodeTable, Sample
 
 C = 0.01  # weight of the hinge losses against the penalty, as in Locatello et al. 2019
 LEAST_VARIANCE = 1e-12  # a code dimension below it predicts nothing (continuous factors)
@@ -48,15 +50,25 @@ def sap(
     sap_per_factor : the gap of every factor (None for one that is left out).
     """
     sample = table.draw(rng, num_train, num_test)
+    gap = predictability_gaps(sample, continuous_factors)
+    if not has_usual_scale(sample.codes):
+        standardise = Standardiser(sample.codes)
+        unit = sample._replace(codes=standardise(sample.codes), test_codes=standardise(sample.test_codes))
+        why = "its SVMs are penalised, which depends on the codes' scale and offset"
+        if continuous_factors:
+            why = f"a dimension of variance {LEAST_VARIANCE:g} or less counts as constant"
+        remark_on_scale("sap", gap.mean(), predictability_gaps(unit, continuous_factors).mean(), why)
+    return {"sap": gap.mean(), "sap_per_factor": sample.per_factor(gap)}
+
+
+def predictability_gaps(sample: Sample, continuous_factors: bool) -> np.ndarray:
+    """Return S_(1)k - S_(2)k of every factor, float64 [V]."""
     codes, unseen = sample.codes.astype(np.float64), sample.test_codes.astype(np.float64)
     if codes.shape[1] == 1:
         codes, unseen = np.pad(codes, ((0, 0), (0, 1))), np.pad(unseen, ((0, 0), (0, 1)))
     if continuous_factors:
-        predictions = squared_correlations(codes, sample.factors)
-    else:
-        predictions = svm_accuracies(codes, sample.factors, unseen, sample.test_factors)
-    gap = gaps(predictions)
-    return {"sap": gap.mean(), "sap_per_factor": sample.per_factor(gap)}
+        return gaps(squared_correlations(codes, sample.factors))
+    return gaps(svm_accuracies(codes, sample.factors, unseen, sample.test_factors))
 
 
 def squared_correlations(codes: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -144,8 +156,9 @@ def fit_svms(
     rest_total = all_sums[:, -1:] - class_total
 
     # w = slope / scale and β = offset - slope * center / scale: the penalty is ½ (slope, offset) P (…)ᵀ.
-    shift = center / scale
-    penalty = np.array([[1 / scale**2 + shift**2, -shift], [-shift, 1.0]])
+    # For codes of a standard deviation of 3e4 and more, a penalty on w that is too small to matter is kept.
+    shift, least = center / scale, max(1 / scale**2, 1e-9)
+    penalty = np.array([[least + shift**2, -shift], [-shift, 1.0]])
 
     def first_points(threshold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return sums [3, n] over the points of each class and of its rest with u < threshold [n]."""
@@ -166,7 +179,12 @@ def fit_svms(
         pull = 2 * C * (weight * inside - rest_weight * rest_inside)[1::-1].T
         bent = (hessian @ solution[:, :, None])[:, :, 0]
         loss = (solution * (bent / 2 - pull)).sum(axis=1) + number / 2
-        return loss, hessian, np.linalg.solve(hessian, pull[:, :, None])[:, :, 0]
+        # Cramer's rule. The penalty alone has the determinant `least`, which shift² would swallow.
+        determinant = (1 + number) * least + second + shift * (2 * first + shift * number)
+        determinant += number * second - first**2
+        (a, b), (_, d) = hessian.transpose(1, 2, 0)
+        minimum = np.stack([d * pull[:, 0] - b * pull[:, 1], a * pull[:, 1] - b * pull[:, 0]], axis=1)
+        return loss, hessian, minimum / determinant[:, None]
 
     solution = np.zeros((len(targets), 2))
     for _ in range(100):  # about ten are needed

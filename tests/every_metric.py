@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import sklearn.ensemble
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dislab.metrics import content_style, dcies
 from dislab.registry import METRICS
-from dislab.scoring import boosting, readouts
+from dislab.scoring import readouts
 from dislab.scoring.score import Scores, score
 from dislab.scoring.table import CodeTable
 
 ENTRIES = {entry.name: entry for entry in METRICS}
 FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
+SMALL |= {"num_rounds": 20}
 NUM_ROWS = 300
 FITS_NETWORKS = {"content_scores", "dci", "dci_fast", "fov_regression", "pose_error", "style_scores"}
 every_metric = pytest.mark.parametrize("function", FUNCTIONS)
@@ -27,13 +27,10 @@ every_metric = pytest.mark.parametrize("function", FUNCTIONS)
 
 @pytest.fixture(scope="module", autouse=True)
 def short_training():
-    """Networks and trees stop early: what is tested here does not depend on how good they are."""
-    trees = partial(sklearn.ensemble.GradientBoostingClassifier, n_estimators=20)
+    """Networks stop early: what is tested here does not depend on how good they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readouts, "UPDATES", 100)
         patch.setattr(dcies, "FEATURES", (0, 16, 32, 64))
-        patch.setattr(boosting, "ROUNDS", 20)
-        patch.setattr(sklearn.ensemble, "GradientBoostingClassifier", trees)
         patch.setattr(content_style, "MOST_DRAWS", 1_000)
         patch.setattr(content_style, "Classifier", partial(content_style.Classifier, max_epochs=30))
         yield

@@ -20,7 +20,7 @@ import dislab
 from dislab.data.dataset import unit_images
 from dislab.errors import DislabError
 from dislab.scoring.encoding import encode
-from dislab.scoring.evaluate import score
+from dislab.scoring.score import score
 
 B, D = 60, 4
 MEAN = torch.randn(B, D, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,8 @@ from math import log
 import numpy as np
 import pytest
 
-from dislab.scoring.information import entropy, histogram_bins, mutual_information
+from dislab.scoring import information
+from dislab.scoring.information import entropy, histogram_bins, information_of_pairs, mutual_information
 
 
 def information_by_counting(a, b) -> float:
@@ -31,6 +32,15 @@ def test_mutual_information_and_entropy_equal_a_count_by_hand():
     assert np.all(got[2] == 0)
 
 
+def test_information_of_pairs_in_pieces_and_whole(monkeypatch):
+    bins = np.random.default_rng(0).integers(0, [2, 5, 9, 1], size=(300, 4))
+    whole = mutual_information(bins, bins)
+    monkeypatch.setattr(information, "CELLS", 500)
+    np.testing.assert_array_equal(mutual_information(bins, bins), whole)
+    np.testing.assert_allclose(np.sort(information_of_pairs(bins)), np.sort(whole[np.triu_indices(4, 1)]))
+    assert information_of_pairs(bins[:, :1]).shape == (0,)
+
+
 def test_information_does_not_depend_on_how_values_are_numbered():
     rng = np.random.default_rng(1)
     bins, values = rng.integers(0, 20, (300, 2)), rng.integers(0, 4, (300, 1))
@@ -51,6 +61,12 @@ def test_bins_are_those_of_numpy_histogram():
         for d in range(3):
             edges = np.histogram(columns[:, d], 20)[1]
             np.testing.assert_array_equal(bins[:, d], np.digitize(columns[:, d], edges[:-1]) - 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bins_of_the_largest_numbers():
+    codes = np.array([[-3.4e38], [-1e38], [0], [1e30], [3.4e38]], np.float32)
+    np.testing.assert_array_equal(histogram_bins(codes), histogram_bins(codes.astype(np.float64)))
 
 
 def test_bins_of_the_reference_unit_test():

@@ -26,6 +26,12 @@ import dislab
 from dislab.errors import DislabError
 from dislab.scoring.score import score
 
+# No metric lets numpy or scikit-learn warn: that would be a result that nobody has thought of.
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.filterwarnings("ignore::dislab.errors.DislabWarning"),
+]
+
 # Scores of a code that is the same for all rows, with four, three and five values of the factors.
 OF_CONSTANT_CODES = {
     "active_units": (0, 0),
@@ -79,11 +85,21 @@ def test_outliers_and_nearly_constant_dimensions(function):
     codes[:, 1] *= 1e-38
     codes[:, 2] = 0
     codes[100, 2], codes[200, 2] = 1e-40, 3e38
+    codes[:, 3] = 3.4e38 * np.sign(codes[:, 3])
+    codes = np.column_stack([codes, np.full(NUM_ROWS, 1e38), 1e7 + 1e-6 * codes[:, 1]])
     for ordered in (False, True):
         check_clear(function, full_table(codes, factors, ordered=ordered))
 
 
-@pytest.mark.filterwarnings("error")
+@every_metric
+@pytest.mark.parametrize("num_rows", [2, 20])
+def test_values_that_are_seen_once(function, num_rows):
+    rng = np.random.default_rng(0)
+    factors = np.column_stack([rng.permutation(num_rows), np.arange(num_rows) % 2, np.arange(num_rows) // 5])
+    codes = rng.standard_normal((num_rows, 2)) * [1e-30, 1e30]
+    check_clear(function, full_table(np.hstack([codes, codes]), factors))
+
+
 def test_factorvae_score_of_huge_codes_is_that_of_small_ones():
     """Their variance overflows in float32."""
     factors, codes = USUAL.factors_and_codes()

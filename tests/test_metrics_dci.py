@@ -1,6 +1,5 @@
 """DCI: the joint trees against scikit-learn's, scores of importances in closed form, and what is special."""
 
-from functools import partial
 from math import log
 
 import numpy as np
@@ -10,11 +9,12 @@ from metric_tables import (
     one_thread,  # noqa: F401 (a fixture)
 )
 
-import dislab
 from dislab.metrics.dci import importance_scores
 from dislab.registry import METRICS
 from dislab.scoring import boosting
 from dislab.scoring.boosting import gradient_boosting, joint_boosting
+from dislab.scoring.score import score
+from dislab.scoring.table import CodeTable
 
 
 def drawn(num_rows=700, seed=0):
@@ -43,13 +43,12 @@ def test_joint_trees_are_those_of_scikit_learn(num_train):
 def test_few_candidates_and_small_chunks_change_little(monkeypatch):
     codes, factors = drawn()
     arrays = codes[:600], factors[:600], codes[600:]
-    monkeypatch.setattr(boosting, "ROUNDS", 30)
-    whole = joint_boosting(*arrays, np.random.default_rng(0))
+    whole = joint_boosting(*arrays, np.random.default_rng(0), 30)
     monkeypatch.setattr(boosting, "CHUNK", 2 * 608 * 5)  # two trees at a time
-    pieces = joint_boosting(*arrays, np.random.default_rng(0))
+    pieces = joint_boosting(*arrays, np.random.default_rng(0), 30)
     np.testing.assert_allclose(pieces.importance, whole.importance, rtol=0, atol=0.02)
     monkeypatch.setattr(boosting, "CANDIDATES", 20)
-    coarse = joint_boosting(*arrays, np.random.default_rng(0))
+    coarse = joint_boosting(*arrays, np.random.default_rng(0), 30)
     np.testing.assert_allclose(coarse.importance, whole.importance, rtol=0, atol=0.05)
 
 
@@ -88,26 +87,19 @@ def test_importance_matrices_with_known_scores():
 # What is special ----------------------------------------------------------------------------------
 
 
-SMALL = {"num_train": 400, "num_test": 200}
+SMALL = {"num_train": 400, "num_test": 200, "num_rounds": 30}
 both = pytest.mark.parametrize("name", ["dci", "dci_fast"])
 
 
-@pytest.fixture
-def few_rounds(monkeypatch):
-    """Fewer trees, which are enough for codes without noise."""
-    import sklearn.ensemble
-
-    trees = partial(sklearn.ensemble.GradientBoostingClassifier, n_estimators=30)
-    monkeypatch.setattr(sklearn.ensemble, "GradientBoostingClassifier", trees)
-    monkeypatch.setattr(boosting, "ROUNDS", 30)
-
-
-def scores_of(name, codes, factors, **settings):
-    return dislab.evaluate(codes=codes + 0.0, factors=factors, metrics=[name], **(SMALL | settings))
+def scores_of(name, codes, factors, **options):
+    """The scores with fewer trees, which are enough for codes without noise."""
+    scores = score(CodeTable(codes + 0.0, factors, **options), [name], **SMALL)
+    assert not scores.failed
+    return scores
 
 
 @both
-def test_importances_of_perfect_codes_and_of_twins(name, few_rounds):
+def test_importances_of_perfect_codes_and_of_twins(name):
     factors = grid((2, 3, 4), 25)
     codes = factors[:, [2, 0, 1]] * [1.0, -3.0, 0.01]
     perfect = scores_of(name, codes, factors)
@@ -121,7 +113,7 @@ def test_importances_of_perfect_codes_and_of_twins(name, few_rounds):
 
 
 @both
-def test_one_dimension_and_one_factor(name, few_rounds):
+def test_one_dimension_and_one_factor(name):
     factors = grid((3, 4), 50)
     scores = scores_of(name, factors[:, :1], factors)
     # Importances sum to 1 for every factor that has a split at all, however little it tells.
@@ -132,18 +124,18 @@ def test_one_dimension_and_one_factor(name, few_rounds):
 
 
 @both
-def test_values_are_names(name, few_rounds):
+def test_values_are_names(name):
     factors = grid((3, 4), 50)
     gaps = np.column_stack([np.array([0, 5, 9])[factors[:, 0]], factors[:, 1] + 40])
     assert scores_of(name, factors, gaps)[f"{name}_informativeness"] == 1
     factors = np.column_stack([np.arange(600) % 3, np.arange(600) % 2])
     factors[400:, 0] = 7  # the training rows do not have that value
-    scores = scores_of(name, factors, factors, shuffle=False)
+    scores = scores_of(name, factors, factors, ordered=True)
     assert scores.details[f"{name}_informativeness_per_factor"] == [0, 1]
 
 
 @both
-def test_a_constant_factor_has_no_importances(name, few_rounds):
+def test_a_constant_factor_has_no_importances(name):
     varying = grid((3, 4), 50)
     factors = np.insert(varying, 1, 2, axis=1)
     importance = scores_of(name, varying, factors).details[f"{name}_disentanglement_importance"]
@@ -151,7 +143,7 @@ def test_a_constant_factor_has_no_importances(name, few_rounds):
 
 
 @both
-def test_large_codes(name, few_rounds):
+def test_large_codes(name):
     factors = grid((3, 4), 50)
     scores = scores_of(name, factors * 1e30 - 1e30, factors)
     for part in ("disentanglement", "completeness", "informativeness"):

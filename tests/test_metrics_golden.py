@@ -17,6 +17,7 @@ from dislab.benchmarks.reference import compare, noise_row
 from dislab.metrics.betavae_score import accuracies
 from dislab.metrics.dci import importance_scores
 from dislab.metrics.factorvae_score import active_dimensions
+from dislab.metrics.gaussian_correlation import rounding_variance
 from dislab.metrics.modularity import modularity_per_dimension
 from dislab.metrics.sap import svm_accuracies
 from dislab.scoring.boosting import gradient_boosting, joint_boosting
@@ -60,8 +61,9 @@ def test_scores_of_the_same_rows(case):
     if "duplicate" in case:  # infinite in the reference
         num_dims = len(constant)
         assert scores["gaussian_total_correlation_dependent_dimensions"] == num_dims / 2
-        expected = -0.25 * num_dims * math.log(2 * 2**-23)
-        assert scores["gaussian_total_correlation"] == pytest.approx(expected, abs=0.01)
+        once = table.mean[:, : num_dims // 2]
+        noise = 2 * rounding_variance(once) / once.var(axis=0)  # of the difference of two copies
+        assert scores["gaussian_total_correlation"] == pytest.approx(-0.5 * np.log(noise).sum(), abs=0.01)
     if "dead_dims" in case:  # not a number in the reference: two noise dimensions and the factors are left
         assert 0 < scores["gaussian_total_correlation"] < 0.01
 

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import dislab
+from dislab.metrics import infomec
 from dislab.metrics.infomec import (
     active_dimensions,
     largest_share,
@@ -136,6 +137,20 @@ def test_the_classifier_of_infoexplicitness_is_at_the_optimum():
     expected = -(hot * log_shares(best)).sum() / 300 / np.log(3)
     assert log_loss_of_classifier(codes, classes) == pytest.approx(expected, abs=1e-4)
     assert log_loss_of_classifier(np.zeros((300, 2)), classes) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("num_classes", [2, 7])
+def test_the_classifier_of_infoexplicitness_stops_where_that_of_scikit_learn_does(num_classes, monkeypatch):
+    rng = np.random.default_rng(0)
+    classes = 3 * (num_classes * rng.random(400) ** 2).astype(int)
+    codes = standardised(classes[:, None] * [1.0, -2, 0.5] + rng.standard_normal((400, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = LogisticRegression(C=np.inf, class_weight="balanced").fit(codes, classes)
+    expected = log_loss(classes, theirs.predict_proba(codes)) / np.log(num_classes)
+    assert log_loss_of_classifier(codes, classes) == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr(infomec, "CELLS", 300)
+    assert log_loss_of_classifier(codes, classes) == pytest.approx(expected, rel=1e-6)
 
 
 def test_largest_share_and_active_dimensions():

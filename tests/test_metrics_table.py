@@ -287,7 +287,7 @@ def test_values_that_only_training_or_only_test_rows_have():
         dislab.evaluate(
             codes=codes, factors=factors, **(settings | {"num_test": 50, "metrics": "explicitness"})
         )
-    with pytest.raises(dislab.DislabError, match="rows to test on"):
+    with pytest.raises(dislab.DislabError, match="num_test is 0: it must be"):
         dislab.evaluate(codes=codes, factors=factors, **(settings | {"num_test": 0, "metrics": "sap"}))
 
 

@@ -69,9 +69,9 @@ def print_scores(runs: list, names: list[str] | None = None) -> None:
         for name, cause in first.scores.left_out.items():
             if wanted is None or name.partition("@")[0] in wanted:
                 print(f"{name} is left out: {cause}")
-        for name, about in first.scores.metrics.items():
-            if "note" in about and (wanted is None or name.partition("@")[0] in wanted):
-                print(f"{name}: {about['note']}")
+        for name, note in first.scores.notes():
+            if wanted is None or name.partition("@")[0] in wanted:
+                print(f"{name}: {note}")
         for line in frame.attrs["remarks"]:
             print(line)
 

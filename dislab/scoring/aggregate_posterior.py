@@ -8,11 +8,12 @@ summed row by row, at given z.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
-from dislab.errors import DislabError
+from dislab.errors import DislabError, DislabWarning
 from dislab.scoring.table import CodeTable
 
 REACH = 8.0  # standard deviations by which a grid goes beyond the outermost means; 1e-15 is left out
@@ -35,8 +36,8 @@ def posterior(table: CodeTable) -> Posterior:
     """Return the Normals of a code table that has log-variances; none may be above 100.
 
     Standard deviations below 1 / FINEST of what a dimension spans, with REACH standard deviations beyond the
-    outermost means, are raised to that: the density of an almost deterministic code cannot be resolved by a
-    grid or a sum.
+    outermost means, are raised to that, with a warning: the density of an almost deterministic code cannot be
+    resolved by a grid or a sum.
     """
     if table.logvar.max() > HIGHEST_LOGVAR:
         row, dimension = np.argwhere(table.logvar > HIGHEST_LOGVAR)[0]
@@ -47,9 +48,18 @@ def posterior(table: CodeTable) -> Posterior:
     mean = table.mean.astype(np.float64)
     deviation = np.exp(0.5 * table.logvar.astype(np.float64))
     span = (mean + REACH * deviation).max(axis=0) - (mean - REACH * deviation).min(axis=0)
-    # If even that is 0 (logvar is -1000 throughout), the limit is the resolution of the codes.
-    lowest = np.maximum(span / FINEST, np.spacing(np.abs(mean).max(axis=0) + 1e-30))
-    return Posterior(mean, np.maximum(deviation, lowest) ** 2, float((deviation < lowest).mean()))
+    # If even that is less than the grid's points can be apart (logvar is -1000, or means are 1e30), the limit
+    # is the resolution of float64.
+    lowest = np.maximum(span / FINEST, 2 * STEPS * np.spacing(np.abs(mean).max(axis=0) + 1e-30))
+    narrow = deviation < lowest
+    if narrow.any():
+        warnings.warn(
+            f"{np.count_nonzero(narrow):,} of the {narrow.size:,} Normals q(z_d|x) are narrower "
+            f"than 1/{FINEST:,} of what their dimension spans: they are widened to that, where entropies end",
+            DislabWarning,
+            stacklevel=3,
+        )
+    return Posterior(mean, np.maximum(deviation, lowest) ** 2, float(narrow.mean()))
 
 
 def kl_per_dimension(table: CodeTable) -> np.ndarray:

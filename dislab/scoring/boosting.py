@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-ROUNDS, DEPTH, LEARNING_RATE = 100, 3, 0.1  # scikit-learn's defaults, as in Locatello et al. 2019
+from dislab.errors import DislabWarning
+from dislab.scoring.scale import REMEDY, small_dimensions
+
+DEPTH, LEARNING_RATE = 3, 0.1  # scikit-learn's defaults, as in Locatello et al. 2019
 BLOCK = 32  # codes in a block of the order for which a bound of the gains is computed
 CANDIDATES = 64  # blocks of a node that are searched for the best cut
 CHUNK = 1_000_000  # codes times trees that are worked on together: 4 MB per array
+SAME = 1e-7  # scikit-learn's FEATURE_THRESHOLD
 TIE = 1e-5  # relative difference of gains below which float32 sums do not say which split is better
 
 
@@ -23,7 +28,11 @@ class Boosted(NamedTuple):
 
 
 def gradient_boosting(
-    codes: np.ndarray, factors: np.ndarray, test_codes: np.ndarray, rng: np.random.Generator
+    codes: np.ndarray,
+    factors: np.ndarray,
+    test_codes: np.ndarray,
+    rng: np.random.Generator,
+    num_rounds: int = 100,
 ) -> Boosted:
     """Fit scikit-learn's GradientBoostingClassifier to every factor; its defaults are the protocol.
 
@@ -31,25 +40,43 @@ def gradient_boosting(
     ----------
     codes, factors, test_codes : float32 [N, D], int64 [N, K] with at least two values each, float32 [M, D].
     rng : seeds the order in which dimensions are tried: it decides between splits that are exactly as good.
+    num_rounds : rounds of boosting.
     """
     from sklearn.ensemble import GradientBoostingClassifier
 
+    small = np.count_nonzero(small_dimensions(codes, 1e4 * SAME))
+    if small:
+        warnings.warn(
+            f"scikit-learn's trees take codes that differ by less than {SAME:g} for the same, and {small} of "
+            f"{codes.shape[1]} dimensions have a standard deviation below {1e4 * SAME:g}: {REMEDY}",
+            DislabWarning,
+            stacklevel=2,
+        )
     importance, train, test = [], [], []
     for values in factors.T:
-        classifier = GradientBoostingClassifier(random_state=int(rng.integers(2**31))).fit(codes, values)
-        importance.append(np.abs(classifier.feature_importances_))
-        train.append(classifier.predict(codes))
-        test.append(classifier.predict(test_codes))
+        classifier = GradientBoostingClassifier(
+            n_estimators=num_rounds, random_state=int(rng.integers(2**31))
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of factors of many values, and of codes near 3e38
+            classifier.fit(codes, values)
+            importance.append(np.abs(classifier.feature_importances_))
+            train.append(classifier.predict(codes))
+            test.append(classifier.predict(test_codes))
     return Boosted(*(np.stack(columns, axis=1) for columns in (importance, train, test)))
 
 
 @torch.inference_mode()
 def joint_boosting(
-    codes: np.ndarray, factors: np.ndarray, test_codes: np.ndarray, rng: np.random.Generator
+    codes: np.ndarray,
+    factors: np.ndarray,
+    test_codes: np.ndarray,
+    rng: np.random.Generator,
+    num_rounds: int = 100,
 ) -> Boosted:
     """Fit the trees of `gradient_boosting`, grown for all values of all factors at once.
 
-    Friedman 2001 (Greedy function approximation), algorithm 6: in each of ROUNDS rounds every value of a
+    Friedman 2001 (Greedy function approximation), algorithm 6: in each of num_rounds rounds every value of a
     factor of C values has a regression tree of depth DEPTH fitted to y - p (a factor of two values has one
     tree), whose leaves make a Newton step of (C - 1) / C Σ (y - p) / Σ p (1 - p), or without (C - 1) / C if
     C = 2. scikit-learn sorts the codes again in every node of every tree; here they are sorted once, and only
@@ -67,7 +94,7 @@ def joint_boosting(
     gains = torch.zeros(len(targets), len(test_codes), dtype=torch.float64)  # [T, D]
     size = min(len(targets), max(1, CHUNK // train.codes.numel()))
     grower = Grower(train, size, torch.Generator().manual_seed(int(rng.integers(2**31))))
-    for _ in range(ROUNDS):
+    for _ in range(num_rounds):
         probability = torch.cat([_probability(logits[part]) for part in parts])
         for some in (slice(first, first + size) for first in range(0, len(targets), size)):
             gradient = (targets[some] - probability[some]).mul_(train.is_row)

@@ -119,9 +119,8 @@ def evaluate(
     )
     for name, cause in scores.failed.items():
         raise RunFailed(f"metric '{name}' failed: {cause}")
-    for name, about in scores.metrics.items():
-        if "note" in about:
-            warnings.warn(f"{name}: {about['note']}", DislabWarning, stacklevel=2)
+    for name, note in scores.notes():
+        warnings.warn(f"{name}: {note}", DislabWarning, stacklevel=2)
     return scores
 
 

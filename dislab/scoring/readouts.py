@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dislab.scoring.table import CodeTable, Sample, no_factor_varies
+from dislab.scoring.table import CodeTable, Sample, no_factor_varies, varies
 
 Readout = Callable[[np.ndarray], np.ndarray]  # codes [B, D] -> predictions float64 [B, T]
 HIDDEN, BATCH, UPDATES, PATIENCE = (128, 128), 256, 3_000, 200  # of the network; the last two in Adam's steps
@@ -57,9 +57,8 @@ class Standardiser:
 
     def __init__(self, train: np.ndarray):
         self.shift = train.mean(axis=0, dtype=np.float64)
-        std = train.std(axis=0, dtype=np.float64)
-        self.varies = std > 1e-6 * np.abs(self.shift)  # rounding gives a constant a standard deviation, too
-        self.scale = np.where(self.varies, std, np.inf)
+        self.varies = varies(train)
+        self.scale = np.where(self.varies, train.std(axis=0, dtype=np.float64), np.inf)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Return the values [B, D] standardised, float64 [B, D], at most 100 from 0."""

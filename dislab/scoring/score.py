@@ -27,7 +27,7 @@ class Scores(dict):
     refused : the items of `failed` whose metric refused the table with a reason (DislabError).
     protocols : name of a score or a detail -> the metric protocol that it was computed by.
     metrics : metric name -> {"direction": "up", "down" or "", "source": digest of the metric's file}, and
-        under "note" its remarks on this score, if it made any.
+        under "notes" a list of its remarks on this score, if it made any.
     """
 
     def __init__(self, *values, details: Mapping | None = None, left_out: Mapping | None = None):
@@ -37,7 +37,15 @@ class Scores(dict):
         self.failed: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.protocols: dict[str, str] = {}
-        self.metrics: dict[str, dict[str, str]] = {}
+        self.metrics: dict[str, dict] = {}
+
+    def notes(self) -> list[tuple[str, str]]:
+        """Return the remarks of the metrics, each once with the name of the first metric that made it."""
+        notes: dict[str, str] = {}
+        for name, about in self.metrics.items():
+            for note in about.get("notes", []):
+                notes.setdefault(note, name)
+        return [(name, note) for note, name in notes.items()]
 
     def to_frame(self):
         """Return a pandas DataFrame with one row per score and the columns score and value."""
@@ -92,10 +100,10 @@ def score(
             if settings.scale not in tables:
                 tables[settings.scale] = standardised(table)
             returned[call] = _call(entry, tables[settings.scale], seed, settings)
-        result, note = returned[call]
+        result, notes = returned[call]
         if not isinstance(result, Exception):
             _take(entry, name, result, scores)
-            scores.metrics[name] = entry.about | ({"note": note} if note else {})
+            scores.metrics[name] = entry.about | ({"notes": notes} if notes else {})
             new = (other for other in (*scores, *scores.details) if other not in scores.protocols)
             scores.protocols |= dict.fromkeys(new, settings.protocol)
         elif not isinstance(result, DislabError):
@@ -149,7 +157,7 @@ def standardised(table: CodeTable) -> CodeTable:
     return other
 
 
-def _call(entry: Entry, table: CodeTable, seed: int, settings: Settings) -> tuple[object, str]:
+def _call(entry: Entry, table: CodeTable, seed: int, settings: Settings) -> tuple[object, list[str]]:
     """Call a metric's function with its own random stream; return its result or error, and its remarks."""
     from threadpoolctl import threadpool_limits
 
@@ -169,7 +177,7 @@ def _call(entry: Entry, table: CodeTable, seed: int, settings: Settings) -> tupl
     for one in caught:
         if not issubclass(one.category, DislabWarning):
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    return result, "; ".join(dict.fromkeys(notes))
+    return result, list(dict.fromkeys(notes))
 
 
 def _take(entry: Entry, recorded: str, result, scores: Scores) -> None:

@@ -77,6 +77,12 @@ def spread(values, positions: np.ndarray, length: int) -> np.ndarray:
     return whole
 
 
+def varies(codes: np.ndarray) -> np.ndarray:
+    """Return which columns of float32 codes [N, D] vary by more than their last digits, bool [D]."""
+    low, high = codes.min(axis=0).astype(np.float64), codes.max(axis=0).astype(np.float64)
+    return high - low > 4 * np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high))
+
+
 def no_factor_varies(rows: str) -> DislabError:
     """Return the error of a metric for which every factor is constant in the rows that it uses."""
     return DislabError(f"it needs a factor that varies, but all are constant in the {rows}")
