@@ -36,7 +36,7 @@ def line_within(error: BaseException, file_name: str) -> int | None:
 def in_words(error: BaseException, make: Callable) -> str:
     """Return what a function or class of a user's file raised, in one line, with the file and its line."""
     with suppress(TypeError, OSError):  # it was typed in, or is compiled
-        file = inspect.getfile(make)
+        file = inspect.getfile(inspect.unwrap(make))
         line = line_within(error, file)
         if line:
             return " ".join(f"{type(error).__name__}: {error} ({file}, line {line})".split())
@@ -45,6 +45,7 @@ def in_words(error: BaseException, make: Callable) -> str:
 
 def defined_in(make: Callable) -> str:
     """Return the file and the line where a function or class begins, as " (FILE, line N)", else ""."""
+    make = inspect.unwrap(make)
     with suppress(TypeError, OSError):
         return f" ({inspect.getfile(make)}, line {inspect.getsourcelines(make)[1]})"
     return ""

@@ -55,12 +55,12 @@ class Entry:
     slow: bool = False
     group: str = ""
     official: object = None
-    source: str = ""  # digest of the text of the file that defines it, "" where there is no text
+    digest: str = ""  # of the text of the file that defines it, "" where there is no text
 
     @property
     def about(self) -> dict[str, str]:
         """What a record says of a metric: its direction, and a digest of what computed the score."""
-        return {"direction": self.direction, "source": self.source}
+        return {"direction": self.direction, "digest": self.digest}
 
 
 class Registry:
@@ -86,7 +86,7 @@ class Registry:
                 )
             first_line = (make.__doc__ or "").strip().partition("\n")[0]
             title_ = first_line if title is None else title
-            self._entries[name] = Entry(name, make, title_, source=_digest(make), **metadata)
+            self._entries[name] = Entry(name, make, title_, digest=_digest(make), **metadata)
             return make
 
         return add
@@ -151,6 +151,7 @@ PLUGIN_MODULE = "dislab_plugin_"  # begins the name of the module that a plug-in
 
 def _origin(make: Callable) -> str:
     """Return the name and file of a class or function. Loading a file again may replace its own entries."""
+    make = inspect.unwrap(make)
     if hasattr(make, "__code__"):
         return f"{make.__qualname__} in {make.__code__.co_filename}"
     return f"{make.__qualname__} in {getattr(sys.modules.get(make.__module__), '__file__', make.__module__)}"
@@ -158,14 +159,15 @@ def _origin(make: Callable) -> str:
 
 def _digest(make: Callable) -> str:
     """Return 8 hex digits for the text of the file, or of the notebook's cell, that defines it."""
+    make = inspect.unwrap(make)
     try:
-        text = Path(inspect.getsourcefile(make)).read_text()
+        text = Path(inspect.getsourcefile(make)).read_bytes()
     except (OSError, TypeError):
         try:
-            text = inspect.getsource(make)
+            text = inspect.getsource(make).encode()
         except (OSError, TypeError):  # it was typed in, or is compiled
             return ""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()[:8]
 
 
 MODELS = Registry("model", "dislab.models")
@@ -267,6 +269,8 @@ def register_metric(
             raise DislabError(
                 f"metric '{name}' must be a function of (table, rng, *, settings with defaults)"
             ) from None
+        if "scale" in arguments.parameters:
+            raise DislabError(f"metric '{name}': scale is a setting of every metric: choose another name")
         return add(function)
 
     return checked

@@ -23,7 +23,7 @@ from dislab.cli.options import parse_seeds
 from dislab.registry import METRICS
 from dislab.report.frame import KEY
 from dislab.scoring import pictures
-from dislab.scoring.request import entries, request
+from dislab.scoring.request import asked, request
 from dislab.scoring.score import score
 
 FAST = ["--dataset", "bars", "--steps", "30", "--batch-size", "16", "--set", "network=mlp"]
@@ -195,8 +195,8 @@ def test_leaderboard_formats(bars, no_pictures, capsys):
 
 def test_default_stands_for_the_default_scores(monkeypatch):
     monkeypatch.setattr(METRICS, "default", lambda: METRICS.choose(["mig", "sap"]))
-    asked = entries(request(["default", "dci", "sap"]))
-    named = {name: one.is_named for name, one in asked.items()}
+    wanted = asked(request(["default", "dci", "sap"]))
+    named = {name: one.is_named for name, one in wanted.items()}
     dci = dict.fromkeys(("dci_completeness", "dci_disentanglement", "dci_informativeness"), True)
     assert named == {"mig": False, "sap": True} | dci
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import make_tiny_dataset
 
 import dislab
-from dislab.runs.config import RunConfig
+from dislab.runs.config import FORMAT, RunConfig
 from dislab.runs.machine import Machine
 from dislab.runs.resolve import check, resolve
 
@@ -44,7 +44,7 @@ def test_it_is_frozen_and_goes_through_json(config, tmp_path):
         config.seed = 1
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     path = tmp_path / "run.json"
-    path.write_text(json.dumps({"format": 5, "config": config.to_json()}))
+    path.write_text(json.dumps({"format": FORMAT, "config": config.to_json()}))
     again = RunConfig.from_json(path)
     assert again == config and again.digest == config.digest and again.folder == config.folder
 

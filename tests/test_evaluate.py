@@ -15,7 +15,8 @@ from dislab.data.space import FactorSpace
 from dislab.errors import DislabError, RunFailed
 from dislab.scoring import encoding, protocols
 from dislab.scoring.evaluate import evaluate
-from dislab.scoring.score import Scores, score
+from dislab.scoring.request import asked
+from dislab.scoring.score import Scores, compute, score
 from dislab.scoring.table import CodeTable
 
 GRID = np.array(list(itertools.product(*(range(size) for size in SIZES))))
@@ -147,7 +148,7 @@ def test_a_function_under_several_names_is_called_once(metrics):
 
     register("one", both)
     register("two", both)
-    scores = score(make_table(), progress=named.append)
+    scores = compute(asked(None), make_table(), 0, named.append)
     assert calls == [scores["one"]]
     assert named == ["one"]
 

@@ -219,7 +219,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(function):
 @pytest.mark.parametrize(("name", "settings", "line"), MORE)
 def test_what_is_right_is_said(name, settings, line):
     factors, codes = USUAL.factors_and_codes()
-    assert score(full_table(codes, factors), [name], **settings).refused[name] == line
+    assert score(full_table(codes, factors), [name], **settings).failed[name] == line
 
 
 def test_the_documentation_lists_all_settings():

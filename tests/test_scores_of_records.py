@@ -15,7 +15,7 @@ from dislab.report.leaderboard import render
 from dislab.runs import perform
 from dislab.runs.machine import Machine
 from dislab.runs.resolve import resolve
-from dislab.scoring.protocols import metric_of, settings_of
+from dislab.scoring.protocols import metric_of, metric_settings_of
 from dislab.scoring.request import request
 from dislab.scoring.score import score, standardised
 from dislab.scoring.table import CodeTable
@@ -225,7 +225,7 @@ def test_a_value_beside_a_score_comes_from_the_longest_name():
 
 
 def test_the_settings_of_a_protocol_reach_the_function_that_has_them():
-    settings = settings_of(METRICS["betavae_score"], "softtpr2024+num_test=7")
+    settings = metric_settings_of(METRICS["betavae_score"], "softtpr2024+num_test=7")
     assert settings.protocol == "softtpr2024+num_test=7" and settings.scale == "raw"
     assert settings.arguments == {"num_train": 5_000, "num_test": 7, "penalised": False}
-    assert settings_of(METRICS["mig"], "softtpr2024").protocol == "locatello2019"
+    assert metric_settings_of(METRICS["mig"], "softtpr2024").protocol == "locatello2019"

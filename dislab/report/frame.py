@@ -164,17 +164,18 @@ def _position(score: str) -> tuple[int, str]:
 
 def remarks(runs: Iterable[Run]) -> list[str]:
     """Return a line for each metric of which another version than the one registered here made scores."""
-    here = {entry.name: entry.source for entry in METRICS}
+    here = {entry.name: entry.digest for entry in METRICS}
     made: dict[str, list[str]] = {}
     for run in runs:
         for name, about in run.record["metrics"].items():
-            made.setdefault(name, []).append(about["source"])
+            if name in run.record["scores"] and name.partition("@")[0] in here:
+                made.setdefault(name, []).append(about["digest"])
     lines = []
-    for name, sources in made.items():
-        others = sum(source != here.get(name.partition("@")[0], sources[0]) for source in sources)
+    for name, digests in made.items():
+        others = sum(digest != here[name.partition("@")[0]] for digest in digests)
         if others:
             lines.append(
-                f"{name}: {others} of {len(sources)} scores were computed by another version of the metric "
+                f"{name}: {others} of {len(digests)} scores were computed by another version of the metric "
                 "than the one here; `dislab evaluate` computes them again"
             )
     return lines

@@ -22,6 +22,7 @@ from dislab.training.protocol import Protocol
 
 NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of one row may differ
 MEMORY = "memory"
+FORMAT = 6  # of records
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class RunConfig:
         """
         try:
             values = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
+            if values.get("format", FORMAT) != FORMAT:
+                raise ValueError(f"it is of format {values['format']}, not {FORMAT}")
             values = dict(values.get("config", values))
             texts = ("model", "dataset", "source", "precision", "own_images")
             lists = [values["hold_out"], values["metrics"], *values["group_by"]]

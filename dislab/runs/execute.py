@@ -30,7 +30,7 @@ from dislab.runs.display import Display
 from dislab.runs.machine import Machine
 from dislab.runs.perform import Outcome, most_at_once, perform
 from dislab.runs.record import Results
-from dislab.scoring.request import entries
+from dislab.scoring.request import asked
 
 # After which a worker that does not stop is killed: a step and its checkpoint take seconds, but numpy and
 # scikit-learn hear of an interruption only between two of their calls.
@@ -261,7 +261,10 @@ def _check_known_elsewhere(config: RunConfig) -> None:
     named = [(registry.MODELS, config.model)]
     if not config.own_images:
         named.append((registry.DATASETS, config.dataset))
-    named += [(registry.METRICS, entry.name) for entry, _ in entries(config.metrics).values()]
+    network = config.hyperparameters.get("network")
+    if network in {entry.name for entry in registry.NETWORKS}:
+        named.append((registry.NETWORKS, network))
+    named += [(registry.METRICS, one.metric.name) for one in asked(config.metrics).values()]
     for names, name in named:
         if not names.is_known_elsewhere(name):
             raise DislabError(

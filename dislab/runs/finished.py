@@ -12,17 +12,16 @@ import msgspec
 from dislab.errors import DislabError, RunFailed
 from dislab.files import write_atomically
 from dislab.runs.claim import Claim, claimed
-from dislab.runs.config import RunConfig
+from dislab.runs.config import FORMAT, RunConfig
 from dislab.runs.resolve import make_model
 from dislab.scoring.protocols import metric_of, protocol_of
-from dislab.scoring.request import compute, missing, request
-from dislab.scoring.score import Scores
+from dislab.scoring.request import missing, request
+from dislab.scoring.score import Scores, compute
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import read_table
 
-FORMAT = 6
 PARTS = ("config", "scores", "details", "left_out", "metrics", "timings", "environment", "report")
-ABOUT = {"direction", "source"}  # what a record says of a metric
+ABOUT = {"direction", "digest"}  # what a record says of a metric
 
 
 class NotWhole(DislabError):
@@ -122,7 +121,7 @@ class Run:
         If its folder is gone, a score that another version of the metric computed is not lacking.
         """
         lacking = missing(asked, self.record, again)
-        if lacking and not self.path.is_dir():
+        if lacking and not again and not self.path.is_dir():
             lacking = lacking.keys() - self.record["metrics"].keys()
         return bool(lacking)
 

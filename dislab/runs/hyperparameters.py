@@ -15,6 +15,12 @@ def defaults(model: type) -> dict[str, object]:
     return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
+def choices(model: type) -> dict[str, tuple]:
+    """Return the values that hyper-parameters annotated as Literal[...] may take, by name."""
+    homes = [home for home in reversed(model.__mro__) if "__init__" in vars(home) and home is not object]
+    return {name: values for home in homes for name, values in choices_of(home.__init__).items()}
+
+
 def complete(entry: Entry, values: Mapping[str, object]) -> dict[str, object]:
     """Return all hyper-parameters of a model: its defaults with the user's values, checked and converted.
 
@@ -26,10 +32,9 @@ def complete(entry: Entry, values: Mapping[str, object]) -> dict[str, object]:
         allowed.
     """
     completed = defaults(entry.make)
-    homes = [home for home in reversed(entry.make.__mro__) if "__init__" in vars(home) and home is not object]
-    choices = {name: values for home in homes for name, values in choices_of(home.__init__).items()}
+    allowed = choices(entry.make)
     for name, value in values.items():
         if name not in completed:
             raise unknown_name(f"hyper-parameter of {entry.name}", name, completed)
-        completed[name] = converted(f"{entry.name}: {name}", value, completed[name], choices.get(name))
+        completed[name] = converted(f"{entry.name}: {name}", value, completed[name], allowed.get(name))
     return completed

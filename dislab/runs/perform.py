@@ -30,7 +30,8 @@ from dislab.runs.resolve import make_batches, make_model
 from dislab.scoring.encoding import choose_rows, encode_model, reconstruction_errors
 from dislab.scoring.evidence import evidence
 from dislab.scoring.pictures import draw_pictures
-from dislab.scoring.request import compute, entries
+from dislab.scoring.request import asked
+from dislab.scoring.score import compute
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import write_table
 from dislab.training.checkpoint import History, Member
@@ -203,7 +204,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         table, rows, encode_seconds = _encode(config, network, images, device, machine.quiet)
         began = time.monotonic()
         scores = compute(
-            entries(config.metrics), table, config.seed, lambda name: say(f"scoring {name}", machine.quiet)
+            asked(config.metrics), table, config.seed, lambda name: say(f"scoring {name}", machine.quiet)
         )
         score_seconds = time.monotonic() - began
 

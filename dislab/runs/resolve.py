@@ -23,7 +23,7 @@ from dislab.runs.images import images_of, open_images, remember, source_of
 from dislab.runs.machine import Machine
 from dislab.scoring.before_training import check_scores
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
-from dislab.scoring.request import entries, request
+from dislab.scoring.request import request
 from dislab.training.batches import Batches
 from dislab.training.model import check_model, check_model_class
 from dislab.training.precision import choose_precision
@@ -128,9 +128,7 @@ def complete(chosen: Settings, machine: Machine, lenient: bool = False) -> RunCo
     images.space.columns([name for names in groupings for name in names])
     # By "a,b" and by "b,a" the groups are the same.
     groupings = [sorted(names, key=images.space.names.index) for names in groupings]
-    values = dict(chosen.hyperparameters)
-    if isinstance(values.get("network"), str):
-        values["network"] = choose_network(values["network"], images.image_shape)
+    values = _with_network(entry.name, dict(chosen.hyperparameters), images)
     if "groupings" in values:  # the model has a content code for each
         values["groupings"] = len(groupings)
     elif entry.make.supervision == "groups" and len(groupings) > 1:
@@ -160,14 +158,23 @@ def check(config: RunConfig, machine: Machine) -> RunConfig:
     DislabError : a name or a value is wrong, or the images are not there.
     """
     values = hyper.complete(MODELS[config.model], config.hyperparameters)
-    entries(config.metrics)
+    metrics = request(config.metrics)
     _check_protocol(config)
-    precision = choose_precision(None if config.precision == "usual" else config.precision, machine.device)
+    precision = choose_precision(config.precision, machine.device)
     images = images_of(config, machine)
     images.space.columns([name for names in config.group_by for name in names])
-    checked = replace(config, hyperparameters=values, precision=precision).with_seed(config.seed)
-    _check_untrained(checked, images, machine.quiet)
+    values = _with_network(config.model, values, images)
+    checked = replace(config, hyperparameters=values, precision=precision, metrics=metrics)
+    checked = checked.with_seed(config.seed)
+    _check_untrained(checked, images, machine.quiet, lenient=True)
     return checked
+
+
+def _with_network(model: str, values: dict[str, object], images: Dataset) -> dict[str, object]:
+    """Return hyper-parameters with the network by its recorded name, if the model takes any network."""
+    if isinstance(values.get("network"), str) and "network" not in hyper.choices(MODELS[model].make):
+        return values | {"network": choose_network(values["network"], images.image_shape)}
+    return values
 
 
 def _check_protocol(config: RunConfig) -> None:
@@ -191,22 +198,22 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
     """
     try:
         network = make_model(config, images.image_shape)
-        # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
-        same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)
-        same = (*same, config.protocol.batch_size, config.protocol.rows, network.group_size, quiet)
-        if same in _checked:
-            return
-        if network.supervision != "none":
-            batches = make_batches(config, images, network, torch.device("cpu"))
-            if batches.remark:
-                say(batches.remark, quiet)
-        rows = config.protocol.rows
-        check_scores(config.metrics, network, images, config.group_by, rows, quiet, lenient)
-        _checked.add(same)
     except DislabError:
         raise
     except Exception:
-        pass
+        return
+    # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
+    same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)
+    same = (*same, config.protocol.batch_size, config.protocol.rows, network.group_size, quiet, lenient)
+    if same in _checked:
+        return
+    if network.supervision != "none":
+        batches = make_batches(config, images, network, torch.device("cpu"))
+        if batches.remark:
+            say(batches.remark, quiet)
+    rows = config.protocol.rows
+    check_scores(config.metrics, network, images, config.group_by, rows, quiet, lenient)
+    _checked.add(same)
 
 
 _checked: set[tuple] = set()  # what `_check_untrained` has checked once

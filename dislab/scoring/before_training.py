@@ -12,13 +12,13 @@ from dislab.errors import DislabError
 from dislab.progress import say
 from dislab.registry import NEEDS
 from dislab.scoring.encoding import choose_rows, encode, encode_model
-from dislab.scoring.request import entries
+from dislab.scoring.request import asked
 from dislab.scoring.score import lacks
 from dislab.scoring.table import CodeTable
 
 
 def check_scores(
-    asked: Iterable[str],
+    metrics: Iterable[str],
     model: torch.nn.Module,
     dataset: Dataset,
     group_by: Sequence[Sequence[str]],
@@ -30,7 +30,7 @@ def check_scores(
 
     Parameters
     ----------
-    asked : the request, see `dislab.scoring.request`.
+    metrics : the request, see `dislab.scoring.request`.
     model : the untrained model, on the CPU.
     dataset, group_by, max_rows : which rows are scored, and by which groupings.
     quiet : say nothing.
@@ -41,10 +41,10 @@ def check_scores(
     DislabError : a metric that is named does not apply, no metric does, or the factors do not vary in the
         rows that a user held out.
     """
-    wanted = entries(asked)
+    wanted = asked(metrics)
     rows = choose_rows(dataset, max_rows)
     table = _table_to_come(model, dataset, rows, group_by)
-    lacking = {name: why for name, one in wanted.items() if (why := lacks(table, one.metric))}
+    lacking = {name: why for name, one in wanted.items() if (why := lacks(table, one))}
     split = f" (hold-out '{dataset.split}')" if dataset.split else ""
     where = f"the {len(rows):,} rows that are scored{split}"
     for name, why in lacking.items():

@@ -40,9 +40,10 @@ METRIC_PROTOCOLS: dict[str, dict[str, dict[str, object]]] = {
 }
 DEFAULT_METRIC_PROTOCOL = "locatello2019"
 SCALES = ("raw", "unit")  # a setting of every metric: "unit" standardises every code dimension first
+SCALED = "scale=unit changes the densities of q(z|x)"  # why a metric of these does not apply
 
 
-class Settings(NamedTuple):
+class MetricSettings(NamedTuple):
     """The settings by which a metric is called."""
 
     protocol: str  # the text that names them, in its shortest form
@@ -71,9 +72,9 @@ def named_protocol(protocol: str) -> tuple[str, dict[str, str]]:
     return name, changes
 
 
-def settings_of(
+def metric_settings_of(
     entry: Entry, protocol: str, own: Mapping[str, object] = {}, shared: Mapping[str, object] = {}
-) -> Settings:
+) -> MetricSettings:
     """Return the settings by which a metric is called.
 
     Parameters
@@ -89,7 +90,7 @@ def settings_of(
     name, changes = named_protocol(protocol)
     defaults = {"scale": SCALES[0]} | keyword_defaults(entry.make)
     published = METRIC_PROTOCOLS[name].get(entry.name, {})
-    choices = {"scale": SCALES} | choices_of(entry.make) if defaults["scale"] in SCALES else {}
+    choices = {"scale": SCALES} | choices_of(entry.make)
     chosen = {}
     for setting, value in (shared | changes | dict(own)).items():
         if setting in defaults:
@@ -100,10 +101,11 @@ def settings_of(
     usual = defaults | published
     changed = {setting: chosen[setting] for setting in sorted(chosen) if chosen[setting] != usual[setting]}
     words = [name] if published else []
-    words += [f"{setting}={value}" for setting, value in changed.items()]
+    # In 1e+20 the + would separate two settings.
+    words += [f"{setting}={value}".replace("e+", "e") for setting, value in changed.items()]
     arguments = {**published, **changed}
-    scale = SCALES[0] if "scale" in keyword_defaults(entry.make) else arguments.pop("scale", SCALES[0])
-    return Settings("+".join(words) or DEFAULT_METRIC_PROTOCOL, arguments, scale)
+    scale = arguments.pop("scale", SCALES[0])
+    return MetricSettings("+".join(words) or DEFAULT_METRIC_PROTOCOL, arguments, scale)
 
 
 def recorded_name(score: str, protocol: str) -> str:

@@ -11,10 +11,9 @@ import numpy as np
 
 from dislab.errors import DislabError, DislabWarning, defined_in, in_words
 from dislab.registry import METRICS, NEEDS, Entry
-from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALES, Settings, settings_of
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
+from dislab.scoring.request import Asked, asked
 from dislab.scoring.table import CodeTable, EncoderFailed
-
-SCALED = "scale=unit changes the densities of q(z|x)"
 
 
 class Scores(dict):
@@ -24,10 +23,9 @@ class Scores(dict):
     ----------
     details : name -> what a metric returned besides single numbers, such as a curve over k.
     left_out, failed : metric name -> why it does not apply to this table, or its error.
-    refused : the items of `failed` whose metric refused the table with a reason (DislabError).
     protocols : name of a score or a detail -> the metric protocol that it was computed by.
-    metrics : metric name -> {"direction": "up", "down" or "", "source": digest of the metric's file}, and
-        under "notes" a list of its remarks on this score, if it made any.
+    metrics : metric name -> {"direction": "up", "down" or "", "digest": of the text of the metric's file,
+        "notes": list of the metric's remarks on this score, if it made any}.
     """
 
     def __init__(self, *values, details: Mapping | None = None, left_out: Mapping | None = None):
@@ -35,7 +33,6 @@ class Scores(dict):
         self.details = dict(details or {})
         self.left_out = dict(left_out or {})
         self.failed: dict[str, str] = {}
-        self.refused: dict[str, str] = {}
         self.protocols: dict[str, str] = {}
         self.metrics: dict[str, dict] = {}
 
@@ -56,41 +53,40 @@ class Scores(dict):
 
 def score(
     table: CodeTable,
-    metrics: Iterable[str] | None = None,
+    metrics: Iterable[str] | str | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda name: None,
     *,
     metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
     metric_settings: Mapping[str, Mapping[str, object]] = {},
     **shared,
 ) -> Scores:
-    """Return the scores of a code table.
+    """Return the scores of a code table: `compute` of what `dislab.scoring.request.asked` returns."""
+    return compute(asked(metrics, metric_protocol, metric_settings, shared), table, seed)
+
+
+def compute(
+    wanted: Mapping[str, Asked],
+    table: CodeTable,
+    seed: int,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Scores:
+    """Return the scores that are asked for.
 
     A metric that does not apply to the table is left out, with the reason in `left_out`; so is a metric that
-    refuses the table (DislabError) and was not named. The error of a metric that fails is in `failed`, and
-    the other metrics are still computed. Every metric has its own random stream, so that a score does not
+    refuses the table (DislabError) and is not named. The error of any other metric that fails is in `failed`,
+    and the other metrics are still computed. Every metric has its own random stream, so that a score does not
     depend on which others are computed.
 
     Parameters
     ----------
-    metrics : names of scores, which may have a protocol of their own, as in "sap@scale=unit"; by default all
-        that are not slow.
+    wanted : what is asked for, by the names that the scores get.
     progress : called with the name of each metric before it is computed.
-    metric_protocol : of the metrics whose names have none, see `dislab.scoring.protocols`.
-    metric_settings : name of a score or of a group -> settings of its own.
-    shared : settings of all metrics that have them.
-
-    Raises
-    ------
-    DislabError : a name, a protocol or a setting is wrong.
     """
-    chosen = _chosen(metrics, metric_protocol, metric_settings, shared)
     scores, returned = Scores(), {}
     tables = {SCALES[0]: table}
-    for name, (entry, settings) in chosen.items():
-        why = lacks(table, entry)
-        if settings.scale != SCALES[0] and {"variances", "reconstruction"} & set(entry.needs):
-            why = SCALED
+    for name, one in wanted.items():
+        entry, settings, is_named = one
+        why = lacks(table, one)
         if why and why != NEEDS["factor"]:  # such a table is refused by the metric, which may draw few rows
             scores.left_out[name], scores.metrics[name] = why, entry.about
             continue
@@ -101,45 +97,29 @@ def score(
                 tables[settings.scale] = standardised(table)
             returned[call] = _call(entry, tables[settings.scale], seed, settings)
         result, notes = returned[call]
-        if not isinstance(result, Exception):
-            _take(entry, name, result, scores)
-            scores.metrics[name] = entry.about | ({"notes": notes} if notes else {})
-            new = (other for other in (*scores, *scores.details) if other not in scores.protocols)
-            scores.protocols |= dict.fromkeys(new, settings.protocol)
-        elif not isinstance(result, DislabError):
-            scores.failed[name] = in_words(result, entry.make)
-        elif metrics is None:  # a metric that was not named refuses this table
+        if isinstance(result, DislabError) and not is_named:
             scores.left_out[name], scores.metrics[name] = str(result), entry.about
-        else:
-            scores.failed[name] = scores.refused[name] = str(result)
+            continue
+        try:
+            numbers, details = _taken(entry, result)
+        except Exception as error:
+            is_plain = isinstance(error, DislabError)
+            scores.failed[name] = str(error) if is_plain else in_words(error, entry.make)
+            continue
+        suffix = name.removeprefix(entry.name)
+        numbers, details = ({key + suffix: it for key, it in part.items()} for part in (numbers, details))
+        scores |= numbers
+        scores.details |= details
+        scores.protocols |= dict.fromkeys((*numbers, *details), settings.protocol)
+        scores.metrics[name] = entry.about | ({"notes": notes} if notes else {})
     return scores
 
 
-def _chosen(
-    metrics: Iterable[str] | None, metric_protocol: str, metric_settings: Mapping, shared: Mapping
-) -> dict[str, tuple[Entry, Settings]]:
-    """Return the metrics to compute with their settings, by the names that their scores get."""
-    own = {}
-    for name, values in metric_settings.items():
-        if not isinstance(values, Mapping):
-            raise DislabError(f"metric_settings of {name} is {values!r}: it must map settings to values")
-        own |= {entry.name: values for entry in METRICS.choose([name])}
-    names = [entry.name for entry in METRICS.default()] if metrics is None else metrics
-    chosen = {}
-    for text in [names] if isinstance(names, str) else names:
-        name, at, protocol = text.partition("@")
-        for entry in METRICS.choose([name]):
-            settings = settings_of(entry, protocol or metric_protocol, own.get(entry.name, {}), shared)
-            chosen[entry.name + at + protocol] = entry, settings
-    unused = own.keys() - {entry.name for entry, _ in chosen.values()}
-    if unused:
-        raise DislabError(f"metric_settings names {min(unused)}, which is not among the metrics to compute")
-    return chosen
-
-
-def lacks(table: CodeTable, entry: Entry) -> str | None:
-    """Return why a metric does not apply to a table, a value of NEEDS, or None if it applies."""
-    return next((NEEDS[need] for need in entry.needs if not _has(table, need)), None)
+def lacks(table: CodeTable, one: Asked) -> str | None:
+    """Return why a metric does not apply to a table, a value of NEEDS or SCALED, or None if it applies."""
+    if one.settings.scale != SCALES[0] and {"variances", "reconstruction"} & set(one.metric.needs):
+        return SCALED
+    return next((NEEDS[need] for need in one.metric.needs if not _has(table, need)), None)
 
 
 def standardised(table: CodeTable) -> CodeTable:
@@ -157,7 +137,7 @@ def standardised(table: CodeTable) -> CodeTable:
     return other
 
 
-def _call(entry: Entry, table: CodeTable, seed: int, settings: Settings) -> tuple[object, list[str]]:
+def _call(entry: Entry, table: CodeTable, seed: int, settings: MetricSettings) -> tuple[object, list[str]]:
     """Call a metric's function with its own random stream; return its result or error, and its remarks."""
     from threadpoolctl import threadpool_limits
 
@@ -180,28 +160,32 @@ def _call(entry: Entry, table: CodeTable, seed: int, settings: Settings) -> tupl
     return result, list(dict.fromkeys(notes))
 
 
-def _take(entry: Entry, recorded: str, result, scores: Scores) -> None:
-    """Add a metric's result to the scores: a number, or the items whose keys begin with its name.
+def _taken(entry: Entry, result) -> tuple[dict[str, float], dict[str, list]]:
+    """Return the numbers and the lists of a metric's result whose names begin with the metric's.
 
-    `recorded` is the metric's name among the scores, which may have a protocol: "sap@scale=unit".
+    Raises
+    ------
+    Exception : the metric raised it; DislabError if the result is not one that a metric may return.
     """
-    suffix = recorded.removeprefix(entry.name)
+    if isinstance(result, Exception):
+        raise result
     if not isinstance(result, Mapping):
         result = {entry.name: result}
     if entry.name not in result:
-        got = ", ".join(map(repr, result))
-        scores.failed[recorded] = f"returned {got} but no '{entry.name}'{defined_in(entry.make)}"
-        return
+        names = ", ".join(map(repr, result))
+        raise DislabError(f"returned {names} but no '{entry.name}'{defined_in(entry.make)}")
+    numbers, details = {}, {}
     for name, value in result.items():
-        if name != entry.name and not name.startswith(entry.name + "_"):
+        if name != entry.name and not str(name).startswith(entry.name + "_"):
             continue
         if isinstance(value, (list, tuple, np.ndarray)) and name != entry.name:
-            scores.details[name + suffix] = value.tolist() if isinstance(value, np.ndarray) else list(value)
+            details[name] = value.tolist() if isinstance(value, np.ndarray) else list(value)
         elif isinstance(value, (int, float, np.number)) and np.isfinite(value):
-            scores[name + suffix] = float(value)
+            numbers[name] = float(value)
         else:
             wrong = f"returned {name} = {value!r}, which is not a finite number"
-            scores.failed[recorded] = wrong + defined_in(entry.make)
+            raise DislabError(wrong + defined_in(entry.make))
+    return numbers, details
 
 
 def _has(table: CodeTable, need: str) -> bool:

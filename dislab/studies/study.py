@@ -21,7 +21,7 @@ from dislab.runs.finished import Run
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import Settings, check_settings, complete
-from dislab.scoring.request import entries
+from dislab.scoring.request import asked
 from dislab.studies.file import Draft, Study, within
 
 MOST_PIXELS = 60_000  # of a figure's longer side; matplotlib draws up to 65,535
@@ -67,7 +67,7 @@ def check_names(study: Study, machine: Machine) -> list[tuple[Draft, Settings]]:
     for draft in study.drafts:
         with within(draft.where):
             settings = check_settings(machine=machine, **draft.settings)
-            metrics |= {one.metric.name: one for one in entries(settings.metrics).values()}
+            metrics |= {one.metric.name: one for one in asked(settings.metrics).values()}
             checked.append((draft, settings))
     with within(study.name):
         _check_report(study, metrics)
