@@ -24,7 +24,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # cuBLAS gives the same numbers every time only with a workspace of fixed size, and torch reads this once,
-# when it first multiplies matrices on a GPU. Runs need it: see `dislab.training.precision.arithmetic`.
+# when it first multiplies matrices on a GPU. Without it runs on CUDA raise an error, see
+# `dislab.training.precision.arithmetic`.
 if "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():

@@ -31,15 +31,15 @@ def say(message: str, quiet: bool = False) -> None:
 
 @contextmanager
 def remarks_in_one_line() -> Iterator[None]:
-    """Show a DislabWarning as one line for the user, without its place in the code."""
+    """Show a DislabWarning as one line for the user, without the file and the line that it comes from."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
-        def in_one_line(message, category, *place) -> None:
+        def in_one_line(message, category, *position) -> None:
             if issubclass(category, DislabWarning):
                 say(f"dislab: {message}")
             else:
-                show(message, category, *place)
+                show(message, category, *position)
 
         warnings.showwarning = in_one_line
         yield

@@ -109,7 +109,7 @@ def test_a_network_in_a_file_is_recorded_with_a_digest_of_its_text(nets, tiny_da
     nets.write_text(OWN + "\n# another text\n")
     other = resolve("vae", tiny_dataset, Machine.here("cpu"), network="nets.py:tiny")
     assert other.hyperparameters["network"] != name
-    with pytest.raises(DislabError, match=rf"'{name}': the file has changed since"):
+    with pytest.raises(DislabError, match=rf"'{name}' has changed since"):
         resolve("vae", tiny_dataset, Machine.here("cpu"), network=name)
 
 
@@ -128,6 +128,16 @@ def test_a_wrong_network_is_one_line_before_the_training(nets, tiny_dataset, net
         resolve("vae", tiny_dataset, Machine.here("cpu"), network=network)
 
 
+def test_a_file_that_changes_back_is_read_again(nets):
+    sizes = {"outputs": 4, "latents": 2, "channels": 1}
+    made = []
+    for text in (OWN, OWN.replace("nn.Flatten(), ", "nn.Flatten(), nn.ReLU(), "), OWN):
+        nets.write_text(text)
+        name = choose_network("nets.py:tiny", (1, 8, 8))
+        made.append((name, len(make_networks(name, (1, 8, 8), **sizes)[0])))
+    assert made[0] == made[2] and [number for _, number in made] == [2, 3, 2]
+
+
 def test_a_registered_network_is_a_name_like_any_other(tiny_dataset, isolated):
     @dislab.register_network("linear", title="No hidden layer")
     def linear(image_shape, outputs, latents, channels):
@@ -136,7 +146,11 @@ def test_a_registered_network_is_a_name_like_any_other(tiny_dataset, isolated):
         return nn.Sequential(nn.Flatten(), nn.Linear(pixels, outputs)), decoder
 
     config = resolve("mlvae", tiny_dataset, Machine.here("cpu"), network="linear", content=2, style=1)
-    assert config.hyperparameters["network"] == "linear"
+    name = config.hyperparameters["network"]
+    assert re.fullmatch(r"linear@[0-9a-f]{8}", name)
+    assert resolve("mlvae", tiny_dataset, Machine.here("cpu"), network=name, content=2, style=1) == config
+    with pytest.raises(DislabError, match="network 'linear@00000000' has changed since"):
+        resolve("vae", tiny_dataset, Machine.here("cpu"), network="linear@00000000")
 
 
 def test_the_network_of_the_documentation_works(tiny_dataset, tmp_path, monkeypatch, isolated):

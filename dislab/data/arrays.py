@@ -42,10 +42,10 @@ def as_array(what: str, values) -> np.ndarray:
 
 def as_factors(values) -> np.ndarray:
     """Return factors [N, K] or [N] as int64 [N, K]; raise DislabError if they are not 0, 1, 2, …."""
-    given = as_array("factors", values)
-    factors = given[:, None] if given.ndim == 1 else given
+    array = as_array("factors", values)
+    factors = array[:, None] if array.ndim == 1 else array
     if factors.ndim != 2 or 0 in factors.shape:
-        raise DislabError(f"factors must be whole numbers [N, K], not {given.dtype} {list(given.shape)}")
+        raise DislabError(f"factors must be whole numbers [N, K], not {array.dtype} {list(array.shape)}")
     right = np.zeros(factors.shape, bool)
     if factors.dtype.kind in "fiub":
         right = (factors >= 0) & (factors <= MOST_VALUES)  # false for NaN
@@ -54,7 +54,7 @@ def as_factors(values) -> np.ndarray:
     if not right.all():
         row, column = np.unravel_index(np.argmin(right), right.shape)
         wrong = factors[row, column].item()
-        remedy = f"np.unique(factors{'[:, k]' if given.ndim == 2 else ''}, return_inverse=True)[1]"
+        remedy = f"np.unique(factors{'[:, k]' if array.ndim == 2 else ''}, return_inverse=True)[1]"
         raise DislabError(
             f"factors must be whole numbers 0, 1, 2, … per factor, but {wrong!r} is in row {row}, "
             f"column {column}" + (f": number a factor's values by {remedy}" if wrong == wrong else "")

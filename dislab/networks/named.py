@@ -13,15 +13,15 @@ from torch import nn
 from dislab.errors import DislabError, in_words
 from dislab.registry import NETWORKS, load_plugin, plugin_files, unknown_name
 
-IN_FILE = re.compile(r"(?P<file>.+\.py):(?P<function>\w+)(?:@(?P<digest>[0-9a-f]{8}))?")
+IN_FILE = re.compile(r".+\.py:\w+")
 FORM = "choose one of `dislab list networks`, or write FILE.py:FUNCTION"
 
 
 def choose_network(network: object, image_shape: tuple[int, int, int]) -> str:
     """Return the name under which a network is recorded, so that equal names are equal networks.
 
-    "auto" becomes "conv" if both image sides are divisible by 16, else "mlp". "nets.py:mine" gets a digest of
-    the file's text: "nets.py:mine@1a2b3c4d".
+    "auto" becomes "conv" if both image sides are divisible by 16, else "mlp". A network that is not dislab's
+    gets a digest of the text that defines it: "nets.py:mine@1a2b3c4d", "mine@1a2b3c4d" if registered.
 
     Raises
     ------
@@ -31,10 +31,22 @@ def choose_network(network: object, image_shape: tuple[int, int, int]) -> str:
         raise DislabError(f"network is {network!r}: {FORM}")
     if network == "auto":
         return "conv" if all(side % 16 == 0 for side in image_shape[1:]) else "mlp"
-    if not (match := IN_FILE.fullmatch(network)):
+    name, _, wanted = network.partition("@")
+    if IN_FILE.fullmatch(name):
+        digest = _function_in_file(name)[1]
+    elif name in {entry.name for entry in NETWORKS} and not is_built_in(name):
+        digest = NETWORKS[name].digest
+    else:
         return network
-    _, digest = _function_in_file(**match.groupdict())
-    return f"{match['file']}:{match['function']}@{digest}"
+    if wanted not in ("", digest):
+        raise DislabError(f"network '{network}' has changed since: the digest of its text is {digest} now")
+    return f"{name}@{digest}" if digest else name
+
+
+def is_built_in(network: str) -> bool:
+    """Return whether a network is one of dislab's own."""
+    entries = {entry.name: entry for entry in NETWORKS}
+    return network in entries and entries[network].make.__module__.startswith("dislab.")
 
 
 def make_networks(
@@ -54,11 +66,8 @@ def make_networks(
     ------
     DislabError : the network is unknown, cannot be made for these images, or returns another shape.
     """
-    name = choose_network(network, image_shape)
-    if match := IN_FILE.fullmatch(name):
-        make, _ = _function_in_file(**match.groupdict())
-    else:
-        make = NETWORKS[name].make
+    name = choose_network(network, image_shape).partition("@")[0]
+    make = _function_in_file(name)[0] if IN_FILE.fullmatch(name) else NETWORKS[name].make
     sizes = {"outputs": outputs, "latents": latents, "channels": channels}
     try:
         encoder, decoder = make(image_shape, **sizes)
@@ -66,12 +75,12 @@ def make_networks(
             (encoder, (1, *image_shape), (1, outputs), "encoder"),
             (decoder, (1, latents), (1, channels, *image_shape[1:]), "decoder"),
         ]
-        for part, given, expected, which in shapes:
-            returned = _shape_of(part, given)
+        for part, input_shape, expected, which in shapes:
+            returned = _shape_of(part, input_shape)
             if returned != expected:
                 raise DislabError(
-                    f"network '{name}': its {which} returns {list(returned)} for an input {list(given)}, "
-                    f"but must return {list(expected)}"
+                    f"network '{name}': its {which} returns {list(returned)} for an input "
+                    f"{list(input_shape)}, but must return {list(expected)}"
                 )
     except DislabError:
         raise
@@ -92,8 +101,12 @@ def _shape_of(part: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(output.shape)
 
 
-def _function_in_file(file: str, function: str, digest: str | None) -> tuple[Callable, str]:
-    """Return a function of a file, and the digest of the file's text."""
+def _function_in_file(network: str) -> tuple[Callable, str]:
+    """Return the function that "FILE.py:FUNCTION" names, and the digest of the file's text.
+
+    The file is read again if it is not loaded yet, or its text has another digest than when it was.
+    """
+    file, _, function = network.rpartition(":")
     path = Path(file)
     if path.is_file():
         path = path.resolve()
@@ -103,15 +116,15 @@ def _function_in_file(file: str, function: str, digest: str | None) -> tuple[Cal
         now = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     except OSError as error:
         raise DislabError(f"the network's file '{file}' cannot be read: {error.strerror}") from None
-    if digest not in (None, now):
-        raise DislabError(
-            f"network '{file}:{function}@{digest}': the file has changed since, its digest is {now} now"
-        )
-    if path not in plugin_files or digest is None:
+    if path not in plugin_files or _loaded.get(path) != now:
         load_plugin(path)
+        _loaded[path] = now
     module = plugin_files[path]
     make = getattr(module, function, None)
     if not callable(make):
         names = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
         raise unknown_name(f"network in '{file}'", function, names)
     return make, now
+
+
+_loaded: dict[Path, str] = {}  # digest of the text that a file had when it was loaded

@@ -12,8 +12,8 @@ from dislab.report.frame import (
     colours_of,
     names_of_rows,
     names_of_settings,
-    settings_of,
     spread,
+    table_settings,
     values_of,
 )
 from dislab.runs.finished import Run
@@ -67,7 +67,7 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[str, str]):
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    settings = names_of_settings(settings_of(table))
+    settings = names_of_settings(table_settings(table))
     colours = colours_of(row_names.values())
     figure = Figure(figsize=(11, 3.6 * len(settings)), layout="constrained")
     panels = figure.subplots(len(settings), 2, squeeze=False)
@@ -134,7 +134,7 @@ def evidence_over_k(runs: Sequence[Run]):
 def _plot_evidence(table: pd.DataFrame, row_names: Mapping[str, str]):
     from matplotlib.figure import Figure
 
-    settings = names_of_settings(settings_of(table))
+    settings = names_of_settings(table_settings(table))
     colours = colours_of(row_names.values())
     figure = Figure(figsize=(12, 3.4 * len(settings) + 0.5), layout="constrained")
     panels = figure.subplots(len(settings), len(EVIDENCE), squeeze=False)

@@ -18,8 +18,8 @@ from dislab.report.frame import (
     labels_of,
     names_of_rows,
     names_of_settings,
-    settings_of,
     spread,
+    table_settings,
     tidy,
     values_of,
 )
@@ -203,7 +203,7 @@ def scores_by_model(runs: Sequence[Run]):
 def _plot_scores(table: pd.DataFrame, row_names: Mapping[str, str], known: Mapping[str, str]):
     from matplotlib.figure import Figure
 
-    settings = names_of_settings(settings_of(table))
+    settings = names_of_settings(table_settings(table))
     colours = colours_of(settings.values())
     models = list(dict.fromkeys(row_names.values()))
     scores = list(dict.fromkeys(table["score"]))

@@ -108,18 +108,18 @@ def names_of_settings(settings: Iterable[tuple[str, ...]]) -> dict[tuple[str, ..
     return names
 
 
-def settings_of(table: pd.DataFrame) -> list[tuple[str, ...]]:
+def table_settings(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return the setting of every line of a table that has the columns of SETTING."""
     return list(table[SETTING].itertuples(index=False, name=None))
 
 
 def labels_of(table: pd.DataFrame, row_names: Mapping[str, str]) -> dict[str, str]:
     """Return the label of each row of a table where all settings share a panel: row -> text."""
-    settings = names_of_settings(settings_of(table))
+    settings = names_of_settings(table_settings(table))
     several = len(settings) > 1
     return {
         row: row_names[row] + (f"\n{settings[setting]}" if several else "")
-        for row, setting in zip(table["row"], settings_of(table), strict=True)
+        for row, setting in zip(table["row"], table_settings(table), strict=True)
     }
 
 

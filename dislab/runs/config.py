@@ -18,6 +18,7 @@ from pathlib import Path
 from dislab.errors import DislabError
 from dislab.registry import MODELS
 from dislab.runs import hyperparameters as hyper
+from dislab.training.precision import USUAL
 from dislab.training.protocol import Protocol
 
 NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of one row may differ
@@ -62,7 +63,7 @@ class RunConfig:
     protocol: Protocol
     group_by: tuple[tuple[str, ...], ...]
     hold_out: tuple[str, ...] = ()
-    precision: str = "usual"
+    precision: str = USUAL
     seed: int = 0
     metrics: tuple[str, ...] = ("default",)
     own_images: str = ""
@@ -137,7 +138,7 @@ class RunConfig:
     @property
     def protocol_name(self) -> str:
         """The protocol's name with the user's changes, such as quick+steps=100+precision=bf16."""
-        return self.protocol.name + ("" if self.precision == "usual" else f"+precision={self.precision}")
+        return self.protocol.name + ("" if self.precision == USUAL else f"+precision={self.precision}")
 
     @property
     def key(self) -> dict[str, str]:

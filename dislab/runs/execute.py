@@ -261,7 +261,7 @@ def _check_known_elsewhere(config: RunConfig) -> None:
     named = [(registry.MODELS, config.model)]
     if not config.own_images:
         named.append((registry.DATASETS, config.dataset))
-    network = config.hyperparameters.get("network")
+    network = str(config.hyperparameters.get("network")).partition("@")[0]
     if network in {entry.name for entry in registry.NETWORKS}:
         named.append((registry.NETWORKS, network))
     named += [(registry.METRICS, one.metric.name) for one in asked(config.metrics).values()]

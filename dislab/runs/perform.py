@@ -18,6 +18,7 @@ from dislab.data.dataset import Dataset
 from dislab.errors import DislabError, RunFailed, in_words
 from dislab.files import write_atomically
 from dislab.networks.fused import fuse
+from dislab.networks.named import is_built_in
 from dislab.progress import say
 from dislab.registry import MODELS
 from dislab.runs.claim import Claim
@@ -36,7 +37,7 @@ from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import write_table
 from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
-from dislab.training.precision import arithmetic, compute_in_bfloat16, usual_precision
+from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
 
 FAILURES = (Exception, SystemExit)  # a plug-in may raise anything; Ctrl-C goes through
 
@@ -147,13 +148,15 @@ def _failed(config: RunConfig, error: Exception) -> Outcome:
 
 def _precision(config: RunConfig, machine: Machine) -> str:
     """Return the arithmetic of a run's networks on this machine."""
-    return usual_precision(machine.device) if config.precision == "usual" else config.precision
+    return usual_precision(machine.device) if config.precision == USUAL else config.precision
 
 
 def _arithmetic(config: RunConfig, machine: Machine):
-    """Set torch's global settings for a run. The models of others need not be deterministic on CUDA."""
-    is_built_in = MODELS[config.model].make.__module__.startswith("dislab.models.")
-    return arithmetic(torch.device(machine.device), _precision(config, machine), strict=is_built_in)
+    """Set torch's global settings for a run. Models and networks of others need not be deterministic."""
+    network = config.hyperparameters.get("network")
+    is_ours = MODELS[config.model].make.__module__.startswith("dislab.models.")
+    is_ours = is_ours and (network is None or is_built_in(str(network)))
+    return arithmetic(torch.device(machine.device), _precision(config, machine), strict=is_ours)
 
 
 def _train(

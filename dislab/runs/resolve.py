@@ -31,7 +31,7 @@ from dislab.training.protocol import Protocol, choose_protocol
 
 
 @dataclass(frozen=True)
-class Settings:
+class Checked:
     """What a user writes of a run: names are looked up, and all is checked that needs no images."""
 
     entry: Entry
@@ -62,7 +62,7 @@ def check_settings(
     metrics: Sequence[str] | str | None = None,
     metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
     **hyperparameters,
-) -> Settings:
+) -> Checked:
     """Look up the names of a run and check its values; opening a dataset can take minutes the first time.
 
     The arguments are those of `dislab.run`.
@@ -79,7 +79,7 @@ def check_settings(
         DATASETS[dataset]
     if "groupings" in hyperparameters:
         raise DislabError(f"{model}: groupings is set by --group-by, which may be repeated")
-    return Settings(
+    return Checked(
         entry,
         dataset,
         source,
@@ -108,7 +108,7 @@ def resolve(model: str, dataset: str | Dataset, machine: Machine, **settings) ->
     return complete(check_settings(model, dataset, machine, **settings), machine)
 
 
-def complete(chosen: Settings, machine: Machine, lenient: bool = False) -> RunConfig:
+def complete(chosen: Checked, machine: Machine, lenient: bool = False) -> RunConfig:
     """Return the configuration of a run whose settings `check_settings` has checked; raise as `resolve` does.
 
     If it is `lenient`, a named score that does not apply is said, not refused: a study's list of scores

@@ -113,7 +113,7 @@ class _Encoding:
                     bar.update(done, f"{(done - before) / (time.monotonic() - began):,.0f} images/s")
         for what, array in (("codes", self.mean), ("logvar", self.logvar)):
             if array is not None and array.dtype != np.float32:
-                as_float32(what, array[self.known], EncoderFailed)
+                as_float32(what, array[self.known], EncoderFailed, quiet=True)
 
     def _encode(self, batch: np.ndarray) -> None:
         rows = self.rows[batch]

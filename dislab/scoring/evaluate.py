@@ -55,8 +55,9 @@ def evaluate(
     codes, factors : float [N, D] and int [N, K], instead of an encoder.
     logvar : float [N, D], log-variances of q(z|x) if the codes are means of Normals.
     dataset : a dataset's name, a folder of images, or a Dataset object.
-    metrics : names of scores; by default all that apply and are not slow.
-    metric_protocol : "locatello2019" or "softtpr2024", see `dislab.scoring.protocols.METRIC_PROTOCOLS`.
+    metrics : names of scores; by default all that apply and are not slow. A name may have settings of its
+        own: "sap@scale=unit".
+    metric_protocol : "locatello2019", "softtpr2024" or settings, see `dislab.scoring.protocols`.
     metric_settings : settings of single metrics, such as {"sap": {"continuous_factors": True}}; the keyword
         arguments of a metric's function say which it has.
     scale : "unit" standardises every code dimension first, for metrics that depend on the scale of the codes.
@@ -112,8 +113,8 @@ def evaluate(
         table = CodeTable(codes, factors, **options, ordered=not shuffle)
         space = FactorSpace(table.names, table.sizes, table.factors)
         table.labels = space.labels_of(parse_groupings(group_by, table.names[:1]))
-    given = {"num_train": num_train, "num_test": num_test, "scale": scale}
-    shared = {name: value for name, value in given.items() if value is not None}
+    arguments = {"num_train": num_train, "num_test": num_test, "scale": scale}
+    shared = {name: value for name, value in arguments.items() if value is not None}
     scores = score(
         table, metrics, seed, metric_protocol=metric_protocol, metric_settings=metric_settings or {}, **shared
     )
@@ -124,8 +125,8 @@ def evaluate(
     return scores
 
 
-def _refuse(given: Mapping[str, object], why: str) -> None:
+def _refuse(arguments: Mapping[str, object], why: str) -> None:
     """Raise if an argument of the other calling form of `evaluate` was passed."""
-    for name, value in given.items():
+    for name, value in arguments.items():
         if value is not None and value is not False:
             raise DislabError(f"{name} {why}: leave it out")

@@ -129,9 +129,10 @@ def standardised(table: CodeTable) -> CodeTable:
     """
     other = copy.copy(table)
     mean = np.asarray(table.mean, np.float64)
-    deviation = np.where(np.ptp(mean, axis=0) > 0, mean.std(axis=0), 1)
+    is_constant = np.ptp(mean, axis=0) == 0
+    deviation = np.where(is_constant, 1, mean.std(axis=0))
     other.mean = ((mean - mean.mean(axis=0)) / deviation).astype(np.float32)
-    other.mean[:, np.ptp(mean, axis=0) == 0] = 0
+    other.mean[:, is_constant] = 0
     if table.logvar is not None:
         other.logvar = (np.asarray(table.logvar) - 2 * np.log(deviation)).astype(np.float32)
     return other

@@ -241,11 +241,11 @@ def check_finite(what: str, array: np.ndarray, rows: np.ndarray, error: type = D
         )
 
 
-def as_float32(what: str, array: np.ndarray, error: type = DislabError) -> np.ndarray:
+def as_float32(what: str, array: np.ndarray, error: type = DislabError, quiet: bool = False) -> np.ndarray:
     """Return finite numbers [N, D] as float32; raise if that rounds away what tells the rows apart.
 
     Codes may be rounded by MOST_ROUNDED of their dimension's range, and log-variances by as many nats; from a
-    hundredth of that on, a DislabWarning says so.
+    hundredth of that on, a DislabWarning says so, unless it is `quiet`.
     """
     if np.can_cast(array.dtype, np.float32):
         return np.ascontiguousarray(array, np.float32)
@@ -274,6 +274,6 @@ def as_float32(what: str, array: np.ndarray, error: type = DislabError) -> np.nd
         text = f"codes are scored as float32, which is too coarse here: {values}; pass {remedy}"
         if lost.any():
             raise error(text)
-        if what != "logvar":
+        if what != "logvar" and not quiet:
             warnings.warn(text.replace("too coarse", "coarse"), DislabWarning, stacklevel=2)
     return rounded

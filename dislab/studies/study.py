@@ -20,7 +20,7 @@ from dislab.runs.execute import execute
 from dislab.runs.finished import Run
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
-from dislab.runs.resolve import Settings, check_settings, complete
+from dislab.runs.resolve import Checked, check_settings, complete
 from dislab.scoring.request import asked
 from dislab.studies.file import Draft, Study, within
 
@@ -56,7 +56,7 @@ def plan(study: Study, machine: Machine) -> dict[str, RunConfig]:
     return merge(planned)
 
 
-def check_names(study: Study, machine: Machine) -> list[tuple[Draft, Settings]]:
+def check_names(study: Study, machine: Machine) -> list[tuple[Draft, Checked]]:
     """Look up all names of a study that need no images; return its drafts with their settings.
 
     Raises
