@@ -103,6 +103,10 @@ def test_what_another_process_knows(isolated, tmp_path):
             "2: metric 'x': direction is 'high': choose 'up'",
         ),
         (
+            REGISTER.format("'x'").replace("rng)", "rng, scale=1)"),
+            "scale is a setting of every metric: choose",
+        ),
+        (
             REGISTER.format("'x'").replace("table, ", ""),
             r"line 2: metric 'x' must be a function of \(table, rng",
         ),
@@ -126,3 +130,13 @@ def test_a_plug_in_file_must_be_there_and_be_python(tmp_path):
     (tmp_path / "text.txt").write_text("")
     with pytest.raises(DislabError, match=r"text.txt' is not a Python file \(.py\)"):
         load_plugin(tmp_path / "text.txt")
+
+
+def test_the_digest_of_a_decorated_metric_is_that_of_its_own_file(isolated, tmp_path):
+    text = "import torch\n" + REGISTER.format("'x'").replace("def f", "@torch.no_grad()\ndef f")
+    digests = []
+    for content in (text, text + "# changed\n", text.replace("\n", "\r\n")):
+        (tmp_path / "x.py").write_bytes(content.encode())
+        load_plugin(tmp_path / "x.py")
+        digests.append(METRICS["x"].digest)
+    assert digests[0] == digests[2] != digests[1]

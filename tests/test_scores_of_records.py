@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from dislab.errors import DislabError, DislabWarning
 from dislab.registry import METRICS
 from dislab.report.leaderboard import render
 from dislab.runs import perform
+from dislab.runs.config import RunConfig
 from dislab.runs.machine import Machine
-from dislab.runs.resolve import resolve
+from dislab.runs.resolve import check, check_settings, complete, resolve
 from dislab.scoring.protocols import metric_of, metric_settings_of
 from dislab.scoring.request import request
 from dislab.scoring.score import score, standardised
@@ -72,6 +74,16 @@ def test_a_score_is_computed_again_if_the_text_of_its_metric_has_changed(runs, c
     assert "another version" not in capsys.readouterr().err
 
 
+def test_a_metric_that_fails_is_not_taken_for_computed(runs):
+    """Neither its score nor what stands beside it is kept, and the next call asks for it again."""
+    for _ in range(2):
+        with pytest.raises(dislab.RunFailed, match=r"returned half = nan, .* \(.*half.py, line 6\)"):
+            runs("float('nan')", seeds=[0])
+    [run] = dislab.runs_in("results")
+    assert dict(run.scores) == {} and run.record["metrics"] == {}
+    assert [run.scores["half"] for run in runs(0.5, seeds=[0])] == [0.5]
+
+
 def test_force_computes_scores_anew(runs):
     runs(0.5, seeds=[0])
     path = Path("results/records.jsonl")
@@ -91,6 +103,8 @@ def test_a_run_whose_folder_is_gone_keeps_the_scores_of_another_version(runs, ti
     assert run.scores["half"] == 0.5
     with pytest.raises(dislab.RunFailed, match="is gone"):
         dislab.run("oracle", tiny_dataset, metrics=["half", "mig"])
+    with pytest.raises(dislab.RunFailed, match="is gone"):
+        run.add_scores(["half"], again=True)
 
 
 def test_tables_know_the_direction_of_a_metric_that_is_not_loaded(runs):
@@ -173,6 +187,8 @@ def test_a_request_may_name_settings(tiny_dataset, tmp_path, monkeypatch):
         "betavae_score@softtpr2024+batch_size=32",
     )
     assert request(["default@scale=unit"]) == ("default@scale=unit",)
+    assert request(None, "softtpr2024") == ("default@softtpr2024",)
+    assert request(["sap", "default"]) == ("default", "sap")
     for wrong, message in (
         ("sap@bin=5", "unknown setting of sap 'bin'"),
         ("default@scal=unit", "unknown setting of a metric 'scal': did you mean 'scale'"),
@@ -186,6 +202,22 @@ def test_a_request_may_name_settings(tiny_dataset, tmp_path, monkeypatch):
     run = dislab.run("oracle", tiny_dataset, metrics=["mig", "sap@scale=unit"])
     assert run.config.metrics == config.metrics and {"mig", "sap@scale=unit"} <= set(run.scores)
     assert dislab.leaderboard("results").attrs["directions"] == {"mig": "up", "sap@scale=unit": "up"}
+
+
+def test_a_configuration_that_is_read_is_checked_as_one_that_is_written(tiny_dataset, tmp_path):
+    machine = Machine(out=str(tmp_path))
+    study = complete(
+        check_settings("vae", tiny_dataset, machine, metrics=["mig", "pose_error"]), machine, True
+    )
+    assert check(study, machine) == study, "a study's record is repeated, with a score that does not apply"
+    auto = replace(study, hyperparameters=study.hyperparameters | {"network": "auto"}, metrics=("mig",))
+    assert check(auto, machine).hyperparameters["network"] == "conv"
+    with pytest.raises(DislabError, match="unknown setting of sap 'bin'"):
+        check(replace(study, metrics=("sap@bin=5",)), machine)
+    with pytest.raises(DislabError, match="it is of format 5, not 6"):
+        RunConfig.from_json({"format": 5, "config": study.to_json()})
+    with pytest.raises(DislabError, match=r"kl@scale=unit cannot be computed .* scale=unit changes the dens"):
+        resolve("vae", tiny_dataset, machine, metrics=["mig", "kl@scale=unit"])
 
 
 def test_unit_scale_standardises_the_codes_and_refuses_densities(table):
@@ -209,6 +241,12 @@ def test_unit_scale_standardises_the_codes_and_refuses_densities(table):
     assert {name: scores[name] for name in direct} == dict(direct)
     assert scores["factorvae_score"] == 1 and set(scores.protocols.values()) == {"scale=unit"}
     assert scores.left_out == {"kl": "scale=unit changes the densities of q(z|x)"}
+
+
+def test_a_setting_is_written_so_that_it_can_be_read():
+    settings = metric_settings_of(METRICS["active_units"], "threshold=1e20")
+    assert settings.protocol == "threshold=1e20" and settings.arguments == {"threshold": 1e20}
+    assert metric_settings_of(METRICS["active_units"], settings.protocol) == settings
 
 
 def test_a_value_beside_a_score_comes_from_the_longest_name():
