@@ -23,6 +23,10 @@ class DislabWarning(UserWarning):
     """A remark on a result; it stops nothing."""
 
 
+# What code of others may raise; Ctrl-C goes through.
+FAILURES = (Exception, SystemExit)
+
+
 def line_within(error: BaseException, file_name: str) -> int | None:
     """Return the last line of a file in the error's traceback, or the line of a syntax error; else None."""
     trace, line = error.__traceback__, getattr(error, "lineno", None)
@@ -35,12 +39,12 @@ def line_within(error: BaseException, file_name: str) -> int | None:
 
 def in_words(error: BaseException, make: Callable) -> str:
     """Return what a function or class of a user's file raised, in one line, with the file and its line."""
+    position = defined_in(make)
     with suppress(TypeError, OSError):  # it was typed in, or is compiled
         file = inspect.getfile(inspect.unwrap(make))
         line = line_within(error, file)
-        if line:
-            return " ".join(f"{type(error).__name__}: {error} ({file}, line {line})".split())
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        position = f" ({file}, line {line})" if line else position
+    return " ".join(f"{type(error).__name__}: {error}{position}".split())
 
 
 def defined_in(make: Callable) -> str:

@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
         return DislabError(f"unknown {kind} '{name}': did you mean '{nearest[0]}'?")
     return DislabError(f"unknown {kind} '{name}': known are {', '.join(known) or 'none'}")
 
+
+NAME = re.compile(r"[\w-]+")  # of what is registered
+RESERVED = ("default", "auto")  # names that stand for others
 
 # What a metric may need of a code table, and the reason that is shown if the table lacks it.
 NEEDS = {
@@ -78,6 +82,9 @@ class Registry:
     def register(self, name: str, *, title: str | None = None, **metadata) -> Callable:
         """Return a decorator that adds a class or function; raise if another file has registered the name."""
 
+        if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
+            raise DislabError(f"{self.kind} name {name!r}: write letters, digits, _ and -")
+
         def add(make: Callable) -> Callable:
             before = self._entries.get(name)
             if before is not None and _origin(before.make) != _origin(make):
@@ -105,7 +112,7 @@ class Registry:
         """Return the named entries. A group's name, such as dci, stands for all that share its function."""
         chosen = {}
         for name in [names] if isinstance(names, str) else names:
-            makes = [entry.make for entry in self if entry.group == name]
+            makes = [entry.make for entry in self if name and entry.group == name]
             for entry in [entry for entry in self if entry.make in makes] or [self[name]]:
                 chosen[entry.name] = entry
         return list(chosen.values())
@@ -152,9 +159,11 @@ PLUGIN_MODULE = "dislab_plugin_"  # begins the name of the module that a plug-in
 def _origin(make: Callable) -> str:
     """Return the name and file of a class or function. Loading a file again may replace its own entries."""
     make = inspect.unwrap(make)
-    if hasattr(make, "__code__"):
-        return f"{make.__qualname__} in {make.__code__.co_filename}"
-    return f"{make.__qualname__} in {getattr(sys.modules.get(make.__module__), '__file__', make.__module__)}"
+    name = getattr(make, "__qualname__", type(make).__qualname__)
+    code = getattr(make, "__code__", None) or getattr(getattr(make, "__init__", None), "__code__", None)
+    file = code.co_filename if code else getattr(sys.modules.get(make.__module__), "__file__", None)
+    # The cells of a notebook are one origin, so that an edited cell replaces what it defined before.
+    return f"{name} in {file if file and Path(file).is_file() else make.__module__}"
 
 
 def _digest(make: Callable) -> str:
@@ -258,6 +267,10 @@ def register_metric(
             raise unknown_name(f"need of metric '{name}'", need, NEEDS)
     if direction not in ("up", "down", ""):
         raise DislabError(f"metric '{name}': direction is {direction!r}: choose 'up', 'down' or ''")
+    if not all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
+        raise DislabError(f"metric '{name}': low is {low!r}, high {high!r}: each must be a number or None")
+    if any(group == entry for entry in METRICS._entries):
+        raise DislabError(f"metric '{name}': its group '{group}' is the name of a metric: choose another")
     metadata = {"title": title, "reference": reference, "low": low, "high": high, "direction": direction}
     add = METRICS.register(name, **metadata, needs=needs, slow=slow, group=group)
 

@@ -38,7 +38,7 @@ def print_scores(runs: list, names: list[str] | None = None) -> None:
     from dislab.scoring.request import DEFAULT
 
     wanted = None
-    if names is not None and DEFAULT not in names:
+    if names is not None and not any(name.partition("@")[0] == DEFAULT for name in names):
         wanted = {entry.name for entry in METRICS.choose(name.partition("@")[0] for name in names)}
     of_rows: dict[str, list] = {}
     for run in runs:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dislab.data.devices import choose_device
 from dislab.data.space import FactorSpace
-from dislab.errors import DislabError, in_words
+from dislab.errors import FAILURES, DislabError, in_words
 from dislab.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _checked(name: str, make: Callable, call: Callable):
         return call()
     except DislabError:
         raise
-    except Exception as error:
+    except FAILURES as error:
         raise DislabError(f"dataset '{name}' cannot be opened: {in_words(error, make)}") from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dislab.errors import DislabError, in_words
+from dislab.errors import FAILURES, DislabError, in_words
 from dislab.registry import NETWORKS, load_plugin, plugin_files, unknown_name
 
 IN_FILE = re.compile(r".+\.py:\w+")
@@ -84,7 +84,7 @@ def make_networks(
                 )
     except DislabError:
         raise
-    except Exception as error:
+    except FAILURES as error:
         raise DislabError(
             f"network '{name}' must be a function of (image_shape, outputs, latents, channels) that returns "
             f"an encoder and a decoder: {in_words(error, make)}"

@@ -164,7 +164,7 @@ def _position(score: str) -> tuple[int, str]:
 
 def remarks(runs: Iterable[Run]) -> list[str]:
     """Return a line for each metric of which another version than the one registered here made scores."""
-    here = {entry.name: entry.digest for entry in METRICS}
+    here = {entry.name: entry.digest for entry in METRICS if entry.digest}
     made: dict[str, list[str]] = {}
     for run in runs:
         for name, about in run.record["metrics"].items():
@@ -176,6 +176,6 @@ def remarks(runs: Iterable[Run]) -> list[str]:
         if others:
             lines.append(
                 f"{name}: {others} of {len(digests)} scores were computed by another version of the metric "
-                "than the one here; `dislab evaluate` computes them again"
+                "than the one here; `dislab evaluate` computes them again where the runs' folders are"
             )
     return lines

@@ -15,7 +15,7 @@ import torch
 
 import dislab
 from dislab.data.dataset import Dataset
-from dislab.errors import DislabError, RunFailed, in_words
+from dislab.errors import FAILURES, DislabError, RunFailed, in_words
 from dislab.files import write_atomically
 from dislab.networks.fused import fuse
 from dislab.networks.named import is_built_in
@@ -38,8 +38,6 @@ from dislab.scoring.table_file import write_table
 from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
 from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
-
-FAILURES = (Exception, SystemExit)  # a plug-in may raise anything; Ctrl-C goes through
 
 
 @dataclass(frozen=True)
@@ -309,7 +307,7 @@ def _failure_in_one_line(model: str):
         yield
     except DislabError:
         raise
-    except Exception as error:
+    except FAILURES as error:
         raise RunFailed(f"model '{model}' failed: {in_words(error, MODELS[model].make)}") from error
 
 

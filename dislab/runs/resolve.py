@@ -13,7 +13,7 @@ from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
 from dislab.data.own import is_folder_text
 from dislab.data.space import parse_groupings
-from dislab.errors import DislabError
+from dislab.errors import FAILURES, DislabError
 from dislab.networks.named import choose_network
 from dislab.progress import say
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
@@ -73,6 +73,9 @@ def check_settings(
     """
     entry = MODELS[model]
     check_model_class(entry.make, entry.name)
+    dataset = str(dataset) if isinstance(dataset, Path) else dataset
+    if not isinstance(dataset, str | Dataset):
+        raise DislabError(f"dataset is {dataset!r}: it must be a name, a folder or a dislab.Dataset")
     if source not in SOURCES:
         raise unknown_name("source", source, SOURCES)
     if isinstance(dataset, str) and not is_folder_text(dataset):
@@ -200,7 +203,7 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
         network = make_model(config, images.image_shape)
     except DislabError:
         raise
-    except Exception:
+    except FAILURES:
         return
     # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
     same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)

@@ -35,6 +35,8 @@ def main() -> None:
     lines = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    if sys.stderr is None:  # it was closed
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     tasks: SimpleQueue = SimpleQueue()
     busy = threading.Event()

@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dislab.data.dataset import Dataset, unit_images
-from dislab.errors import DislabError
+from dislab.errors import FAILURES, DislabError
 from dislab.progress import Bar
 from dislab.scoring.outputs import mean_and_logvar
 from dislab.scoring.table import CodesOnDemand, CodeTable, EncoderFailed, as_float32, check_finite
@@ -117,11 +117,12 @@ class _Encoding:
 
     def _encode(self, batch: np.ndarray) -> None:
         rows = self.rows[batch]
-        with torch.inference_mode(), _evaluation_mode(self.encoder):
+        # In inference mode a module that keeps a tensor of its first call could not be trained on.
+        with torch.no_grad(), _evaluation_mode(self.encoder):
             inputs = rows if self.by_row else unit_images(self.dataset.images(rows))
             try:
                 returned = self.encode(inputs)
-            except Exception as error:
+            except FAILURES as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise EncoderFailed(f"the encoder failed: {reason}") from error
             new = mean_and_logvar(returned, len(rows))

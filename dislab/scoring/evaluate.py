@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -95,8 +96,12 @@ def evaluate(
             )
         of_codes = {"logvar": logvar, "factor_names": factor_names, "circle": circle, "shuffle": not shuffle}
         _refuse(of_codes, "is for codes=[N, D], and an encoder is given")
-        if isinstance(dataset, str):
-            dataset = dataset_from_text(dataset, source=source, data_dir=data_dir, device=device or "cpu")
+        if max_rows is not None and not (isinstance(max_rows, int) and max_rows >= 1):
+            raise DislabError(f"max_rows is {max_rows!r}: it must be a whole number, 1 or more")
+        if isinstance(dataset, str | Path):
+            dataset = dataset_from_text(
+                str(dataset), source=source, data_dir=data_dir, device=device or "cpu"
+            )
         rows = choose_rows(dataset, max_rows, seed)
         groupings = parse_groupings(group_by, dataset.group_by)
         # A named metric may need some of the rows only; all metrics together need all rows.

@@ -58,6 +58,10 @@ def named_protocol(protocol: str) -> tuple[str, dict[str, str]]:
     ------
     DislabError : there is no protocol of that name.
     """
+    if not isinstance(protocol, str):
+        raise DislabError(
+            f"metric protocol {protocol!r}: choose {', '.join(METRIC_PROTOCOLS)}, or write settings"
+        )
     name, changes = DEFAULT_METRIC_PROTOCOL, {}
     for position, part in enumerate(protocol.split("+")):
         setting, sign, value = part.partition("=")

@@ -53,6 +53,8 @@ def asked(
     ------
     DislabError : a name, a protocol or a setting is wrong.
     """
+    if not isinstance(metric_settings, Mapping):
+        raise DislabError(f"metric_settings is {metric_settings!r}: it must map names to settings")
     own = {}
     for name, values in metric_settings.items():
         if not isinstance(values, Mapping):
@@ -98,7 +100,8 @@ def request(
 def missing(names: Iterable[str], record: Mapping, again: bool = False) -> dict[str, Asked]:
     """Return what a request asks for and a record lacks, by recorded name.
 
-    A score is lacking, too, if the text of its metric's file has changed since; `again` asks for all scores.
+    A score is lacking, too, if the text of its metric's file has changed since, or the metric has no text, as
+    one that was typed in; `again` asks for all scores.
     A metric that was left out of the record is not missing, unless it refused the table and is named now.
     """
     refused = {name for name, why in record["left_out"].items() if why not in (*NEEDS.values(), SCALED)}
@@ -106,13 +109,18 @@ def missing(names: Iterable[str], record: Mapping, again: bool = False) -> dict[
         name: one
         for name, one in asked(names).items()
         if again
+        or not one.metric.digest
         or record["metrics"].get(name, {}).get("digest") != one.metric.digest
         or (one.is_named and name in refused)
     }
 
 
 def _texts(metrics: Iterable[str] | str | None) -> list[str]:
-    return [DEFAULT] if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
+    texts = [DEFAULT] if metrics is None else [metrics] if isinstance(metrics, str) else metrics
+    texts = list(texts) if isinstance(texts, Iterable) else [texts]
+    if not all(isinstance(text, str) for text in texts):
+        raise DislabError(f"metrics is {metrics!r}: it must be names, such as ['mig', 'sap']")
+    return texts
 
 
 def _check_settings(changes: Iterable[str]) -> None:

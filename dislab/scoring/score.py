@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 
 import numpy as np
 
-from dislab.errors import DislabError, DislabWarning, defined_in, in_words
+from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
 from dislab.scoring.request import Asked, asked
@@ -98,13 +100,13 @@ def compute(
             returned[call] = _call(entry, tables[settings.scale], seed, settings)
         result, notes = returned[call]
         if isinstance(result, DislabError) and not is_named:
-            scores.left_out[name], scores.metrics[name] = str(result), entry.about
+            scores.left_out[name], scores.metrics[name] = " ".join(str(result).split()), entry.about
             continue
         try:
             numbers, details = _taken(entry, result)
-        except Exception as error:
+        except FAILURES as error:
             is_plain = isinstance(error, DislabError)
-            scores.failed[name] = str(error) if is_plain else in_words(error, entry.make)
+            scores.failed[name] = " ".join(str(error).split()) if is_plain else in_words(error, entry.make)
             continue
         suffix = name.removeprefix(entry.name)
         numbers, details = ({key + suffix: it for key, it in part.items()} for part in (numbers, details))
@@ -152,7 +154,7 @@ def _call(entry: Entry, table: CodeTable, seed: int, settings: MetricSettings) -
             result = entry.make(table, np.random.default_rng([seed, stream]), **settings.arguments)
         except EncoderFailed:  # rows may be encoded when a metric reads them: not the metric's failure
             raise
-        except Exception as error:
+        except FAILURES as error:
             result = error
     notes = [str(one.message) for one in caught if issubclass(one.category, DislabWarning)]
     for one in caught:
@@ -168,7 +170,7 @@ def _taken(entry: Entry, result) -> tuple[dict[str, float], dict[str, list]]:
     ------
     Exception : the metric raised it; DislabError if the result is not one that a metric may return.
     """
-    if isinstance(result, Exception):
+    if isinstance(result, FAILURES):
         raise result
     if not isinstance(result, Mapping):
         result = {entry.name: result}
@@ -179,14 +181,30 @@ def _taken(entry: Entry, result) -> tuple[dict[str, float], dict[str, list]]:
     for name, value in result.items():
         if name != entry.name and not str(name).startswith(entry.name + "_"):
             continue
-        if isinstance(value, (list, tuple, np.ndarray)) and name != entry.name:
-            details[name] = value.tolist() if isinstance(value, np.ndarray) else list(value)
-        elif isinstance(value, (int, float, np.number)) and np.isfinite(value):
-            numbers[name] = float(value)
-        else:
-            wrong = f"returned {name} = {value!r}, which is not a finite number"
+        try:
+            if isinstance(value, (list, tuple, np.ndarray)) and name != entry.name:
+                details[name] = _plain(value)
+            else:
+                numbers[name] = float(_plain(value))
+            is_right = isfinite(numbers.get(name, 0))
+        except (TypeError, OverflowError):
+            is_right = False
+        if not is_right:
+            wrong = f"returned {name} = {textwrap.shorten(repr(value), 60)}, which is not a finite number"
+            wrong += "" if name == entry.name else " or a list of numbers"
             raise DislabError(wrong + defined_in(entry.make))
     return numbers, details
+
+
+def _plain(value):
+    """Return numbers, and lists of them, as Python's own, which JSON can hold; raise TypeError for others."""
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise TypeError
 
 
 def _has(table: CodeTable, need: str) -> bool:
