@@ -77,7 +77,7 @@ def test_runs_that_fail_side_by_side_leave_the_others(small, one_thread, capsys)
     )
     assert "diverges on bars, network=conv, seed 0: training failed: the loss term 'loss' is nan" in end[1]
     assert "oracle on bars, seed 0: cannot make the run's folder" in end[2]
-    assert "ends on bars, seed 0: SystemExit: 3" in end[3]
+    assert "ends on bars, network=conv, seed 0: model 'ends' failed: SystemExit: 3" in end[3]
     assert end[4].startswith("dislab: 4 failed") and "Traceback" not in err
     assert [run.config.model for run in runs_of("results")] == ["vae"]
 
