@@ -95,12 +95,8 @@ def convolutional(
 )
 def fc1200(image_shape, outputs: int, latents: int, channels: int) -> Networks:
     """Return the fully connected networks of the beta-VAE paper."""
-    pixels = math.prod(image_shape[1:])
-    encoder = initialised(
-        [nn.Flatten(), *dense_layers(image_shape[0] * pixels, 1200, 1200, outputs, activation=nn.ReLU)]
-    )
-    decoder = dense_layers(latents, 1200, 1200, 1200, channels * pixels, activation=nn.Tanh)
-    return encoder, initialised([*decoder, nn.Unflatten(1, (channels, *image_shape[1:]))])
+    activations = nn.ReLU, nn.Tanh
+    return fully_connected(image_shape, outputs, latents, channels, [1200] * 2, [1200] * 3, activations)
 
 
 @register_network(
@@ -108,12 +104,24 @@ def fc1200(image_shape, outputs: int, latents: int, channels: int) -> Networks:
 )
 def mlp(image_shape, outputs: int, latents: int, channels: int) -> Networks:
     """Return the networks of the ML-VAE paper for MNIST."""
+    return fully_connected(image_shape, outputs, latents, channels, [500], [500], (nn.Tanh, nn.Tanh))
+
+
+def fully_connected(
+    image_shape: tuple[int, int, int],
+    outputs: int,
+    latents: int,
+    channels: int,
+    encoder_units: list[int],
+    decoder_units: list[int],
+    activations: tuple[type[nn.Module], type[nn.Module]],
+) -> Networks:
+    """Return an encoder and a decoder of dense layers, with these units and activations between them."""
     pixels = math.prod(image_shape[1:])
-    encoder = initialised(
-        [nn.Flatten(), *dense_layers(image_shape[0] * pixels, 500, outputs, activation=nn.Tanh)]
-    )
-    decoder = dense_layers(latents, 500, channels * pixels, activation=nn.Tanh)
-    return encoder, initialised([*decoder, nn.Unflatten(1, (channels, *image_shape[1:]))])
+    sizes = image_shape[0] * pixels, *encoder_units, outputs
+    encoder = initialised([nn.Flatten(), *dense_layers(*sizes, activation=activations[0])])
+    layers = dense_layers(latents, *decoder_units, channels * pixels, activation=activations[1])
+    return encoder, initialised([*layers, nn.Unflatten(1, (channels, *image_shape[1:]))])
 
 
 def dense_layers(*sizes: int, activation: type[nn.Module]) -> list[nn.Module]:
