@@ -15,7 +15,8 @@ Metrics = Annotated[
     str | None,
     typer.Option(
         metavar="NAME[,NAME…]",
-        help="Scores to compute; by default all that apply but slow ones, for which `default` stands.",
+        help="Scores to compute; by default all that apply but slow ones, for which `default` stands. "
+        "A score may have a setting of its own: sap@scale=unit.",
     ),
 ]
 MetricProtocol = Annotated[
