@@ -128,6 +128,16 @@ def test_a_wrong_network_is_one_line_before_the_training(nets, tiny_dataset, net
         resolve("vae", tiny_dataset, Machine.here("cpu"), network=network)
 
 
+def test_a_path_may_hold_any_sign(nets, tmp_path):
+    folder = tmp_path / "a@b c" / "1a2b3c4d"
+    folder.mkdir(parents=True)
+    path = nets.rename(folder / "nets.py")
+    name = choose_network(f"{path}:tiny", (1, 8, 8))
+    assert re.fullmatch(rf"{re.escape(str(path))}:tiny@[0-9a-f]{{8}}", name)
+    assert choose_network(name, (1, 8, 8)) == name
+    make_networks(name, (1, 8, 8), outputs=4, latents=2, channels=1)
+
+
 def test_a_file_that_changes_back_is_read_again(nets):
     sizes = {"outputs": 4, "latents": 2, "channels": 1}
     made = []

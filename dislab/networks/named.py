@@ -14,6 +14,7 @@ from dislab.errors import FAILURES, DislabError, in_words
 from dislab.registry import NETWORKS, load_plugin, plugin_files, unknown_name
 
 IN_FILE = re.compile(r".+\.py:\w+")
+RECORDED = re.compile(r"(.+?)(?:@([0-9a-f]{8}))?", re.DOTALL)  # a name, and a digest
 FORM = "choose one of `dislab list networks`, or write FILE.py:FUNCTION"
 
 
@@ -31,14 +32,14 @@ def choose_network(network: object, image_shape: tuple[int, int, int]) -> str:
         raise DislabError(f"network is {network!r}: {FORM}")
     if network == "auto":
         return "conv" if all(side % 16 == 0 for side in image_shape[1:]) else "mlp"
-    name, _, wanted = network.partition("@")
+    name, wanted = RECORDED.fullmatch(network or " ").groups()
     if IN_FILE.fullmatch(name):
         digest = _function_in_file(name)[1]
     elif name in {entry.name for entry in NETWORKS} and not is_built_in(name):
         digest = NETWORKS[name].digest
     else:
         return network
-    if wanted not in ("", digest):
+    if wanted not in (None, digest):
         raise DislabError(f"network '{network}' has changed since: the digest of its text is {digest} now")
     return f"{name}@{digest}" if digest else name
 
@@ -66,7 +67,7 @@ def make_networks(
     ------
     DislabError : the network is unknown, cannot be made for these images, or returns another shape.
     """
-    name = choose_network(network, image_shape).partition("@")[0]
+    name = RECORDED.fullmatch(choose_network(network, image_shape))[1]
     make = _function_in_file(name)[0] if IN_FILE.fullmatch(name) else NETWORKS[name].make
     sizes = {"outputs": outputs, "latents": latents, "channels": channels}
     try:
