@@ -32,7 +32,8 @@ def remarks_of(name: str, codes, factors, **settings):
     """The scores of codes in their order, and what the metric remarked."""
     scores = score(CodeTable(codes, factors, ordered=True), [name], **settings)
     assert not scores.failed
-    return scores, [note for _, note in scores.notes()]
+    notes = [note for about in scores.metrics.values() for note in about.get("notes", [])]
+    return scores, list(dict.fromkeys(notes))
 
 
 # Total correlation up to the precision of float32 --------------------------------------------------

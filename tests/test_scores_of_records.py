@@ -19,7 +19,7 @@ from dislab.runs.machine import Machine
 from dislab.runs.resolve import check, check_settings, complete, resolve
 from dislab.scoring.protocols import metric_of, metric_settings_of
 from dislab.scoring.request import request
-from dislab.scoring.score import score, standardised
+from dislab.scoring.score import Scores, score, standardised
 from dislab.scoring.table import CodeTable
 
 METRIC = """
@@ -139,6 +139,13 @@ def test_a_remark_is_recorded_shown_and_a_warning(runs, table, capsys):
     np.savez("codes.npz", codes=table.mean, factors=table.factors)
     assert main(["evaluate", "codes.npz", "--metrics", "half", "--plugin", "half.py"]) == 0
     assert capsys.readouterr().err.count("half: a remark\n") == 1
+
+
+def test_a_remark_that_begins_with_the_name_of_its_metric_is_not_named_twice():
+    scores = Scores()
+    notes = ["sap is 0.1 and would be 0.2", "codes are small"]
+    scores.metrics = {"sap@num_train=9": {"notes": notes}, "mig": {"notes": notes[1:]}}
+    assert [line for _, line in scores.notes()] == [notes[0], f"sap@num_train=9: {notes[1]}"]
 
 
 def test_settings_of_a_metric_are_checked_and_make_a_protocol_of_their_own(table, isolated):

@@ -69,9 +69,9 @@ def print_scores(runs: list, names: list[str] | None = None) -> None:
         for name, cause in first.scores.left_out.items():
             if wanted is None or name.partition("@")[0] in wanted:
                 print(f"{name} is left out: {cause}")
-        for name, note in first.scores.notes():
+        for name, line in first.scores.notes():
             if wanted is None or name.partition("@")[0] in wanted:
-                print(f"{name}: {note}")
+                print(line)
         for line in frame.attrs["remarks"]:
             print(line)
 

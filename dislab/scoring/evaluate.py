@@ -125,8 +125,8 @@ def evaluate(
     )
     for name, cause in scores.failed.items():
         raise RunFailed(f"metric '{name}' failed: {cause}")
-    for name, note in scores.notes():
-        warnings.warn(f"{name}: {note}", DislabWarning, stacklevel=2)
+    for _, line in scores.notes():
+        warnings.warn(line, DislabWarning, stacklevel=2)
     return scores
 
 

@@ -39,12 +39,15 @@ class Scores(dict):
         self.metrics: dict[str, dict] = {}
 
     def notes(self) -> list[tuple[str, str]]:
-        """Return the remarks of the metrics, each once with the name of the first metric that made it."""
+        """Return the remarks of the metrics as lines, each once, with the first metric that made it."""
         notes: dict[str, str] = {}
         for name, about in self.metrics.items():
             for note in about.get("notes", []):
                 notes.setdefault(note, name)
-        return [(name, note) for note, name in notes.items()]
+        return [
+            (name, note if note.startswith(name.partition("@")[0]) else f"{name}: {note}")
+            for note, name in notes.items()
+        ]
 
     def to_frame(self):
         """Return a pandas DataFrame with one row per score and the columns score and value."""
