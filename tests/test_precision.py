@@ -258,6 +258,7 @@ print(os.environ["CUBLAS_WORKSPACE_CONFIG"])
         assert remark in done.stderr and bool(remark) == bool(done.stderr)
 
 
+@pytest.mark.filterwarnings("always::dislab.errors.DislabWarning")
 def test_a_remark_is_one_line_on_the_command_line(tmp_path, cache, capsys):
     for group in ("a", "b"):
         (tmp_path / "photos" / group).mkdir(parents=True)

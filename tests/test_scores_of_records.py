@@ -128,6 +128,7 @@ def test_a_cell_of_fewer_seeds_than_its_row_says_so(runs, capsys):
     assert main(["evaluate", "--metrics", "half,mig", "--plugin", "half.py"]) == 0
 
 
+@pytest.mark.filterwarnings("always::dislab.errors.DislabWarning")
 def test_a_remark_is_recorded_shown_and_a_warning(runs, table, capsys):
     [run] = runs(0.5, seeds=[0])
     assert run.scores.metrics["half"]["notes"] == ["a remark"]
