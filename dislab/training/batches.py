@@ -58,8 +58,10 @@ class Batches:
                 # In some photo collections most people have one image only.
                 enough = count >= self.size
                 if not enough.any():
+                    size = f"group_size={model.group_size}"
+                    size += "" if self.size == model.group_size else f", a batch of {batch_size} at most,"
                     raise DislabError(
-                        f"group_size={self.size} is too large for --group-by {','.join(group_by[0])}: "
+                        f"{size} is too large for --group-by {','.join(group_by[0])}: "
                         f"no group has more than {count.max()} training images"
                     )
                 order, count = order[np.repeat(enough, count)], count[enough]
