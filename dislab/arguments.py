@@ -7,16 +7,19 @@ import math
 import typing
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 from dislab.errors import DislabError
 
 
+@cache
 def keyword_defaults(function: Callable) -> dict[str, object]:
     """Return the default of every argument that has one by name."""
     parameters = inspect.signature(function).parameters.values()
     return {one.name: one.default for one in parameters if one.default is not one.empty}
 
 
+@cache
 def choices_of(function: Callable) -> dict[str, tuple]:
     """Return the values that the arguments annotated as Literal[...] may take, by name."""
     try:

@@ -23,7 +23,7 @@ class DislabWarning(UserWarning):
     """A remark on a result; it stops nothing."""
 
 
-# What code of others may raise; Ctrl-C goes through.
+# The exceptions that code of others may raise. Ctrl-C is none of them: it ends the program.
 FAILURES = (Exception, SystemExit)
 
 
@@ -38,7 +38,12 @@ def line_within(error: BaseException, file_name: str) -> int | None:
 
 
 def in_words(error: BaseException, make: Callable) -> str:
-    """Return what a function or class of a user's file raised, in one line, with the file and its line."""
+    """Return what a function or class of a user's file raised, in one line, with the file and its line.
+
+    A DislabError has words of its own, which name what is wrong.
+    """
+    if isinstance(error, DislabError):
+        return " ".join(str(error).split())
     position = defined_in(make)
     with suppress(TypeError, OSError):  # it was typed in, or is compiled
         file = inspect.getfile(inspect.unwrap(make))

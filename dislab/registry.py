@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from dislab.errors import DislabError, line_within
+from dislab.errors import FAILURES, DislabError, line_within
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
@@ -104,6 +104,10 @@ class Registry:
             raise unknown_name(self.kind, name, sorted(self._entries))
         return self._entries[name]
 
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
     def __iter__(self) -> Iterator[Entry]:
         self._load()
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
@@ -124,6 +128,10 @@ class Registry:
     def names_of(self, make: Callable) -> list[str]:
         """Return the sorted names under which a class or function is registered."""
         return [entry.name for entry in self if entry.make is make]
+
+    def is_built_in(self, name: str) -> bool:
+        """Return whether a name is one of dislab's own entries."""
+        return name in self and self[name].make.__module__.startswith(f"{self.package}.")
 
     def is_known_elsewhere(self, name: str) -> bool:
         """Return whether a process that loads the same plug-in files knows an entry.
@@ -176,6 +184,11 @@ def _digest(make: Callable) -> str:
             text = inspect.getsource(make).encode()
         except (OSError, TypeError):  # it was typed in, or is compiled
             return ""
+    return digest_of(text)
+
+
+def digest_of(text: bytes) -> str:
+    """Return 8 hex digits for a text, whatever its line ends."""
     return hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()[:8]
 
 
@@ -302,15 +315,13 @@ def load_plugin(path: str | Path) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
+        digest = digest_of(resolved.read_bytes())
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         del sys.modules[name]
         line = line_within(error, spec.origin)
         source = f"{path}, line {line}" if line else f"{path}"
-        what = (
-            f": {error}"
-            if isinstance(error, DislabError)
-            else f" does not import: {type(error).__name__}: {error}"
-        )
-        raise DislabError(f"plug-in {source}{what}") from error
-    plugin_files[resolved] = module
+        reason = f": {error}" if isinstance(error, DislabError) else ""
+        reason = reason or f" does not import: {type(error).__name__}: {error}"
+        raise DislabError(f"plug-in {source}{reason}") from error
+    module.__digest__, plugin_files[resolved] = digest, module

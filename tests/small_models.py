@@ -16,6 +16,21 @@ STEP = torch.tensor(0.0)
 UNEVEN = [3, 1, 4, 2]  # sizes of four groups
 
 
+class Grouped:
+    """What `Batches` asks of a model that is trained on groups."""
+
+    supervision, latents = "groups", 3
+
+    def __init__(self, group_size: int):
+        self.group_size = group_size
+
+
+class Ungrouped:
+    """What `Batches` asks of a model that is trained on single images."""
+
+    supervision, latents = "iid", 3
+
+
 def random_normals(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Means and log-variances in float64, so that only formulas can differ."""
     generator = torch.Generator().manual_seed(seed)

@@ -5,24 +5,12 @@ import pytest
 import torch
 from conftest import make_tiny_dataset
 from scipy.stats import chisquare
+from small_models import Grouped, Ungrouped
 
 from dislab.errors import DislabError
 from dislab.training.batches import Batches
 
 CPU = torch.device("cpu")
-
-
-class Grouped:
-    """What `Batches` asks of a model that is trained on groups."""
-
-    supervision, latents = "groups", 3
-
-    def __init__(self, group_size: int):
-        self.group_size = group_size
-
-
-class Ungrouped:
-    supervision, latents = "iid", 3
 
 
 def draw_rows(batches: Batches, times: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import SIZES, make_tiny_dataset
 from scipy.stats import chisquare, kstest
+from small_models import Grouped, Ungrouped
 
 from dislab.data.groups import draw_groups
 from dislab.metrics.betavae_score import draw_points
@@ -20,19 +21,6 @@ from dislab.training.batches import Batches
 CPU = torch.device("cpu")
 FACTORS = np.indices(SIZES).reshape(3, -1).T  # of the tiny dataset
 UNEVEN = np.random.default_rng(0).integers(0, [3, 2], (40, 2))  # rows that are no grid, some of them twice
-
-
-class Grouped:
-    """What `Batches` asks of a model that is trained on groups."""
-
-    supervision, latents = "groups", 3
-
-    def __init__(self, group_size: int):
-        self.group_size = group_size
-
-
-class Ungrouped:
-    supervision, latents = "iid", 3
 
 
 def assert_uniform(values: np.ndarray, number: int, within: np.ndarray | None = None) -> None:

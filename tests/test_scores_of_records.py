@@ -236,6 +236,9 @@ def test_unit_scale_standardises_the_codes_and_refuses_densities(table):
     np.testing.assert_allclose(np.exp(unit.logvar / 2) * deviation, np.exp(table.logvar / 2), rtol=1e-4)
     constant = standardised(CodeTable(np.full((9, 1), 0.3), np.arange(9)))
     assert (constant.mean == 0).all()
+    rounded = np.float32(1234.567) + np.spacing(np.float32(1234.567)) * (np.arange(9) % 2)
+    almost = standardised(CodeTable(rounded[:, None], np.arange(9), logvar=np.zeros((9, 1))))
+    assert (almost.mean == 0).all() and (almost.logvar == 0).all(), "it varies in its last digit only"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DislabWarning)
         scores = dislab.evaluate(

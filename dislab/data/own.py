@@ -143,7 +143,7 @@ def dataset_from_text(
 
 def is_folder_text(text: str) -> bool:
     """Return whether a text means a folder: it has a path separator, or names a folder and no dataset."""
-    if any(entry.name == text for entry in DATASETS):
+    if text in DATASETS:
         return False
     return "/" in text or "\\" in text or Path(text).is_dir()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from dislab.errors import FAILURES, DislabError, in_words
-from dislab.registry import NETWORKS, load_plugin, plugin_files, unknown_name
+from dislab.registry import NETWORKS, digest_of, load_plugin, plugin_files, unknown_name
 
 IN_FILE = re.compile(r".+\.py:\w+")
 RECORDED = re.compile(r"(.+?)(?:@([0-9a-f]{8}))?", re.DOTALL)  # a name, and a digest
@@ -35,19 +34,13 @@ def choose_network(network: object, image_shape: tuple[int, int, int]) -> str:
     name, wanted = RECORDED.fullmatch(network or " ").groups()
     if IN_FILE.fullmatch(name):
         digest = _function_in_file(name)[1]
-    elif name in {entry.name for entry in NETWORKS} and not is_built_in(name):
+    elif name in NETWORKS and not NETWORKS.is_built_in(name):
         digest = NETWORKS[name].digest
     else:
         return network
     if wanted not in (None, digest):
         raise DislabError(f"network '{network}' has changed since: the digest of its text is {digest} now")
     return f"{name}@{digest}" if digest else name
-
-
-def is_built_in(network: str) -> bool:
-    """Return whether a network is one of dislab's own."""
-    entries = {entry.name: entry for entry in NETWORKS}
-    return network in entries and entries[network].make.__module__.startswith("dislab.")
 
 
 def make_networks(
@@ -114,18 +107,14 @@ def _function_in_file(network: str) -> tuple[Callable, str]:
     else:  # a plug-in may have changed the working folder since the file was read
         path = next((one for one in plugin_files if one.parts[-len(path.parts) :] == path.parts), path)
     try:
-        now = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        now = digest_of(path.read_bytes())
     except OSError as error:
         raise DislabError(f"the network's file '{file}' cannot be read: {error.strerror}") from None
-    if path not in plugin_files or _loaded.get(path) != now:
+    if path not in plugin_files or plugin_files[path].__digest__ != now:
         load_plugin(path)
-        _loaded[path] = now
     module = plugin_files[path]
     make = getattr(module, function, None)
     if not callable(make):
         names = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
         raise unknown_name(f"network in '{file}'", function, names)
     return make, now
-
-
-_loaded: dict[Path, str] = {}  # digest of the text that a file had when it was loaded

@@ -144,7 +144,7 @@ def directions(runs: Iterable[Run]) -> dict[str, str]:
     metrics come first, in the order of the registry.
     """
     recorded = {name: about for run in runs for name, about in run.record["metrics"].items()}
-    return {name: recorded[name]["direction"] for name in sorted(recorded, key=_position)}
+    return {name: recorded[name]["direction"] for name in _in_order(recorded)}
 
 
 def direction(score: str, known: Mapping[str, str]) -> str:
@@ -154,12 +154,12 @@ def direction(score: str, known: Mapping[str, str]) -> str:
 
 def score_names(runs: Iterable[Run]) -> list[str]:
     """Return all score names, the registered ones first and in the order of the registry."""
-    return sorted({name for run in runs for name in run.record["scores"]}, key=_position)
+    return _in_order({name for run in runs for name in run.record["scores"]})
 
 
-def _position(score: str) -> tuple[int, str]:
-    order = [entry.name for entry in METRICS]
-    return order.index(score) if score in order else len(order), score
+def _in_order(names: Iterable[str]) -> list[str]:
+    order = {entry.name: position for position, entry in enumerate(METRICS)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
 def remarks(runs: Iterable[Run]) -> list[str]:

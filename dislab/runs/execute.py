@@ -262,7 +262,7 @@ def _check_known_elsewhere(config: RunConfig) -> None:
     if not config.own_images:
         named.append((registry.DATASETS, config.dataset))
     network = str(config.hyperparameters.get("network")).partition("@")[0]
-    if network in {entry.name for entry in registry.NETWORKS}:
+    if network in registry.NETWORKS:
         named.append((registry.NETWORKS, network))
     named += [(registry.METRICS, one.metric.name) for one in asked(config.metrics).values()]
     for names, name in named:

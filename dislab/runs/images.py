@@ -56,7 +56,7 @@ def remember(images: Dataset) -> Dataset:
     The source of an object that a user made without `dislab.from_arrays` gets a digest of its factors and of
     up to 256 of its images, so that runs with other images are other runs.
     """
-    is_known = images.source in SOURCES and images.name in {entry.name for entry in DATASETS}
+    is_known = images.source in SOURCES and images.name in DATASETS
     if not is_known and not images.source.startswith("own-"):
         rows = np.arange(len(images))
         some = rows[:: -(-len(rows) // DIGESTED)]
@@ -92,7 +92,7 @@ def open_images(text: str, source: str, machine: Machine) -> Dataset:
         text, source=source, data_dir=machine.data_dir, device=machine.device, quiet=machine.quiet
     )
     is_folder = is_folder_text(text)
-    if not is_folder and images.name not in {entry.name for entry in DATASETS}:
+    if not is_folder and images.name not in DATASETS:
         raise DislabError(
             f"the dataset '{text}' calls itself '{images.name}', which is not registered: name its Dataset "
             f"'{text}'"

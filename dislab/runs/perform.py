@@ -18,9 +18,8 @@ from dislab.data.dataset import Dataset
 from dislab.errors import FAILURES, DislabError, RunFailed, in_words
 from dislab.files import write_atomically
 from dislab.networks.fused import fuse
-from dislab.networks.named import is_built_in
 from dislab.progress import say
-from dislab.registry import MODELS
+from dislab.registry import MODELS, NETWORKS
 from dislab.runs.claim import Claim
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, Run, recorded
@@ -152,8 +151,7 @@ def _precision(config: RunConfig, machine: Machine) -> str:
 def _arithmetic(config: RunConfig, machine: Machine):
     """Set torch's global settings for a run. Models and networks of others need not be deterministic."""
     network = config.hyperparameters.get("network")
-    is_ours = MODELS[config.model].make.__module__.startswith("dislab.models.")
-    is_ours = is_ours and (network is None or is_built_in(str(network)))
+    is_ours = MODELS.is_built_in(config.model) and (network is None or NETWORKS.is_built_in(network))
     return arithmetic(torch.device(machine.device), _precision(config, machine), strict=is_ours)
 
 

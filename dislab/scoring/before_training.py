@@ -26,7 +26,9 @@ def check_scores(
     quiet: bool,
     lenient: bool = False,
 ) -> None:
-    """Say which content and style scores will be left out, or raise if a run is not worth its training.
+    """Say which scores will be left out of a run, or raise if the run is not worth its training.
+
+    Of the scores that are not named, only the content and style scores are said.
 
     Parameters
     ----------
@@ -55,7 +57,8 @@ def check_scores(
             f"no factor varies in {where}: hold out more, or name scores that need no factor (--metrics)"
         )
     if lacking and len(lacking) == len(wanted):
-        raise DislabError(f"no score can be computed for {dataset.name}: {'; '.join({*lacking.values()})}")
+        reasons = "; ".join(dict.fromkeys(lacking.values()))
+        raise DislabError(f"no score can be computed for {dataset.name}: {reasons}")
     said: dict[str, list[str]] = {}
     for name, why in lacking.items():
         if wanted[name].is_named or why == NEEDS["groups"]:

@@ -7,7 +7,7 @@ A protocol is written as a text: the name of a published one, settings that a us
     batch_size=32                 the first with another setting
     softtpr2024+batch_size=32
 
-A record's name of a score has it where it is not the default: sap@scale=unit.
+If a score was computed by another protocol than the default, its name in a record says so: sap@scale=unit.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
+from dislab.scoring.readouts import Standardiser
 from dislab.scoring.request import Asked, asked
 from dislab.scoring.table import CodeTable, EncoderFailed
 
@@ -103,13 +104,12 @@ def compute(
             returned[call] = _call(entry, tables[settings.scale], seed, settings)
         result, notes = returned[call]
         if isinstance(result, DislabError) and not is_named:
-            scores.left_out[name], scores.metrics[name] = " ".join(str(result).split()), entry.about
+            scores.left_out[name], scores.metrics[name] = in_words(result, entry.make), entry.about
             continue
         try:
             numbers, details = _taken(entry, result)
         except FAILURES as error:
-            is_plain = isinstance(error, DislabError)
-            scores.failed[name] = " ".join(str(error).split()) if is_plain else in_words(error, entry.make)
+            scores.failed[name] = in_words(error, entry.make)
             continue
         suffix = name.removeprefix(entry.name)
         numbers, details = ({key + suffix: it for key, it in part.items()} for part in (numbers, details))
@@ -133,12 +133,11 @@ def standardised(table: CodeTable) -> CodeTable:
     A constant dimension becomes 0.
     """
     other = copy.copy(table)
-    mean = np.asarray(table.mean, np.float64)
-    is_constant = np.ptp(mean, axis=0) == 0
-    deviation = np.where(is_constant, 1, mean.std(axis=0))
-    other.mean = ((mean - mean.mean(axis=0)) / deviation).astype(np.float32)
-    other.mean[:, is_constant] = 0
+    mean = np.asarray(table.mean)
+    of_codes = Standardiser(mean)
+    other.mean = ((mean - of_codes.shift) / of_codes.scale).astype(np.float32)
     if table.logvar is not None:
+        deviation = np.where(of_codes.varies, of_codes.scale, 1)
         other.logvar = (np.asarray(table.logvar) - 2 * np.log(deviation)).astype(np.float32)
     return other
 
