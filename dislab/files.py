@@ -1,33 +1,155 @@
-"""Files that are complete whenever the program ends."""
+"""The files that dislab writes: complete whenever the program ends, and checked when they are read."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
-from contextlib import suppress
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dislab.errors import RunFailed
+import xxhash
+
+from dislab import __version__, processes
+from dislab.errors import DislabError, RunFailed
+
+SECONDS_UNTIL_ABANDONED = 86_400  # without a change, for a temporary file of another machine's process
+TEMPORARY = re.compile(r".+\.([0-9a-f]{8}-\d+-\d+)\.part$")
+UNSEALED = b"0" * 32  # stands for a digest that is not known yet
+SEAL = re.compile(rb'"check": ?"([0-9a-f]{32})"')
+# What the tables and pictures that dislab writes hold within their first bytes.
+OWN_MARKS = (b"dislab", b"dataset,source,protocol,hold_out")
+
+_numbers = itertools.count()  # of temporary files: threads may write to one path at once
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file or folder beside `path`; what is there afterwards is deleted.
+
+    Its name tells which process works with it. Those that killed processes left in the folder are deleted.
+    """
+    sweep(path.parent)
+    beside = path.with_name(f"{path.name[:40]}.{next(_numbers)}.{processes.tag()}.part")
+    try:
+        yield beside
+    finally:
+        _delete(beside)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary file and rename it, so that the file is complete whenever the program ends."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Write to a temporary file and rename it, so that the file is complete whenever the program ends.
+
+    Raises
+    ------
+    RunFailed : the file cannot be written.
+    """
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with temporary(path) as beside:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
     except OSError as error:
         raise RunFailed(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        with suppress(OSError):  # it was moved, or could not be made
-            temporary.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files and folders in a folder whose process has ended, never those of a live one.
+
+    This machine cannot tell whether a process of another one lives: its files must be a day old.
+    """
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            match = TEMPORARY.match(entry.name)
+            if match is None:
+                continue
+            is_dead = processes.is_dead_tag(match[1])
+            if is_dead is None:
+                with suppress(OSError):
+                    is_dead = time.time() - entry.stat().st_mtime > SECONDS_UNTIL_ABANDONED
+            if is_dead:
+                _delete(Path(entry.path))
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):  # it was moved, or another process deleted it
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+# Digests -------------------------------------------------------------------------------------------
+
+
+def digest(content: bytes) -> str:
+    """Return 32 hex digits that tell whether bytes have changed since they were written."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
+def sealed(content: bytes) -> bytes:
+    """Return a JSON object, or a safetensors file, whose member "check" is its own digest.
+
+    Parameters
+    ----------
+    content : with UNSEALED as the value of "check".
+    """
+    return content.replace(UNSEALED, digest(content).encode(), 1)
+
+
+def is_sealed(content: bytes) -> bool:
+    """Return whether the content is as `sealed` returned it."""
+    match = SEAL.search(content)
+    if match is None:
+        return False
+    hashed = xxhash.xxh3_128(content[: match.start(1)])
+    hashed.update(UNSEALED)
+    hashed.update(memoryview(content)[match.end(1) :])
+    return hashed.hexdigest().encode() == match[1]
+
+
+# Tables and pictures -------------------------------------------------------------------------------
+
+
+def check_own(*paths: Path) -> None:
+    """Raise DislabError if one of the files is there, and is none that dislab wrote."""
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                head = file.read(400)
+        except OSError:  # there is none, or writing it will tell
+            continue
+        if head and not any(mark in head for mark in OWN_MARKS):
+            raise DislabError(
+                f"'{path}' is there, and dislab did not write it: move it, or choose another folder (--out)"
+            )
+
+
+def write_own(path: Path, content: bytes) -> None:
+    """Write a table or a picture in place of an earlier one that dislab wrote.
+
+    Raises
+    ------
+    DislabError : the file is there, and dislab did not write it.
+    RunFailed : it cannot be written.
+    """
+    check_own(path)
+    write_atomically(path, content)
+
+
+def picture_of(figure) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": f"dislab {__version__}"})
+    return buffer.getvalue()
 
 
 def save_figure(figure, path: Path) -> None:
     """Write a figure as PNG, completely or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, picture_of(figure))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from dislab import claim as claims
+from dislab import processes
+from dislab.claim import Claim, claimed
 from dislab.errors import RunFailed
-from dislab.runs import claim as claims
-from dislab.runs.claim import Claim, claimed
 
 
 def files(folder: Path) -> list[str]:
@@ -22,7 +23,7 @@ def files(folder: Path) -> list[str]:
 
 def in_process(code: str, *arguments) -> subprocess.Popen:
     """A process that has imported Claim."""
-    head = "import os, sys, time\nfrom pathlib import Path\nfrom dislab.runs.claim import Claim, claimed\n"
+    head = "import os, sys, time\nfrom pathlib import Path\nfrom dislab.claim import Claim, claimed\n"
     command = [sys.executable, "-c", head + code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -48,9 +49,9 @@ def test_the_claim_of_a_killed_process_is_taken_over(tmp_path):
 
 def test_a_number_that_another_process_has_now_is_not_the_owner(tmp_path):
     """The claim names this process's number with another start time: its owner is dead."""
-    owner = claims._this_process() | {"started": "1"}
+    owner = processes.this_process() | {"started": "1"}
     (tmp_path / "run.claim-1").write_text(json.dumps(owner))
-    if owner["started"] == claims._start_time(os.getpid()) or not Path("/proc/self/stat").exists():
+    if owner["started"] == processes.start_time(os.getpid()) or not Path("/proc/self/stat").exists():
         pytest.skip("needs /proc")
     assert Claim(tmp_path / "run").take()
 
@@ -101,7 +102,7 @@ def test_a_dead_claim_goes_to_one_of_many(tmp_path):
     """Eight threads find the same dead owner at once, again and again."""
     for round_ in range(20):
         path = tmp_path / f"run{round_}"
-        dead = claims._this_process() | {"started": "1"}
+        dead = processes.this_process() | {"started": "1"}
         path.with_name(f"{path.name}.claim-1").write_text(json.dumps(dead))
         barrier, won = threading.Barrier(8), []
 
@@ -124,8 +125,8 @@ def test_a_dead_claim_goes_to_one_of_many(tmp_path):
 def test_an_owner_knows_that_its_claim_was_taken_over(tmp_path):
     claim = Claim(tmp_path / "run")
     assert claim.take()
-    parent = {"process": os.getppid(), "started": claims._start_time(os.getppid())}
-    (tmp_path / "run.claim-2").write_text(json.dumps(claims._this_process() | parent))
+    parent = {"process": os.getppid(), "started": processes.start_time(os.getppid())}
+    (tmp_path / "run.claim-2").write_text(json.dumps(processes.this_process() | parent))
     assert claim.is_lost()
     claim.release()
     assert files(tmp_path) == ["run.claim-2"], "the claim of the other stays"
@@ -143,7 +144,7 @@ def test_a_claim_that_was_interrupted_does_not_hang_its_own_process(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         claim.take()
     monkeypatch.undo()
-    (tmp_path / "run.claim-1").write_text(json.dumps(claims._this_process()))
+    (tmp_path / "run.claim-1").write_text(json.dumps(processes.this_process()))
     assert claim.take() and files(tmp_path) == ["run.claim-1", "run.claim-2"]
     claim.release()
     assert files(tmp_path) == []

@@ -20,7 +20,9 @@ ORDER = [
     ["datasets"],
     ["rendering"],
     ["data"],
-    ["progress", "files", "registry", "arguments"],
+    ["claim"],
+    ["files"],
+    ["progress", "processes", "registry", "arguments"],
     ["errors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

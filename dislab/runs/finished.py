@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from dislab.claim import Claim, claimed
 from dislab.errors import DislabError, RunFailed
 from dislab.files import write_atomically
-from dislab.runs.claim import Claim, claimed
 from dislab.runs.config import FORMAT, RunConfig
 from dislab.runs.resolve import make_model
 from dislab.scoring.protocols import metric_of, protocol_of

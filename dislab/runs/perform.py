@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 import dislab
+from dislab.claim import Claim
 from dislab.data.dataset import Dataset
 from dislab.errors import FAILURES, DislabError, RunFailed, in_words
 from dislab.files import write_atomically
 from dislab.networks.fused import fuse
 from dislab.progress import say
 from dislab.registry import MODELS, NETWORKS
-from dislab.runs.claim import Claim
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, Run, recorded
 from dislab.runs.images import images_of

@@ -25,10 +25,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from dislab.claim import Claim, claimed
 from dislab.errors import DislabError, RunFailed
 from dislab.files import write_atomically
 from dislab.progress import say
-from dislab.runs.claim import Claim, claimed
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, NotWhole, Run, check_format, plain, read_record, record_of
 

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
-import uuid
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
+from dislab import processes
 from dislab.errors import RunFailed
+from dislab.files import temporary
 from dislab.progress import say
 
 SECONDS_BETWEEN_SIGNS = 30  # between two touches of a claim by its owner
@@ -71,7 +70,7 @@ class Claim:
             _held.add(file)
             try:
                 with os.fdopen(handle, "w") as stream:
-                    json.dump(_this_process(), stream)
+                    json.dump(processes.this_process(), stream)
             except OSError:  # a full disk: an empty file would look like a living owner's
                 file.unlink(missing_ok=True)
                 raise
@@ -137,62 +136,26 @@ def _is_dead(file: Path) -> bool:
         return True
     except (OSError, ValueError):
         owner = {}  # its owner is writing it, or died while it did
-    me = _this_process()
+    me = processes.this_process()
     if not isinstance(owner, dict) or not me.keys() <= owner.keys():
         owner = {}
     if owner == me:
         return file not in _held
-    if owner.get("machine") == me["machine"] and isinstance(owner["process"], int):
-        started = _start_time(owner["process"])
-        if started is not None or Path("/proc/self/stat").exists():
-            return started != owner["started"]
-        try:
-            os.kill(owner["process"], 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            pass
+    if owner and isinstance(owner["process"], int):
+        is_dead = processes.is_dead(owner)
+        if is_dead is not None:
+            return is_dead
     return _seconds_since_touch(file) > SECONDS_UNTIL_STALE
 
 
 def _seconds_since_touch(file: Path) -> float:
     """Return the age of a file's last change, by the clock of the file system that it lies on."""
-    probe = file.with_name(f".clock-{uuid.uuid4().hex}")
-    try:
-        probe.touch()
-        return probe.stat().st_mtime - file.stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")
-    finally:
-        probe.unlink(missing_ok=True)
-
-
-def _this_process() -> dict:
-    number = os.getpid()
-    return {"machine": _machine(), "process": number, "started": _start_time(number)}
-
-
-@cache
-def _machine() -> str:
-    """Return a name for the machine, or the container, whose process numbers this process sees."""
-    parts = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        lambda: str(Path("/proc/self/ns/pid").readlink()),
-    ):
-        with suppress(OSError):
-            parts.append(read())
-    return " ".join(parts)
-
-
-def _start_time(process: int) -> str | None:
-    """Return when a process began, in the kernel's own units; None where there is none, or no /proc."""
-    try:
-        # The program's name comes first, in parentheses, and may hold spaces.
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
+    with temporary(file) as probe:
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - file.stat().st_mtime
+        except FileNotFoundError:
+            return float("inf")
 
 
 def _beat() -> None:
