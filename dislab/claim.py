@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ SECONDS_BETWEEN_SIGNS = 30  # between two touches of a claim by its owner
 SECONDS_UNTIL_STALE = 300  # without a touch, after which an owner on another machine counts as dead
 SECONDS_BETWEEN_TRIES = 0.0625
 SECONDS_UNTIL_SAID = 5.0
+CLAIM = re.compile(r".+\.claim-\d+$")
 
 _held: set[Path] = set()
 _beating = threading.Lock()
@@ -126,6 +128,14 @@ def claimed(path: Path):
         yield
     finally:
         claim.release()
+
+
+def sweep_claims(folder: Path) -> None:
+    """Delete the claims in a folder whose owners have ended; those of others stay."""
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if CLAIM.match(entry.name) and _is_dead(Path(entry.path)):
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _is_dead(file: Path) -> bool:

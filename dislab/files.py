@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import re
 import shutil
@@ -21,8 +22,13 @@ SECONDS_UNTIL_ABANDONED = 86_400  # without a change, for a temporary file of an
 TEMPORARY = re.compile(r".+\.([0-9a-f]{8}-\d+-\d+)\.part$")
 UNSEALED = b"0" * 32  # stands for a digest that is not known yet
 SEAL = re.compile(rb'"check": ?"([0-9a-f]{32})"')
-# What the tables and pictures that dislab writes hold within their first bytes.
-OWN_MARKS = (b"dislab", b"dataset,source,protocol,hold_out")
+# How the tables and copies of studies that dislab writes begin. Its pictures name it as their software.
+OWN_BEGINNINGS = (
+    b"dataset,source,protocol,hold_out,",
+    b"row,dataset,source,protocol,hold_out,",
+    b"<!-- made by dislab",
+    b"# As run by dislab",
+)
 
 _numbers = itertools.count()  # of temporary files: threads may write to one path at once
 
@@ -114,6 +120,12 @@ def is_sealed(content: bytes) -> bool:
     return hashed.hexdigest().encode() == match[1]
 
 
+def about_of(content: bytes) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file, which its reader for bytes does not give."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size])["__metadata__"]
+
+
 # Tables and pictures -------------------------------------------------------------------------------
 
 
@@ -125,10 +137,16 @@ def check_own(*paths: Path) -> None:
                 head = file.read(400)
         except OSError:  # there is none, or writing it will tell
             continue
-        if head and not any(mark in head for mark in OWN_MARKS):
-            raise DislabError(
-                f"'{path}' is there, and dislab did not write it: move it, or choose another folder (--out)"
-            )
+        is_picture = head.startswith(b"\x89PNG") and b"Software\0dislab" in head
+        if head and not is_picture and not head.startswith(OWN_BEGINNINGS):
+            raise not_own(path)
+
+
+def not_own(path: Path) -> DislabError:
+    """Return the error for a file that dislab would overwrite, and did not write."""
+    return DislabError(
+        f"'{path}' is there, and dislab did not write it: move it, or choose another folder (--out)"
+    )
 
 
 def write_own(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.scoring.table import CodeTable, spread
-from dislab.scoring.table_file import read_table, write_table
+from dislab.scoring.table_file import table_file, table_in
 
 GRID = np.array(list(itertools.product(*(range(size) for size in SIZES))))
 
@@ -225,12 +225,11 @@ def test_a_code_table_converts_and_names_its_arrays():
     assert CodeTable(torch.zeros(3, 2), torch.tensor([[0], [1], [2]])).sizes == (3,)
 
 
-def test_a_table_on_disk_is_what_was_written(tmp_path):
+def test_a_table_in_a_file_is_what_was_written():
     factors = np.stack([np.arange(12) % 3, np.arange(12) % 2], axis=1)
     for tested in (np.arange(12) % 2 == 0, None):
         table = CodeTable(np.eye(3)[factors[:, 0]], factors, labels=factors[:, 0], tested=tested)
-        write_table(tmp_path / "codes.safetensors", table, np.arange(12))
-        found = read_table(tmp_path / "codes.safetensors")
+        found = table_in(table_file(table, np.arange(12)))
         for name in ("mean", "factors", "labels", "tested"):
             np.testing.assert_array_equal(getattr(found, name), getattr(table, name))
         assert tested is None or found.tested.dtype == bool

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import dislab
+from dislab import processes
 from dislab.cli import main
 from dislab.runs import perform
 from dislab.runs.execute import execute
-from dislab.runs.finished import FORMAT, Run
+from dislab.runs.finished import FORMAT, Run, as_json
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import resolve
@@ -61,7 +62,7 @@ def test_tables_need_the_records_alone(results):
     [run, _] = dislab.runs_in("results")
     assert run.scores["mig"] == lines()[0]["scores"]["mig"]
     for read in (lambda: run.codes, lambda: run.model, lambda: run.history):
-        with pytest.raises(dislab.RunFailed, match="missing or damaged"):
+        with pytest.raises(dislab.RunFailed, match="cannot be read: No such file"):
             read()
     with pytest.raises(dislab.RunFailed, match="is gone: its codes cannot be scored again"):
         run.add_scores(["sap"])
@@ -74,9 +75,8 @@ def test_records_of_several_machines_join_by_concatenation(results, configs):
     other[0]["scores"]["mig"] = 0.25
     third = json.loads(json.dumps(other[0]))
     third["config"]["seed"], third["digest"] = 7, f"{configs[0].row}-7"
-    text = "".join(json.dumps(line) + "\n" for line in [*other, third])
-    with Path("results/records.jsonl").open("a") as file:
-        file.write(text)
+    with Path("results/records.jsonl").open("ab") as file:
+        file.writelines(map(as_json, [*other, third]))
     runs = dislab.runs_in("results")
     assert sorted(run.config.seed for run in runs) == [0, 1, 7]
     assert results.find(configs[0].digest).scores["mig"] == 0.25, (
@@ -121,19 +121,30 @@ def test_scores_that_several_processes_add_at_once_are_all_kept(results):
     assert not list(Path("results").rglob("*.claim-*"))
 
 
-def test_a_line_that_is_not_whole_is_no_record(results, configs, capsys):
-    """A process was killed while it wrote the last line; then others write on."""
+def test_a_last_line_that_is_not_whole_is_cut_off(results, configs, capsys):
+    """A process was killed while it wrote it, and the run is not finished."""
     path = Path("results/records.jsonl")
-    text = path.read_text()
-    path.write_text(text + text[:100])
+    text = path.read_bytes()
     fresh = Results("results")
-    assert len(list(fresh.records())) == 2 and capsys.readouterr().err == ""
+    for length in (1, 100, len(text) // 3):
+        path.write_bytes(text + text[:length])
+        assert len(list(fresh.records())) == 2 and fresh.damaged == []
     third = configs[0].with_seed(2)
     [outcome] = execute([third], Machine())
-    assert outcome.failure == ""
+    assert outcome.failure == "" and fresh.damaged == [] == Results("results").damaged
     assert fresh.find(third.digest).scores["mig"] == outcome.record["scores"]["mig"]
-    assert "a damaged line of 'results/records.jsonl' is left out" in capsys.readouterr().err
-    assert len(list(fresh.records())) == 3
+    assert len(lines()) == 3 and capsys.readouterr().err == ""
+
+
+def test_a_last_line_without_its_end_counts(results, configs):
+    """As editors write it; the next record begins a line of its own."""
+    path = Path("results/records.jsonl")
+    path.write_bytes(path.read_bytes().rstrip())
+    fresh = Results("results")
+    assert len(list(fresh.records())) == 2
+    [outcome] = execute([configs[0].with_seed(2)], Machine())
+    assert outcome.failure == "" and len(lines()) == 3 == len(list(fresh.records()))
+    assert fresh.damaged == []
 
 
 WRONG = [
@@ -150,11 +161,120 @@ WRONG = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_line_that_is_no_record_is_left_out(wrong, results, capsys):
     record = lines()[0] | wrong  # it comes after the right one, and must not hide it
-    with Path("results/records.jsonl").open("a") as file:
-        file.write(json.dumps(record) + "\n" + "[" * 100_000 + "\n")
+    with Path("results/records.jsonl").open("ab") as file:
+        file.write(json.dumps(record | {"digest": "x-1"}).encode())
+        file.write(b"\n" + b"[" * 100_000 + b"\n")
+    with pytest.warns(dislab.DislabWarning, match=r"^line 4 of 'results/records.jsonl' is damaged"):
+        assert [run.config.seed for run in dislab.runs_in("results")] == [0, 1]
+    assert main(["leaderboard"]) == 1
+    assert "line 4 of 'results/records.jsonl' is damaged and left out" in capsys.readouterr().err
+
+
+def test_a_record_of_nonsense_that_is_whole_is_left_out(results):
+    """Somebody wrote it by hand, with the right digest."""
+    for wrong in WRONG:
+        if "digest" not in wrong:
+            with Path("results/records.jsonl").open("ab") as file:
+                file.write(as_json(lines()[0] | {"digest": "x-1"} | wrong))
+            fresh = Results("results")
+            assert len(list(fresh.records())) == 2
+
+
+CHANGES = {
+    "a digit of a score": lambda text: text.replace(b'"mig": ', b'"mig": 1', 1),
+    "a flipped bit": lambda text: text[:900] + bytes([text[900] ^ 1]) + text[901:],
+    "cut": lambda text: text[: len(text) // 2] + b"\n",
+    "zeros": lambda text: text[:300] + bytes(200) + text[500:],
+    "the seal": lambda text: text.replace(b'"check": "', b'"check": "0', 1),
+    "outside": lambda text: text.replace(b'"folder": "', b'"folder": "../../', 1),
+    "no JSON": lambda text: b"no record\n",
+    "another thing": lambda text: b"[1, 2]\n",
+}
+NAMELESS = ("no JSON", "another thing")  # which run they were of is not known
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_damaged_record_is_named_and_the_others_are_shown(change, results, configs, capsys):
+    path = Path("results/records.jsonl")
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(CHANGES[change](first) + second)
+    for command in (["leaderboard", "--format", "csv"], ["evaluate", "results", "--metrics", "mig"]):
+        assert main(command) == 1
+        out, err = capsys.readouterr()
+        [line] = [line for line in err.splitlines() if line.startswith("dislab: ")]
+        assert line.startswith("dislab: line 1 of 'results/records.jsonl' is damaged and left out")
+        assert str(configs[0].folder) in line or change in NAMELESS
+        assert "tiny" in out
+    [run] = Results("results").runs()
+    assert run.config.seed == 1
+    # The run has its run.json: nothing is trained again, and the damaged line does not count any more.
+    [outcome] = execute(configs[:1], Machine())
+    assert outcome.failure == "" and len(Results("results").runs()) == 2
+    if change not in NAMELESS:
+        assert Results("results").damaged == [] and main(["leaderboard"]) == 0
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_damaged_run_json_is_written_anew_from_the_records(change, results, configs):
+    path = Path("results") / configs[0].folder / "run.json"
+    whole = path.read_bytes()
+    path.write_bytes(CHANGES[change](whole))
+    with pytest.raises(dislab.DislabError, match=r"run.json' is damaged: its bytes are not those"):
+        dislab.load(path.parent)
+    assert len(dislab.runs_in("results")) == 2
+    assert main(["evaluate", "results", "--metrics", "mig"]) == 0
+    assert path.read_bytes() == whole
+
+
+def test_damaged_run_folders_without_records_are_named(results, configs, capsys):
+    Path("results/records.jsonl").unlink()
+    path = Path("results") / configs[0].folder / "run.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert main(["leaderboard"]) == 1
+    assert f"'{path}' is damaged and left out: the record of {configs[0].folder}" in capsys.readouterr().err
+    assert main(["evaluate", str(path.parent)]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    # Nothing is left of its scores: it is done again.
+    [outcome] = execute(configs[:1], Machine())
+    assert outcome.failure == "" and main(["leaderboard"]) == 0 and len(dislab.runs_in("results")) == 2
+
+
+@pytest.mark.parametrize("name", ["codes.safetensors", "model.safetensors", "history.csv"])
+def test_a_file_of_a_run_that_has_changed_is_refused(name, results, configs):
+    run = results.find(configs[0].digest)
+    content = bytearray((run.path / name).read_bytes())
+    content[-3] ^= 1
+    (run.path / name).write_bytes(content)
+    with pytest.raises(dislab.RunFailed, match=f"{name}' is damaged: its bytes are not those"):
+        getattr(run, name.split(".")[0])
+
+
+def test_damaged_codes_of_one_run_leave_the_others(results, configs, capsys):
+    path = Path("results") / configs[0].folder / "codes.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main(["evaluate", "results", "--metrics", "sap"]) == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dislab: ")]
+    assert f"{path}' is damaged" in line
+    assert ["sap" in run.scores for run in dislab.runs_in("results")] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["leaderboard.csv", "records.jsonl"])
+def test_a_file_that_dislab_did_not_write_is_never_overwritten(name, configs):
+    Path("results").mkdir()
+    (Path("results") / name).write_text("mine\n")
+    with pytest.raises(dislab.DislabError, match=f"{name}' is there, and dislab did not write it: move it"):
+        list(execute(configs, Machine()))
+    assert [path.name for path in Path("results").iterdir()] == [name], "nothing was trained"
+    assert (Path("results") / name).read_text() == "mine\n"
+
+
+def test_records_of_others_are_no_results_folder(results):
+    Path("records.jsonl").write_text('{"id": 1}\n')
+    assert Results.around("results/x").folder == Path("results")
+    assert Results.around(".") is None
     assert [run.config.seed for run in dislab.runs_in("results")] == [0, 1]
-    assert capsys.readouterr().err.count("a damaged line of 'results/records.jsonl' is left out") == 2
-    assert main(["leaderboard"]) == 0
+    with pytest.raises(dislab.DislabError, match=r"no finished run in '\.'"):
+        dislab.leaderboard(".")
 
 
 def test_a_full_disk_leaves_no_half_line_and_no_claim(results, configs, monkeypatch):
@@ -190,8 +310,11 @@ def test_a_full_disk_leaves_no_half_line_and_no_claim(results, configs, monkeypa
 
 def test_what_a_killed_process_left_is_tidied(results, configs):
     path = Path("results") / configs[0].folder
-    for left in ("checkpoint.safetensors", "run.json.12.part"):
+    dead = processes.tag().rsplit("-", 1)[0] + "-1"
+    for left in ("checkpoint.safetensors", f"run.json.0.{dead}.part"):
         (path / left).write_text("half")
+    owner = processes.this_process() | {"started": "1"}
+    path.with_name("seed0.claim-1").write_text(json.dumps(owner))
     list(execute(configs, Machine()))
     assert {file.name for file in path.iterdir()} == {
         "run.json",
@@ -199,6 +322,7 @@ def test_what_a_killed_process_left_is_tidied(results, configs):
         "history.csv",
         "model.safetensors",
     }
+    assert sorted(file.name for file in path.parent.iterdir()) == ["seed0", "seed1"]
 
 
 def test_a_run_whose_process_died_before_run_json_is_finished(results, configs):
@@ -212,11 +336,12 @@ def test_a_run_whose_process_died_before_run_json_is_finished(results, configs):
 
 def test_runs_of_another_format_are_named_in_one_line(results, configs, capsys):
     path = Path("results") / configs[0].folder / "run.json"
-    path.write_text(json.dumps(lines()[0] | {"format": 4}))
-    with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 6"):
+    old = {name: part for name, part in (lines()[0] | {"format": 4}).items() if name != "check"}
+    path.write_text(json.dumps(old))
+    with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 7"):
         dislab.load(path.parent)
     records = Path("results/records.jsonl")
-    old = {name: part for name, part in (lines()[0] | {"format": 4}).items() if name != "metrics"}
+    del old["metrics"]
     for text in (json.dumps(old), json.dumps(old, separators=(",", ":"))):
         records.write_text(text + "\n")
         assert main(["leaderboard"]) == 2
@@ -262,10 +387,10 @@ def test_many_records_are_read_once(tmp_path, results):
     [record, _] = lines()
     folder = tmp_path / "many"
     folder.mkdir()
-    with (folder / "records.jsonl").open("w") as file:
+    with (folder / "records.jsonl").open("wb") as file:
         for seed in range(1_000):
             record["config"]["seed"], record["digest"] = seed, f"{Run('x', record).config.row}-{seed}"
-            file.write(json.dumps(record) + "\n")
+            file.write(as_json(record))
             record["config"] = dict(record["config"])
     many = Results(folder)
     assert len(list(many.records())) == 1_000

@@ -15,6 +15,7 @@ from dislab.registry import METRICS
 from dislab.report.leaderboard import render
 from dislab.runs import perform
 from dislab.runs.config import RunConfig
+from dislab.runs.finished import as_json
 from dislab.runs.machine import Machine
 from dislab.runs.resolve import check, check_settings, complete, resolve
 from dislab.scoring.protocols import metric_of, metric_settings_of
@@ -88,9 +89,7 @@ def test_force_computes_scores_anew(runs):
     runs(0.5, seeds=[0])
     path = Path("results/records.jsonl")
     record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"scores": {"half": 9.0}}) + "\n")
-    [folder] = {run.path for run in dislab.runs_in("results")}
-    (folder / "run.json").write_text(json.dumps(record | {"scores": {"half": 9.0}}))
+    path.write_bytes(as_json(record | {"scores": {"half": 9.0}}))
     for options, expected in (([], 9.0), (["--force"], 0.5)):
         assert main(["evaluate", "--metrics", "half", "--plugin", "half.py", *options]) == 0
         assert dislab.runs_in("results")[0].scores["half"] == expected
@@ -114,7 +113,7 @@ def test_tables_know_the_direction_of_a_metric_that_is_not_loaded(runs):
     assert frame.attrs["directions"] == {"half": "down"} and frame.attrs["remarks"] == []
     records = [run.record for run in dislab.runs_in("results")]
     records[0] |= {"scores": {"half": 3.0}, "digest": "aaaaaaaaaaaa-0"}
-    Path("results/records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    Path("results/records.jsonl").write_bytes(b"".join(map(as_json, records)))
     assert list(dislab.leaderboard("results", rank_by="half")["half_mean"]) == [0.5, 3], "the best first"
 
 
@@ -222,7 +221,7 @@ def test_a_configuration_that_is_read_is_checked_as_one_that_is_written(tiny_dat
     assert check(auto, machine).hyperparameters["network"] == "conv"
     with pytest.raises(DislabError, match="unknown setting of sap 'bin'"):
         check(replace(study, metrics=("sap@bin=5",)), machine)
-    with pytest.raises(DislabError, match="it is of format 5, not 6"):
+    with pytest.raises(DislabError, match="it is of format 5, not 7"):
         RunConfig.from_json({"format": 5, "config": study.to_json()})
     with pytest.raises(DislabError, match=r"kl@scale=unit cannot be computed .* scale=unit changes the dens"):
         resolve("vae", tiny_dataset, machine, metrics=["mig", "kl@scale=unit"])

@@ -81,7 +81,7 @@ def test_a_whole_study_runs_its_product(whole):
     table = pd.read_csv(folder / "leaderboard.csv")
     assert len(table) == 5 and set(table["ranked_by"]) == {"content_accuracy"}
     lines = (folder / "leaderboard.md").read_text().splitlines()
-    assert lines[0] == "# A whole study" and len([line for line in lines if line.startswith("| bars")]) == 5
+    assert lines[1] == "# A whole study" and len([line for line in lines if line.startswith("| bars")]) == 5
     assert read_study(folder / "study.toml").title == "A whole study"
     assert WHOLE in (folder / "study.toml").read_text()
 
@@ -158,6 +158,26 @@ def test_nothing_is_done_twice_and_what_is_added_is(small, capsys):
     err = capsys.readouterr().err
     assert "4 run(s) in 'results/small' are not of this study" in err
     assert set(pd.read_csv("results/small/scores_by_model.csv")["model"]) == {"vae", "pca"}
+
+
+@pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.md", "study.toml", "scores_by_model.png"])
+def test_a_file_of_the_users_is_never_overwritten(name, small, capsys):
+    Path(name).write_text("# mine, for dislab\n")
+    assert main(["bench", "small.toml", "--out", "."]) == 2
+    assert f"'{name}' is there, and dislab did not write it" in capsys.readouterr().err
+    assert Path(name).read_text() == "# mine, for dislab\n" and not Path("records.jsonl").exists()
+
+
+def test_the_study_that_is_run_may_lie_in_its_results_folder(small):
+    Path("small.toml").rename("study.toml")
+    for _ in range(2):  # and what dislab wrote is written anew
+        assert main(["bench", "study.toml", "--out", "."]) == 0
+    assert Path("study.toml").read_text() == SMALL
+    assert (
+        main(["bench", "study.toml", "--out", "other"])
+        == 0
+        == main(["bench", "study.toml", "--out", "other"])
+    )
 
 
 def test_the_others_go_on_past_what_fails(small, capsys):

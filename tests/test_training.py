@@ -12,6 +12,7 @@ import torch
 from conftest import IMAGE_SHAPE, make_tiny_dataset
 
 from dislab.errors import DislabError, RunFailed
+from dislab.files import SEAL, UNSEALED, sealed
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
 from dislab.training import loop as training
@@ -294,17 +295,35 @@ def test_checkpoint_without_steps_or_history_can_be_read(tmp_path):
     assert_same_parameters(first.model, other.model)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_one_clear_line(tmp_path):
+@pytest.mark.parametrize("damage", ["bits", "text", "cut"])
+def test_from_a_damaged_checkpoint_the_training_begins_anew(tmp_path, capsys, damage):
     path = tmp_path / "checkpoint"
-    path.write_bytes(b"damaged")
-    with pytest.raises(DislabError, match=r"checkpoint' is damaged, delete it to train anew: ") as error:
-        train(*make_training(), PROTOCOL, path)
-    assert "\n" not in str(error.value)
     member = Member(*make_training(), path)
-    path.unlink()
+    member.resume(PROTOCOL.learning_rate)
+    member.done = 2
+    member.save()
+    content = bytearray(path.read_bytes())
+    for position in range(5000, 5100):
+        content[position] ^= 1 << position % 8
+    path.write_bytes({"bits": content, "text": b"damaged", "cut": content[:-1]}[damage])
+    history = train(*make_training(), PROTOCOL, path)
+    assert f"'{path}' is damaged: the training begins anew" in capsys.readouterr().err
+    assert history.rows == train(*make_training(), PROTOCOL, tmp_path / "other").rows
+
+
+def test_a_checkpoint_of_another_device_or_model_is_one_clear_line(tmp_path):
+    path = tmp_path / "checkpoint"
+    member = Member(*make_training(), path)
     member.resume(PROTOCOL.learning_rate)
     member.save()
-    path.write_bytes(path.read_bytes().replace(b'"device":"cpu"', b'"device":"tpu"'))
+    content = path.read_bytes()
+    unsealed = SEAL.sub(b'"check":"' + UNSEALED + b'"', content.replace(b".weight", b".wEight"), count=1)
+    path.write_bytes(sealed(unsealed))
+    with pytest.raises(DislabError, match=r"is of another model, delete it to train anew") as error:
+        train(*make_training(), PROTOCOL, path)
+    assert "\n" not in str(error.value)
+    content = content.replace(b'"device":"cpu"', b'"device":"tpu"')
+    path.write_bytes(sealed(SEAL.sub(b'"check":"' + UNSEALED + b'"', content, count=1)))
     with pytest.raises(DislabError, match=r"the run was begun on tpu: go on there \(--device\), or delete"):
         train(*make_training(), PROTOCOL, path)
 

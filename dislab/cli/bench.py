@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from dislab.cli.options import DataDir, Device, Jobs, Plugin, load_plugins, parse_seeds
-from dislab.cli.tables import print_table
-from dislab.errors import DislabError, RunFailed
-from dislab.progress import say
+from dislab.cli.tables import end, print_table
+from dislab.errors import DislabError
 
 
 def bench_command(
@@ -56,7 +55,4 @@ def bench_command(
     outcome = run_study(read, machine)
     print_table(short_lines(outcome))
     print("\n".join(["", *map(str, outcome.paths)]))
-    if outcome.failures:
-        for line in outcome.failures:
-            say(f"failed: {line}")
-        raise RunFailed(f"{len(outcome.failures)} failed, all else is done; the same command tries again")
+    end(outcome.failures)

@@ -16,7 +16,7 @@ from dislab.cli.options import (
     parse_groupings,
     parse_names,
 )
-from dislab.cli.tables import print_scores, print_table
+from dislab.cli.tables import end, print_scores, print_table
 from dislab.errors import DislabError, RunFailed
 from dislab.progress import say
 
@@ -60,29 +60,32 @@ def evaluate_command(
 
 def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, force: bool) -> None:
     from dislab.report.leaderboard import write_leaderboard
-    from dislab.runs.record import Results, load, runs_in
+    from dislab.runs.record import Results, load, results_of
     from dislab.scoring.request import request
 
     asked = request(names, metric_protocol)
-    is_run = (folder / "run.json").is_file()
-    runs = [load(folder)] if is_run else runs_in(folder)
+    # The folder of a single run may be a copy that lies in no results folder.
+    is_copy = (folder / "run.json").is_file() and Results.around(folder) is None
+    results = results_of(folder)
+    runs = [load(folder)] if is_copy else results.runs(within=folder)
+    failures = results.damaged
     if not runs:
-        raise DislabError(f"there is no finished run in '{folder}'")
-    failures = []
+        raise DislabError("; ".join([f"there is no finished run in '{folder}'", *failures]))
+    if not is_copy and any(run.lacks(asked, force) for run in runs):
+        results.create()
+    results.tidy(runs)
     for run in runs:
         say(f"{run.path}")
         try:
             scores = run.add_scores(asked, lambda name: say(f"  scoring {name}"), force)
         except RunFailed as error:  # the other runs go on
-            failures.append(str(error))
+            failures.append(f"{run.path}: {error}")
             continue
-        failures += [f"{name} ({cause}) in {run.path}" for name, cause in scores.failed.items()]
+        failures += [f"{run.path}: metric '{name}' failed: {cause}" for name, cause in scores.failed.items()]
     print_scores(runs, names)
-    results = Results.around(folder)
-    if results is not None:
+    if not is_copy:
         print(f"\nleaderboard: {write_leaderboard(results)}")
-    if failures:
-        raise RunFailed(f"{len(failures)} score(s) could not be computed: {failures[0]}")
+    end(failures)
 
 
 def _evaluate_arrays(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dislab.cli.options import Plugin, load_plugins
+from dislab.cli.tables import end
 
 
 def leaderboard_command(
@@ -22,11 +23,12 @@ def leaderboard_command(
     load_plugins(plugin)
     from dislab.progress import say
     from dislab.registry import unknown_name
-    from dislab.report.leaderboard import FORMATS, leaderboard, render
+    from dislab.report.leaderboard import FORMATS, render, table_of
 
     if format_ not in FORMATS:
         raise unknown_name("format", format_, FORMATS)
-    table = leaderboard(results, rank_by)
+    table = table_of(results, rank_by)
     print(render(table, format_), end="")
     for line in table.attrs["remarks"]:
         say(line)
+    end(table.attrs["damaged"])

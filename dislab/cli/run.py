@@ -23,7 +23,7 @@ from dislab.cli.options import (
     parse_seeds,
     parse_settings,
 )
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import DislabError
 
 BESIDE_CONFIG = (
     "config",
@@ -86,7 +86,7 @@ def run_command(
     """
     numbers, hyperparameters = parse_seeds(seeds), parse_settings(set_)
     load_plugins(plugin)
-    from dislab.cli.tables import print_scores
+    from dislab.cli.tables import end, print_scores
     from dislab.report.leaderboard import write_leaderboard
     from dislab.runs.config import RunConfig
     from dislab.runs.execute import execute
@@ -125,7 +125,4 @@ def run_command(
         print_scores(runs)
         print("\n".join(["", *(f"run: {run.path}" for run in runs)]))
         print(f"leaderboard: {write_leaderboard(results)}")
-    if len(failures) == 1:
-        raise RunFailed(*failures.values())
-    if failures:
-        raise RunFailed(f"{len(failures)} failed, all else is done; the same command tries again")
+    end([*failures.values(), *results.damaged])

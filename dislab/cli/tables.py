@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from dislab.errors import RunFailed
+from dislab.progress import say
+
 DIRECTIONS = {"up": "higher is better", "down": "lower is better", "": ""}
 
 
@@ -23,6 +26,16 @@ def print_table(lines: list[tuple[str, ...]]) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def end(failures: list[str]) -> None:
+    """Raise RunFailed if anything failed: with its line, or with the number of them after a line for each."""
+    if len(failures) == 1:
+        raise RunFailed(failures[0])
+    for line in failures:
+        say(f"failed: {line}")
+    if failures:
+        raise RunFailed(f"{len(failures)} failed, all else is done")
 
 
 def print_scores(runs: list, names: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,8 @@ class StudyFigure:
 
     Attributes
     ----------
-    draw : function from finished runs to a table of what is shown, and a matplotlib figure or the files of
-        pictures by the name that each gets; the table is empty where there is nothing to show.
+    draw : function from finished runs to a table of what is shown, and a matplotlib figure or pictures: file
+        name -> a function that returns the content. The table is empty where there is nothing to show.
     needs : metrics of which it needs at least one; none where any will do.
     """
 
@@ -161,7 +162,8 @@ def pictures(runs: Sequence[Run]):
 
     Returns
     -------
-    A pandas DataFrame with the columns row, those of KEY, seed, picture. And the pictures: file name -> Path.
+    A pandas DataFrame with the columns row, those of KEY, seed, picture. And the pictures: file name -> a
+    function that returns its content.
     """
     names = names_of_rows(run.config for run in runs)
     first = {run.config.row: run for run in sorted(runs, key=lambda run: run.config.seed, reverse=True)}
@@ -175,7 +177,7 @@ def pictures(runs: Sequence[Run]):
             name = re.sub(r"[^\w.=]+", "-", title)
             about = {"row": run.config.row} | run.config.key
             lines.append(about | {"seed": run.config.seed, "picture": name})
-            files[name] = path
+            files[name] = partial(run.read, path.name)
     return pd.DataFrame(lines), files
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dislab.errors import DislabError
-from dislab.files import write_atomically
+from dislab.errors import DislabError, DislabWarning
+from dislab.files import write_own
 from dislab.registry import unknown_name
 from dislab.report.frame import KEY, direction, directions, keys_of, remarks, score_names, tidy
 from dislab.runs.finished import Run
-from dislab.runs.record import RECORDS, Results, runs_in
+from dislab.runs.record import RECORDS, Results, results_of
 
 RANK_BY = "mig"
 FORMATS = ("table", "csv", "markdown", "latex")
@@ -32,17 +33,29 @@ def leaderboard(out: str | Path = "results", rank_by: str = RANK_BY) -> pd.DataF
     dataset, source, protocol and hold-out stand together, best first by the score `rank_by`. `attrs` has the
     "directions" of the metrics, score -> "up", "down" or "", and the `remarks` of dislab.report.frame.
 
+    A record that is damaged is left out, and a `DislabWarning` names its run.
+
     Raises
     ------
     DislabError : the folder does not exist, holds no finished run, or no run has the score `rank_by`.
     """
-    runs = runs_in(out)
+    table = table_of(out, rank_by)
+    for line in table.attrs["damaged"]:
+        warnings.warn(line, DislabWarning, stacklevel=2)
+    return table
+
+
+def table_of(out: str | Path, rank_by: str = RANK_BY) -> pd.DataFrame:
+    """Return what `leaderboard` does; the `attrs` of the table name the "damaged" records."""
+    results = results_of(out)
+    runs, damaged = results.runs(within=out), results.damaged
     if not runs:
         inner = ", ".join(f"'{path.parent}'" for path in sorted(Path(out).glob(f"*/{RECORDS}")))
-        raise DislabError(
-            f"there is no finished run in '{out}'" + (f": name one of the folders {inner}" if inner else "")
-        )
-    return tabulate(runs, rank_by)
+        hint = f": name one of the folders {inner}" if inner else "".join(f"; {line}" for line in damaged)
+        raise DislabError(f"there is no finished run in '{out}'{hint}")
+    table = tabulate(runs, rank_by)
+    table.attrs["damaged"] = damaged
+    return table
 
 
 def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
@@ -111,12 +124,23 @@ def _scores(runs: list[Run], names: list[str]) -> pd.DataFrame:
     return pd.DataFrame({f"{name}_{part}": wide[part, name] for name in names for part in PARTS})
 
 
-def write_leaderboard(results: Results, rank_by: str = RANK_BY) -> Path:
-    """Write leaderboard.csv of a results folder; processes that do so at once wait for one another."""
+def write_leaderboard(results: Results, rank_by: str = RANK_BY, title: str = "") -> Path:
+    """Write leaderboard.csv of a results folder, and with a title also leaderboard.md; return the first.
+
+    Processes that do so at once wait for one another.
+
+    Raises
+    ------
+    DislabError : one of the files is there, and dislab did not write it.
+    """
     path = results.folder / "leaderboard.csv"
     with results.lock():  # so that whoever writes last has read all
         table = tabulate(results.runs(), rank_by)
-        write_atomically(path, table.to_csv(index=False, float_format="%.6g").encode())
+        write_own(path, table.to_csv(index=False, float_format="%.6g").encode())
+        if title:
+            about = f"Best first by {rank_by}; mean ± standard deviation over n seeds."
+            heading = f"<!-- made by dislab -->\n# {title}\n\n{about}\n\n"
+            write_own(path.with_suffix(".md"), (heading + render(table, "markdown")).encode())
     return path
 
 

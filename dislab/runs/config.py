@@ -23,7 +23,7 @@ from dislab.training.protocol import Protocol
 
 NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of one row may differ
 MEMORY = "memory"
-FORMAT = 6  # of records
+FORMAT = 7  # of records
 
 
 @dataclass(frozen=True)

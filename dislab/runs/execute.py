@@ -59,7 +59,7 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
     """
     merged = merge(configs)
     results = Results(machine.out)
-    todo = []
+    todo, finished = [], []
     for digest, config in merged.items():
         run = results.find(digest)
         if run is not None and run.lacks(config.metrics) and not run.path.is_dir():
@@ -68,11 +68,12 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
         if run is None or run.lacks(config.metrics):
             todo.append(config)
             continue
-        run.tidy()
+        finished.append(run)
         yield Outcome(digest, run.record)
+    results.tidy(finished)
     if len(todo) < len(merged):
-        finished = f"{len(merged) - len(todo)} of {len(merged)} run(s) finished before"
-        say(f"{finished} (another --out trains them again)", machine.quiet)
+        number = f"{len(merged) - len(todo)} of {len(merged)}"
+        say(f"{number} run(s) finished before (another --out trains them again)", machine.quiet)
     if not todo:
         return
     # By all runs, not by those left: the threads of a run, and so its last digits, stay when it is resumed.

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from dislab.claim import Claim, claimed
+from dislab.claim import claimed
 from dislab.errors import DislabError, RunFailed
-from dislab.files import write_atomically
+from dislab.files import UNSEALED, digest, is_sealed, sealed, write_atomically
 from dislab.runs.config import FORMAT, RunConfig
 from dislab.runs.resolve import make_model
 from dislab.scoring.protocols import metric_of, protocol_of
 from dislab.scoring.request import missing, request
 from dislab.scoring.score import Scores, compute
 from dislab.scoring.table import CodeTable
-from dislab.scoring.table_file import read_table
+from dislab.scoring.table_file import table_in
 
-PARTS = ("config", "scores", "details", "left_out", "metrics", "timings", "environment", "report")
+PARTS = ("config", "scores", "details", "left_out", "metrics", "timings", "environment", "report", "files")
 ABOUT = {"direction", "digest"}  # what a record says of a metric
 
 
@@ -70,44 +71,60 @@ class Run:
 
     @cached_property
     def codes(self) -> CodeTable:
-        return read_table(self.path / "codes.safetensors")
+        return table_in(self.read("codes.safetensors"))
 
     @cached_property
     def model(self):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
+        content = self.read("model.safetensors")
         model = make_model(self.config, tuple(self.record["image_shape"]))
-        path = self.path / "model.safetensors"
         try:
-            model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise RunFailed(f"the parameters '{path}' are missing or damaged: {error}") from None
+            model.load_state_dict(load(content))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise RunFailed(f"the parameters in '{self.path}' are of another model: {reason}") from None
         return model.eval()
 
     @cached_property
     def history(self):
         import pandas as pd
 
-        path = self.path / "history.csv"
+        return pd.read_csv(io.BytesIO(self.read("history.csv")))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file in the run's folder, which must be as the run wrote it.
+
+        Raises
+        ------
+        RunFailed : the file is missing or damaged.
+        """
+        path = self.path / name
         try:
-            return pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise RunFailed(f"the history '{path}' is missing or damaged: {error}") from None
+            content = path.read_bytes()
+        except OSError as error:
+            raise RunFailed(f"'{path}' cannot be read: {error.strerror}") from None
+        if digest(content) != self.record["files"].get(name):
+            raise RunFailed(f"'{path}' is damaged: its bytes are not those that the run wrote")
+        return content
 
     def write(self) -> None:
         """Write run.json, if the run's folder is there."""
+        self.record = record_in(as_json(self.record), self.path)
         if self.path.is_dir():
-            text = json.dumps(self.record, indent=1, default=plain) + "\n"
+            text = json.dumps(self.record, indent=1) + "\n"
             write_atomically(self.path / "run.json", text.encode())
 
-    def tidy(self) -> None:
-        """Mend what a process left that was killed right after its line in the records."""
-        is_whole = (self.path / "run.json").is_file() and not (self.path / "checkpoint.safetensors").exists()
-        if self.path.is_dir() and not is_whole and Claim(self.path).is_free():
-            self.write()
-            for left in (self.path / "checkpoint.safetensors", *self.path.glob("*.part")):
-                left.unlink(missing_ok=True)
+    @property
+    def is_tidy(self) -> bool:
+        """Whether run.json holds the record, and nothing is left of the training."""
+        try:
+            record = _decoded((self.path / "run.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        # NaN equals nothing but its text.
+        is_whole = record == self.record or json.dumps(record) == json.dumps(self.record)
+        return is_whole and not (self.path / "checkpoint.safetensors").exists()
 
     @property
     def gone(self) -> str:
@@ -153,8 +170,7 @@ class Run:
         if not self.path.is_dir():
             raise RunFailed(self.gone)
         with claimed(self.path):
-            if (self.path / "run.json").is_file():
-                self.record = read_record(self.path)  # with what other processes have added
+            self.record = self._latest()  # with what other processes have added
             new = compute(missing(asked, self.record, again), self.codes, self.config.seed, progress)
             if new.metrics:
                 self.record = self.record | {
@@ -166,6 +182,13 @@ class Run:
                 else:
                     self._results.write(self.record)
         return new
+
+    def _latest(self) -> dict:
+        """Return the record as it is in the records, or in run.json if the run is in no results folder."""
+        if self._results is None:
+            return read_record(self.path)
+        run = self._results.find(self.record["digest"])
+        return self.record if run is None else run.record
 
     def _without(self, metrics: Collection[str], part: str) -> dict:
         """Return a part of the record without what comes from these metrics."""
@@ -184,33 +207,70 @@ def recorded(scores: Scores) -> dict[str, dict]:
 
 
 def read_record(path: Path) -> dict:
-    """Read the record in a run's folder."""
+    """Read the record in a run's folder.
+
+    Raises
+    ------
+    NotWhole : there is none, or it is damaged.
+    DislabError : it is of another format.
+    """
     try:
-        record = json.loads((path / "run.json").read_text())
-    except (OSError, ValueError):
-        raise NotWhole(f"'{path}' is not a finished run: it has no whole run.json") from None
-    check_format(record, path / "run.json")
+        content = (path / "run.json").read_bytes()
+    except FileNotFoundError:
+        raise NotWhole(f"'{path}' is not a finished run: it has no run.json") from None
+    except OSError as error:
+        raise NotWhole(f"'{path / 'run.json'}' cannot be read: {error.strerror}") from None
+    record = record_in(_in_a_line(content), path / "run.json")
+    if record is None:
+        raise NotWhole(f"'{path / 'run.json'}' is damaged: its bytes are not those that the run wrote")
     return record
 
 
-def record_of(line: bytes) -> dict | None:
-    """Return the record in a line, or None where there is none: parts are missing, or of another type.
+def as_json(record: dict) -> bytes:
+    """Return the line of a record, whose member "check" is the line's own digest."""
+    head = {"format": record["format"], "digest": record["digest"]}
+    line = json.dumps(head | {"check": ""} | record | {"check": UNSEALED.decode()}, default=plain)
+    return sealed(line.encode() + b"\n")
 
-    A record of another format is returned as it is, for `check_format`.
+
+def _in_a_line(content: bytes) -> bytes:
+    """Return JSON as it would be in a line of the records."""
+    try:
+        return json.dumps(_decoded(content)).encode() + b"\n"
+    except (ValueError, RecursionError):
+        return content
+
+
+def record_in(line: bytes, path: Path) -> dict | None:
+    """Return the record in a line that `as_json` made; None if the line is damaged.
+
+    Raises
+    ------
+    DislabError : it is a record of another format.
     """
     try:
         record = _decoded(line)
-        if record["format"] != FORMAT:
-            return record
+        is_whole = is_sealed(line)
+        if record["format"] != FORMAT and (is_whole or "check" not in record):
+            raise DislabError(
+                f"'{path}' is of format {record['format']}, which an earlier or later dislab wrote: this one "
+                f"reads format {FORMAT}; run it again in another folder (--out)"
+            )
         scores = record["scores"].values()
         parts = [record[name] for name in PARTS] + [record["config"]["protocol"]]
-        is_record = all(isinstance(part, dict) for part in parts) and isinstance(record["digest"], str)
-        is_record = is_record and isinstance(record["folder"], str) and "\0" not in record["folder"]
-        is_record = is_record and all(isinstance(score, int | float) for score in scores)
-        is_record = is_record and all(about.keys() >= ABOUT for about in record["metrics"].values())
+        is_whole = is_whole and all(isinstance(part, dict) for part in parts)
+        is_whole = is_whole and isinstance(record["digest"], str) and _is_within(record["folder"])
+        is_whole = is_whole and all(isinstance(score, int | float) for score in scores)
+        is_whole = is_whole and all(about.keys() >= ABOUT for about in record["metrics"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return record if is_record else None
+    return record if is_whole else None
+
+
+def _is_within(folder: str) -> bool:
+    """Return whether a run's folder lies in its results folder."""
+    path = PurePosixPath(folder)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in folder
 
 
 def _decoded(line: bytes):
@@ -219,14 +279,6 @@ def _decoded(line: bytes):
         return msgspec.json.decode(line)
     except msgspec.DecodeError:
         return json.loads(line)
-
-
-def check_format(record: dict, path: Path) -> None:
-    if record.get("format") != FORMAT:
-        raise DislabError(
-            f"'{path}' is of format {record.get('format')}, which an earlier or later dislab wrote: this one "
-            f"reads format {FORMAT}; run it again in another folder (--out)"
-        )
 
 
 def plain(number):

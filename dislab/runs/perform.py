@@ -17,7 +17,7 @@ import dislab
 from dislab.claim import Claim
 from dislab.data.dataset import Dataset
 from dislab.errors import FAILURES, DislabError, RunFailed, in_words
-from dislab.files import write_atomically
+from dislab.files import digest, sweep, write_atomically
 from dislab.networks.fused import fuse
 from dislab.progress import say
 from dislab.registry import MODELS, NETWORKS
@@ -25,7 +25,7 @@ from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, Run, recorded
 from dislab.runs.images import images_of
 from dislab.runs.machine import Machine
-from dislab.runs.record import Results, load
+from dislab.runs.record import Results
 from dislab.runs.resolve import make_batches, make_model
 from dislab.scoring.encoding import choose_rows, encode_model, reconstruction_errors
 from dislab.scoring.evidence import evidence
@@ -33,7 +33,7 @@ from dislab.scoring.pictures import draw_pictures
 from dislab.scoring.request import asked
 from dislab.scoring.score import compute
 from dislab.scoring.table import CodeTable
-from dislab.scoring.table_file import write_table
+from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
 from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
@@ -110,9 +110,9 @@ def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]
                 if not claim.take():
                     outcome = Outcome(config.digest, busy=True)
                 # Its last owner may just have finished it.
-                elif (results.folder / config.folder / "run.json").is_file():
+                elif (run := results.finished(config)) is not None:
                     claim.release()
-                    outcome = _complete(load(results.folder / config.folder), config, machine)
+                    outcome = _complete(run, config, machine)
                 else:
                     claims[config.digest] = claim
                     mine.append(config)
@@ -211,7 +211,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
 
         parameters = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
         write_atomically(path / "model.safetensors", save(parameters))
-        write_table(path / "codes.safetensors", table, rows)
+        write_atomically(path / "codes.safetensors", table_file(table, rows))
         joined = []
         with _failure_in_one_line(config.model):
             draw_pictures(path, network, images, table, rows)
@@ -229,6 +229,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
         "scored_rows": len(rows),
         "train_rows": trained.num_rows,
+        "files": {file.name: digest(file.read_bytes()) for file in sorted(path.iterdir()) if _is_kept(file)},
         **recorded(scores),
         "losses": history.last_tenth(),
         "evidence": joined,
@@ -246,6 +247,11 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
     run = results.write(record)
     (path / "checkpoint.safetensors").unlink(missing_ok=True)
     return _outcome(run, scores)
+
+
+def _is_kept(file: Path) -> bool:
+    """Return whether a file in a run's folder stays as it is: all but the checkpoint and run.json."""
+    return file.suffix in (".safetensors", ".csv", ".png") and file.name != "checkpoint.safetensors"
 
 
 def _encode(
@@ -281,8 +287,7 @@ def _prepare(path: Path) -> None:
     """Make a run's folder, and remove what a killed process left half written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for abandoned in path.glob("*.part"):
-            abandoned.unlink(missing_ok=True)
+        sweep(path)
     except OSError as error:
         raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
 

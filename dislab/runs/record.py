@@ -14,6 +14,9 @@ results/
 A run is finished once its line is in records.jsonl, which is written after all else. Files of several
 machines join by concatenation: of two records of one run the last counts. The folders of runs may be gone:
 tables and figures are made from records alone.
+
+A record holds its own digest, and those of the run's other files: what has changed since it was written is
+named, and is never taken for a result. A file that dislab did not write is never overwritten.
 """
 
 from __future__ import annotations
@@ -22,18 +25,21 @@ import gc
 import json
 import os
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from dislab.claim import Claim, claimed
-from dislab.errors import DislabError, RunFailed
-from dislab.files import write_atomically
-from dislab.progress import say
+from dislab.claim import Claim, claimed, sweep_claims
+from dislab.errors import DislabError, DislabWarning, RunFailed
+from dislab.files import check_own, is_sealed, not_own, sweep, write_atomically
 from dislab.runs.config import RunConfig
-from dislab.runs.finished import FORMAT, NotWhole, Run, check_format, plain, read_record, record_of
+from dislab.runs.finished import FORMAT, NotWhole, Run, as_json, read_record, record_in
 
 RECORDS = "records.jsonl"
-HEAD = re.compile(rb'{"format": (\d+), "digest": "([^"]+)"')  # of a line
+HEAD = re.compile(rb'{"format": (\d+), "digest": "([^"]+)", "check": ')  # of a line
+BEGIN = b'{"format": '
+NAMED = re.compile(rb'"folder": "([^"]+)"')  # in a line, also in a damaged one
 
 
 class Results:
@@ -47,7 +53,8 @@ class Results:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._lines: dict[str, bytes] = {}  # of records.jsonl, by digest; parsed when they are used
-        self._read: tuple = (None, 0)  # which file was read, and how many bytes of it
+        self._damaged: dict[str, bytes] = {}  # lines that are left out, by what they are called
+        self._read: tuple = (None, 0, 0)  # which file was read, and how many bytes and lines of it
 
     @classmethod
     def around(cls, path: str | Path) -> Results | None:
@@ -55,18 +62,21 @@ class Results:
         path = Path(path)
         # As the user wrote it, if that goes far enough up.
         homes = (path, *path.parents, *path.resolve().parents)
-        return next((cls(home) for home in homes if (home / RECORDS).is_file()), None)
+        return next((cls(home) for home in homes if _is_records(home / RECORDS)), None)
 
     def create(self) -> None:
         """Make the folder, and check that it can be written to.
 
         Raises
         ------
-        DislabError : it cannot.
+        DislabError : it cannot, or a file that would be overwritten is none of dislab's.
         """
         path = self.folder / RECORDS
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            check_own(self.folder / "leaderboard.csv")
+            if path.is_file() and not _is_records(path):
+                raise not_own(path)
             if not path.is_file():
                 with self.lock():
                     if not path.is_file():  # there may be run folders alone
@@ -80,54 +90,73 @@ class Results:
     def _refreshed(self) -> dict[str, bytes]:
         """Return the line of each record by digest; only new lines of the file are read.
 
-        A line that is damaged is left out, and is said. If there is no records.jsonl, the run.json of every
-        run folder is read.
+        If there is no records.jsonl, the run.json of every run folder is read.
         """
         path = self.folder / RECORDS
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
-                which, begin = (status.st_dev, status.st_ino), self._read[1]
-                if which != self._read[0] or status.st_size < begin:  # another file than before
-                    self._lines, begin = {}, 0
+                which, (before, begin, number) = (status.st_dev, status.st_ino), self._read
+                if which != before or status.st_size < begin:  # another file than before
+                    self._lines, self._damaged, begin, number = {}, {}, 0, 0
                 file.seek(begin)
                 text = file.read()
         except (FileNotFoundError, NotADirectoryError):
             if self._read[0] is None:
-                self._lines, self._read = dict(self._lines_of_folders()), ("folders", 0)
+                self._lines, self._read = dict(self._lines_of_folders()), ("folders", 0, 0)
             return self._lines
         except OSError as error:
             raise DislabError(f"the records '{path}' cannot be read: {error.strerror}") from None
-        text = text[: text.rfind(b"\n") + 1]  # a last line without its end is still being written
-        self._read = which, begin + len(text)
-        for line in filter(bytes.strip, text.split(b"\n")):
-            # As `write` begins and ends a line; another program may have written it another way.
-            head = HEAD.match(line) if line.endswith(b"}}") else None
-            digest = head[2].decode() if head and int(head[1]) == FORMAT else None
-            if digest is None or digest in self._lines:  # a damaged line must not hide an earlier one
-                record = record_of(line)
-                if record is None:
-                    say(f"a damaged line of '{path}' is left out")
-                    continue
-                check_format(record, path)
-                digest = record["digest"]
-            self._lines.pop(digest, None)
-            self._lines[digest] = line + b"\n"
+        lines = text.split(b"\n")
+        last = lines.pop()
+        if is_sealed(last + b"\n"):  # joined files may lack the last line's end
+            lines.append(last)
+        else:  # it is still being written
+            text = text[: len(text) - len(last)]
+        self._read = which, begin + len(text), number + len(lines)
+        for position, line in enumerate(lines, start=number + 1):
+            self._take(line + b"\n", f"line {position} of '{path}'")
         return self._lines
+
+    def _take(self, line: bytes, name: str) -> None:
+        """Keep a line of the records, or name it as damaged."""
+        head = HEAD.match(line)
+        if head and int(head[1]) == FORMAT and is_sealed(line):
+            digest = head[2].decode()
+            self._lines.pop(digest, None)
+            self._lines[digest] = line
+        elif line.strip():
+            record_in(line, self.folder / RECORDS)  # which may be one of another format
+            self._damaged[name] = line
 
     def _lines_of_folders(self) -> Iterator[tuple[str, bytes]]:
         """Yield the record in every run folder below, by digest, but of none in another results folder."""
         for path in sorted(self.folder.rglob("run.json")):
             home = Results.around(path)
             if home is None or not home.folder.resolve().is_relative_to(self.folder.resolve()):
+                folder = path.parent.relative_to(self.folder).as_posix()
                 try:
-                    record = read_record(path.parent)
+                    yield (record := read_record(path.parent))["digest"], as_json(record | {"folder": folder})
                 except NotWhole:
-                    continue
-                record["folder"] = path.parent.relative_to(self.folder).as_posix()
-                line = json.dumps(record).encode() + b"\n"
-                if record_of(line) is not None:
-                    yield record["digest"], line
+                    self._damaged[f"'{path}'"] = json.dumps({"folder": folder}).encode()
+
+    @property
+    def damaged(self) -> list[str]:
+        """A line for every record that was read and is left out because it is damaged.
+
+        A damaged record of a run that has another one, because the run was done again, is not named.
+        """
+        self._refreshed()
+        named = []
+        for name, line in self._damaged.items():
+            match, head = NAMED.search(line), HEAD.match(line)
+            is_again = head is not None and head[2].decode(errors="replace") in self._lines
+            if match is not None and not is_again:
+                is_again = any(NAMED.search(other)[1] == match[1] for other in self._lines.values())
+            if not is_again:
+                run = f": the record of {match[1].decode(errors='replace')}" if match else ""
+                named.append(f"{name} is damaged and left out{run}")
+        return named
 
     def records(self) -> Iterator[dict]:
         """Yield all records. Raises DislabError for a record of another format than this version's."""
@@ -139,10 +168,9 @@ class Results:
     def _parsed(self, digest: str) -> dict | None:
         if digest not in self._lines:
             return None
-        record = record_of(self._lines[digest])
+        record = record_in(self._lines[digest], self.folder / RECORDS)
         if record is None:
-            say(f"a damaged line of '{self.folder / RECORDS}' is left out")
-            del self._lines[digest]
+            self._damaged[f"a record in '{self.folder / RECORDS}'"] = self._lines.pop(digest)
         return record
 
     def find(self, digest: str) -> Run | None:
@@ -150,6 +178,17 @@ class Results:
         self._refreshed()
         record = self._parsed(digest)
         return None if record is None else self.run_of(record)
+
+    def finished(self, config: RunConfig) -> Run | None:
+        """Return the finished run of a configuration; one whose line is lost has its run.json left."""
+        run = self.find(config.digest)
+        if run is None:
+            try:
+                record = read_record(self.folder / config.folder)
+            except NotWhole:
+                return None
+            run = self.write(record) if record["digest"] == config.digest else None
+        return run
 
     def runs(self, within: str | Path | None = None) -> list[Run]:
         """Return all finished runs, sorted by path; with `within`, those whose folder lies in that folder.
@@ -177,31 +216,49 @@ class Results:
         return Run(self.folder / record["folder"], record, self)
 
     def write(self, record: dict) -> Run:
-        """Add a finished run, or its new scores: a line of records.jsonl, and then its run.json.
+        """Add a finished run, or its new scores: its run.json, and then a line of records.jsonl.
 
         Raises
         ------
         RunFailed : the files cannot be written.
         """
-        path = self.folder / RECORDS
-        line = json.dumps(record, default=plain).encode() + b"\n"
+        path, line = self.folder / RECORDS, as_json(record)
+        run = self.run_of(record_in(line, path))
+        run.write()
         with self.lock():
             size = None
             try:
                 with path.open("ab+") as file:
-                    size = file.tell()
+                    size = _whole_size(file)
+                    file.truncate(size)  # a process was killed while it wrote
                     if size:
-                        file.seek(-1, 2)
-                        if file.read(1) != b"\n":  # a process was killed while it wrote
-                            line = b"\n" + line
+                        file.seek(size - 1)
+                        line = line if file.read(1) == b"\n" else b"\n" + line
                     file.write(line)
             except OSError as error:
                 if size is not None:
                     os.truncate(path, size)  # no half line stays on a full disk
                 raise RunFailed(f"cannot write '{path}': {error.strerror}") from None
-        run = self.run_of(json.loads(line))
-        run.write()
         return run
+
+    def tidy(self, runs: Iterable[Run]) -> None:
+        """Remove what killed processes left of finished runs, and write a damaged run.json anew."""
+        parents = set()
+        for run in runs:
+            if not run.path.is_dir():
+                continue
+            parents.add(run.path.parent)
+            sweep(run.path)
+            claim = Claim(run.path)
+            with suppress(RunFailed, OSError):  # a folder that cannot be written to
+                if not run.is_tidy and claim.take():
+                    try:
+                        (self.find(run.record["digest"]) or run).write()
+                        (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
+                    finally:
+                        claim.release()
+        for parent in parents:
+            sweep_claims(parent)
 
     def lock(self):
         """Hold the records and the leaderboard, as a context manager; wait until they are free."""
@@ -235,11 +292,41 @@ def load(path: str | Path) -> Run:
 def runs_in(folder: str | Path) -> list[Run]:
     """Return the finished runs of a results folder, or of a folder within one, sorted by path.
 
+    A record that is damaged is left out, and a `DislabWarning` names its run.
+
     Raises
     ------
     DislabError : the folder does not exist, or its records cannot be read.
     """
-    results = Results.around(folder)
-    if results is None:
-        return Results(folder).runs()
-    return results.runs(within=folder)
+    results = results_of(folder)
+    runs = results.runs(within=folder)
+    for line in results.damaged:
+        warnings.warn(line, DislabWarning, stacklevel=2)
+    return runs
+
+
+def results_of(folder: str | Path) -> Results:
+    """Return the results folder that a folder is or lies in; without records, the folder itself."""
+    return Results.around(folder) or Results(folder)
+
+
+def _is_records(path: Path) -> bool:
+    """Return whether a file holds records, or nothing yet: a results folder is known by it."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(200)
+            return not first or first.startswith(BEGIN) or b"\n" + BEGIN in first + file.read()
+    except OSError:
+        return False
+
+
+def _whole_size(file) -> int:
+    """Return the size of the records without a last line that is not whole."""
+    size = end = file.seek(0, os.SEEK_END)
+    last = b""
+    while end and b"\n" not in last:
+        begin = max(0, end - 2**16)
+        file.seek(begin)
+        last, end = file.read(end - begin) + last, begin
+    last = last[last.rfind(b"\n") + 1 :]
+    return size if is_sealed(last + b"\n") else size - len(last)

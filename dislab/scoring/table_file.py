@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
 from dislab.data.space import Circle
-from dislab.errors import RunFailed
-from dislab.files import write_atomically
+from dislab.files import about_of
 from dislab.scoring.table import CodeTable
 
 OPTIONAL_ARRAYS = ("logvar", "labels", "tested", "reconstruction")
 
 
-def write_table(path: Path, table: CodeTable, rows: np.ndarray) -> None:
-    """Write a code table and the dataset rows int64 [N] that it was made from, as safetensors."""
+def table_file(table: CodeTable, rows: np.ndarray) -> bytes:
+    """Return a safetensors file of a code table and the dataset rows int64 [N] that it was made from."""
     from safetensors.numpy import save
 
     arrays = {"mean": table.mean, "factors": table.factors, "rows": rows}
@@ -32,19 +30,14 @@ def write_table(path: Path, table: CodeTable, rows: np.ndarray) -> None:
         "circle": table.circle and asdict(table.circle),
     }
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_atomically(path, save(whole, {"about": json.dumps(about)}))
+    return save(whole, {"about": json.dumps(about)})
 
 
-def read_table(path: Path) -> CodeTable:
-    """Read what `write_table` wrote; RunFailed is raised if the file is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
+def table_in(content: bytes) -> CodeTable:
+    """Return the code table of a file that `table_file` made."""
+    from safetensors.numpy import load
 
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = json.loads(file.metadata()["about"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
-    except (OSError, SafetensorError) as error:
-        raise RunFailed(f"the codes '{path}' are missing or damaged: {error}") from None
+    about, arrays = json.loads(about_of(content)["about"]), load(content)
     return CodeTable(
         arrays["mean"],
         arrays["factors"],

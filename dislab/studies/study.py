@@ -9,12 +9,12 @@ from pathlib import Path
 import dislab
 from dislab.data.official import is_complete
 from dislab.errors import DislabError, RunFailed
-from dislab.files import save_figure, write_atomically
+from dislab.files import check_own, picture_of, write_own
 from dislab.progress import say
 from dislab.registry import unknown_name
 from dislab.report.figures import FIGURES
 from dislab.report.frame import SETTING, names_of_rows, names_of_settings
-from dislab.report.leaderboard import RANK_BY, render, tabulate, write_leaderboard
+from dislab.report.leaderboard import RANK_BY, tabulate, write_leaderboard
 from dislab.runs.config import RunConfig, merge
 from dislab.runs.execute import execute
 from dislab.runs.finished import Run
@@ -119,6 +119,7 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
         is among the failures of the outcome.
     """
     configs, quiet = plan(study, machine), machine.quiet
+    check_own(*_paths(study, Path(machine.out)))
     say(f"{study.title}: {len(configs)} runs", quiet)
     failed = {one.digest: one.failure for one in execute(configs.values(), machine) if one.failure}
     results = Results(machine.out)
@@ -130,19 +131,32 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
         say(f"{others} run(s) in '{folder}' are not of this study: the leaderboard has them, too", quiet)
     rank_by = _rank_by(study, runs, quiet)
     _write_copy(study, folder)
-    paths = [write_leaderboard(results, rank_by), _write_markdown(study, results, rank_by)]
+    paths = [write_leaderboard(results, rank_by, study.title), folder / "leaderboard.md"]
     drawn, problems = _draw_figures(study, runs, folder, quiet)
-    return StudyOutcome(runs, failures + problems, paths + drawn, rank_by)
+    return StudyOutcome(runs, failures + problems + results.damaged, paths + drawn, rank_by)
+
+
+def _paths(study: Study, folder: Path) -> list[Path]:
+    """Return the files that a study writes anew each time, but for pictures of runs."""
+    names = FIGURES if study.figures is None else study.figures
+    figures = [folder / f"{name}.{kind}" for name in names for kind in ("csv", "png")]
+    copy = [] if _is_copy(study, folder) else [folder / "study.toml"]
+    return [folder / "leaderboard.csv", folder / "leaderboard.md", *copy, *figures]
+
+
+def _is_copy(study: Study, folder: Path) -> bool:
+    """Return whether the file that is run is itself the study.toml of the results folder."""
+    path = folder / "study.toml"
+    return path.exists() and path.samefile(study.path)
 
 
 def _write_copy(study: Study, folder: Path) -> None:
     """Write study.toml, the study as it was run; a user's own file of that name stays as it is."""
-    path = folder / "study.toml"
-    if path.exists() and path.samefile(study.path):
+    if _is_copy(study, folder):
         return
     seeds = f" --seeds {','.join(map(str, study.seeds))}" if study.seeds else ""
     heading = f"# As run by dislab {dislab.__version__}: dislab bench {study.path.name}{seeds}\n"
-    write_atomically(path, (heading + study.text).encode())
+    write_own(folder / "study.toml", (heading + study.text).encode())
 
 
 def _rank_by(study: Study, runs: list[Run], quiet: bool) -> str:
@@ -154,13 +168,6 @@ def _rank_by(study: Study, runs: list[Run], quiet: bool) -> str:
     if study.rank_by and scores:
         say(f"no run has the score {study.rank_by}: the tables are ranked by {chosen}", quiet)
     return chosen
-
-
-def _write_markdown(study: Study, results: Results, rank_by: str) -> Path:
-    heading = f"# {study.title}\n\nBest first by {rank_by}; mean ± standard deviation over n seeds.\n\n"
-    path = results.folder / "leaderboard.md"
-    write_atomically(path, (heading + render(tabulate(results.runs(), rank_by), "markdown")).encode())
-    return path
 
 
 def short_lines(outcome: StudyOutcome) -> list[tuple[str, ...]]:
@@ -192,11 +199,11 @@ def _draw_figures(study: Study, runs: list[Run], folder: Path, quiet: bool) -> t
             shown = folder / name
             shown.mkdir(exist_ok=True)
             for file, picture in figure.items():
-                write_atomically(shown / file, picture.read_bytes())
+                write_own(shown / file, picture())
         else:
             shown = folder / f"{name}.png"
             figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
-            save_figure(figure, shown)
-        write_atomically(folder / f"{name}.csv", table.to_csv(index=False).encode())
+            write_own(shown, picture_of(figure))
+        write_own(folder / f"{name}.csv", table.to_csv(index=False).encode())
         paths += [shown, folder / f"{name}.csv"]
     return paths, problems

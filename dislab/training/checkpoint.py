@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dislab.errors import DislabError, RunFailed
-from dislab.files import write_atomically
+from dislab.files import UNSEALED, about_of, is_sealed, sealed, write_atomically
+from dislab.progress import say
 from dislab.training.batches import Batches
 
 
@@ -85,21 +86,21 @@ class Member:
             "device": generator.device.type,
             "terms": json.dumps(self.history.terms),
             "seconds": repr(self.history.seconds),
+            "check": UNSEALED.decode(),
         }
         tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        write_atomically(self.checkpoint, save(tensors, about))
+        write_atomically(self.checkpoint, sealed(save(tensors, about)))
 
     def _load(self) -> None:
         """Restore what `save` wrote."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors.torch import load
 
         path, generator = self.checkpoint, self.batches.generator
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise DislabError(f"'{path}' is damaged, delete it to train anew: {error}") from None
+        content = path.read_bytes()
+        if not is_sealed(content):
+            say(f"'{path}' is damaged: the training begins anew")
+            return
+        about, tensors = about_of(content), load(content)
         if about["device"] != generator.device.type:
             raise DislabError(
                 f"the run was begun on {about['device']}: go on there (--device), or delete '{path}'"
@@ -113,7 +114,11 @@ class Member:
             elif kind == "adam":
                 index, _, key = key.partition(".")
                 state.setdefault(int(index), {})[key] = value
-        self.model.load_state_dict(parameters)
+        try:
+            self.model.load_state_dict(parameters)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise DislabError(f"'{path}' is of another model, delete it to train anew: {reason}") from None
         settings = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": settings})
         # Fused Adam walks through the memory of a parameter and of its moments side by side: if the channels
