@@ -96,7 +96,7 @@ def verify_command(
             if path is None:
                 print(f"{dataset.name}: {file.name}: not present")
                 continue
-            verdict = files.check(path, file)
+            verdict = files.keep(path, file, files.check(path, file))
             wrong += not verdict.is_right
             print(f"{dataset.name}: {path}: {verdict.text}", flush=True)
     if wrong:

@@ -161,45 +161,31 @@ def _remove_other_versions(path: Path) -> None:
 
 
 def recall(paths: Sequence[Path]) -> dict | None:
-    """Return what `remember` was told of files, None if they have changed since, by their sizes and times.
-
-    Raises
-    ------
-    OSError : one of the files is not there.
-    """
-    note = _note_of(paths)
-    stamps = _stamps(paths)
-    with suppress(OSError, ValueError):
-        content = note.read_bytes()
-        known = json.loads(content)
-        if is_sealed(content) and known["files"] == stamps:
-            return known["facts"]
+    """Return what `remember` was told of files, or None if one of them has changed, by its size and times."""
+    with suppress(OSError):
+        content = _note_of(paths).read_bytes()
+        if is_sealed(content):
+            known = json.loads(content)
+            if known["files"] == _stamps(paths):
+                return known["facts"]
     return None
 
 
 def remember(paths: Sequence[Path], facts: dict) -> None:
-    """Keep facts on files in the cache folder until one of them changes; nothing if it cannot be written.
-
-    Raises
-    ------
-    OSError : one of the files is not there.
-    """
+    """Keep facts on files in the cache folder until one of them changes; nothing if it cannot be written."""
     note = _note_of(paths)
-    known = {"check": UNSEALED.decode(), "files": _stamps(paths), "facts": facts}
     with suppress(OSError, RunFailed):
+        known = {"check": UNSEALED.decode(), "files": _stamps(paths), "facts": facts}
         note.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(note, sealed(json.dumps(known).encode()))
 
 
 def _note_of(paths: Sequence[Path]) -> Path:
-    names = "\n".join(str(path.absolute()) for path in paths)
-    return cache_folder() / "checked" / f"{digest(os.fsencode(names))}.json"
+    names = b"\0".join(os.fsencode(path.absolute()) for path in paths)
+    return cache_folder() / "checked" / f"{digest(names)}.json"
 
 
-def _stamps(paths: Sequence[Path]) -> list:
-    """Return what changes with the files, as JSON has it."""
-    # The time of a change of status too: the time of a change of content can be set to any value.
-    statuses = [path.stat() for path in paths]
-    return [
-        [str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns] for path, s in zip(paths, statuses, strict=True)
-    ]
+def _stamps(paths: Sequence[Path]) -> list[list[int]]:
+    """Return what changes with the files."""
+    # The time of a change of status too: that of a change of content can be set to any value.
+    return [[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in (path.stat() for path in paths)]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dislab.data.devices import choose_device
+from dislab.data.official import unpublished
 from dislab.data.space import FactorSpace
-from dislab.errors import FAILURES, DislabError, in_words
+from dislab.errors import FAILURES, DislabError, DislabWarning, in_words
 from dislab.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Dataset:
     ----------
     split : a text that says what a user held out, "" for the dataset's own rows. Scores of different splits
         are not comparable, so the split is part of a run's identity.
+    unpublished : 8 hex digits that identify the content of official files that are not known to be the
+        published ones; else "".
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Dataset:
         if not self.group_by:
             raise DislabError(f"group_by of {name} is empty: name at least one factor")
         space.columns(self.group_by)
-        self.file, self.renderer, self.split = file, renderer, ""
+        self.file, self.renderer, self.split, self.unpublished = file, renderer, "", ""
         self._draw, self._held_out, self._test = draw, held_out, test
 
     def __len__(self) -> int:
@@ -122,8 +125,13 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
         if the file is present, else rendered.
     data_dir : the folder of official files; else $DISLAB_DATA, else the user's cache folder.
     device : the device that stores and draws the images.
+
+    Warns
+    -----
+    DislabWarning : an official file is not the published one, by its hash.
     """
-    make = DATASETS[name].make
+    entry = DATASETS[name]
+    make = entry.make
     if source not in SOURCES:
         raise DislabError(f"unknown source '{source}': choose {', '.join(SOURCES)}")
     options = {"source": source, "data_dir": data_dir, "device": choose_device(device)}
@@ -140,6 +148,10 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
     shape, expected = list(getattr(images, "shape", [])), [1, *dataset.image_shape]
     if (kind, shape) != ("uint8", expected):
         raise DislabError(f"dataset '{name}' must draw one row as uint8 {expected}, not as {kind} {shape}")
+    if dataset.source == "official" and entry.official is not None:
+        dataset.unpublished, words = unpublished(entry.official, data_dir)
+        if words:
+            warnings.warn(f"{dataset.name}: {words}", DislabWarning, stacklevel=2)
     return dataset
 
 
