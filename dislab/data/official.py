@@ -9,9 +9,10 @@ import errno
 import hashlib
 import itertools
 import os
+import textwrap
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -147,6 +148,12 @@ def official_paths(dataset: OfficialDataset, source: str, data_dir=None) -> Sequ
         f"the official file {file_name} of {name} is not there{alone}: `dislab data fetch {name}`, "
         f"or put it at '{data_folder(data_dir) / name / file_name}'"
     )
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names from a file, which may hold anything, as a text of one line that is not long."""
+    words = [textwrap.shorten(ascii(name)[1:-1], 60, placeholder="…") for name in sorted(names)]
+    return ", ".join(words[:10] + ["…"] * (len(words) > 10)) or "none"
 
 
 def unreadable(path: Path | str, error: Exception, damage: str) -> DislabError:

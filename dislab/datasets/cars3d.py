@@ -15,7 +15,7 @@ import numpy as np
 
 from dislab.data.cache import cached_array, file_stamp
 from dislab.data.dataset import Dataset, look_up
-from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
+from dislab.data.official import OfficialDataset, OfficialFile, listed, official_paths, unreadable
 from dislab.data.space import Circle, FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -28,6 +28,7 @@ SPACE = FactorSpace(
 )
 CAR_FILES = "car_*_mesh.mat"  # one car each; the numbers 001 to 199 have gaps
 OFFICIAL_SIDE, SIDE = 128, 64
+MOST_BYTES = 50_000_000  # ten times what a car has without compression
 
 OFFICIAL = OfficialDataset(
     "cars3d",
@@ -98,6 +99,9 @@ def read_official(path: Path) -> np.ndarray:
         grid = array.reshape(*SPACE.sizes, SIDE, SIDE, 3)
         # The archive's files come in any order; the sorted names say which car each is.
         names = sorted(name for name, _ in _car_files(path, read=False))
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DislabError(f"'{path}' holds {listed(twice)} more than once: only one can be meant")
         if len(names) != SPACE.sizes[2]:
             raise DislabError(
                 f"'{path}' holds {len(names)} files {CAR_FILES}: the official data has {SPACE.sizes[2]}"
@@ -136,6 +140,8 @@ def _car_files(path: Path, read: bool = True) -> Iterator[tuple[str, bytes]]:
             for member in archive:
                 name = PurePosixPath(member.name).name
                 if member.isreg() and fnmatchcase(name, CAR_FILES):
+                    if member.size > MOST_BYTES:
+                        raise EOFError(f"{name!a} of {member.size} bytes cannot be a car")
                     yield name, archive.extractfile(member).read() if read else b""
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise unreadable(path, error, "is not a whole .tar.gz archive") from None
