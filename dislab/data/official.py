@@ -35,7 +35,7 @@ class OfficialFile:
     ----------
     name, url : its name in the data folder, and the address that it is published at.
     digest : "md5:…" or "sha256:…" of the file.
-    size : its bytes, or about so many if `exact_size` is False.
+    size : its bytes, or about so many if `exact_size` is False: a download of 1.25 times it is cut off.
     content_md5 : md5 of what `content` returns. Another copy (compressed anew) with this content is as good.
         Empty if only the published bytes will do.
     content : function from the path of such a copy to the bytes that count.
@@ -165,7 +165,7 @@ def unreadable(path: Path | str, error: Exception, damage: str) -> DislabError:
     ----------
     damage : what is wrong with the file if its bytes are, such as "is not a whole HDF5 file".
     """
-    reason = " ".join(str(error).split())
+    reason = textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
     if "unable to lock file" in reason:  # by HDF5
         return DislabError(
             f"'{path}' is locked, another program has it open to write: close that program, or set "
@@ -255,8 +255,8 @@ def _parts(path: Path, file: OfficialFile) -> list[Path]:
 class MegabyteBar(Bar):
     """A progress bar over bytes, counted in megabytes."""
 
-    def __init__(self, title: str, num_bytes: int, quiet: bool = False):
-        super().__init__(f"{title} (MB)", max(1, num_bytes // MEGABYTE), quiet=quiet)
+    def __init__(self, title: str, num_bytes: int, quiet: bool = False, start: int = 0):
+        super().__init__(f"{title} (MB)", max(1, num_bytes // MEGABYTE), start // MEGABYTE, quiet)
         self.num_bytes, self.shown = num_bytes, 0
 
     def update(self, done: int) -> None:
