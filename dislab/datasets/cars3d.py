@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 
 from dislab.data.cache import cached_array, file_stamp
 from dislab.data.dataset import Dataset, look_up
+from dislab.data.matlab import MOST_BYTES, read_bytes_array
 from dislab.data.official import OfficialDataset, OfficialFile, listed, official_paths, unreadable
 from dislab.data.space import Circle, FactorSpace
 from dislab.errors import DislabError
@@ -28,7 +28,6 @@ SPACE = FactorSpace(
 )
 CAR_FILES = "car_*_mesh.mat"  # one car each; the numbers 001 to 199 have gaps
 OFFICIAL_SIDE, SIDE = 128, 64
-MOST_BYTES = 50_000_000  # ten times what a car has without compression
 
 OFFICIAL = OfficialDataset(
     "cars3d",
@@ -129,7 +128,10 @@ def _car_files(path: Path, read: bool = True) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         for file in path.glob(CAR_FILES):
             try:
-                yield file.name, file.read_bytes() if read else b""
+                if not file.is_file():  # to open a pipe would wait for ever
+                    raise DislabError(f"'{file}' is not a file")
+                with file.open("rb") as opened:
+                    yield file.name, opened.read(MOST_BYTES) if read else b""
             except OSError as error:
                 raise DislabError(f"cannot read '{file}': {error.strerror or error}") from None
         return
@@ -154,21 +156,8 @@ def read_car(data: bytes, name: str) -> np.ndarray:
     ------
     DislabError : not a whole MATLAB file, or its array `im` is missing or another than the official one.
     """
-    from scipy.io import loadmat
-
-    try:
-        arrays = loadmat(io.BytesIO(data), variable_names=["im"])
-    except Exception as error:  # damaged bytes raise many kinds of errors
-        raise unreadable(name, error, "is not a whole MATLAB file") from None
-    if "im" not in arrays:
-        raise DislabError(f"'{name}' has no array 'im': it is not an official file")
-    images = arrays["im"]
     shape = (OFFICIAL_SIDE, OFFICIAL_SIDE, 3, SPACE.sizes[1], SPACE.sizes[0])
-    if images.shape != shape or images.dtype != np.uint8:
-        raise DislabError(
-            f"'{name}': 'im' is {images.dtype} {list(images.shape)}, expected uint8 {list(shape)}"
-        )
-    return images.transpose(4, 3, 0, 1, 2)
+    return read_bytes_array(data, "im", shape, name).transpose(4, 3, 0, 1, 2)
 
 
 def halve(images: np.ndarray) -> np.ndarray:
