@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SOURCES = ("auto", "official", "rendered")
+MOST_CHARACTERS = 100  # of a name; a file's name may have 255 bytes, with all that is added
 
 
 class Dataset:
@@ -67,8 +68,11 @@ class Dataset:
         *,
         renderer: int | None = None,
     ):
-        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\0" in name:
-            raise DislabError(f"the dataset's name is {name!r}: it becomes part of a file's name")
+        check_name(name)
+        if not isinstance(source, str) or not source.isprintable() or len(source) > MOST_CHARACTERS:
+            raise DislabError(
+                f"the source of {name} is {in_short(source)}: it must be a text that tables show"
+            )
         shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
         if len(shape) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
             raise DislabError(f"the image shape of {name} is {image_shape!r}: it must be (C, H, W)")
@@ -113,6 +117,22 @@ class Dataset:
     def is_test(self, rows: np.ndarray) -> np.ndarray | None:
         """Return whether readouts are tested on each row, bool, or None if the dataset does not say."""
         return None if self._test is None else np.isin(rows, self._test)
+
+
+def check_name(name) -> None:
+    """Raise DislabError if a dataset cannot have this name, which becomes part of the names of files."""
+    is_right = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= MOST_CHARACTERS
+    if not is_right or name in (".", "..") or {"/", "\\"} & set(name):
+        raise DislabError(
+            f"the dataset's name is {in_short(name)}: it becomes part of a file's name, so it must be a text "
+            f"of 1 to {MOST_CHARACTERS} characters that can be printed, without / and \\"
+        )
+
+
+def in_short(value) -> str:
+    """Return a value as Python writes it, cut off after some 60 characters, in one line."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str = "cpu") -> Dataset:

@@ -13,6 +13,7 @@ import textwrap
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -107,9 +108,16 @@ def _official_of(name: str) -> OfficialDataset | None:
 def data_folder(data_dir=None) -> Path:
     """Return the folder of official files: `data_dir`, else $DISLAB_DATA, else `data` in the cache folder."""
     named = data_dir or os.environ.get("DISLAB_DATA")
-    if named and not Path(named).is_dir():
+    if named and not is_folder(named):
         raise DislabError(f"data folder '{named}'{'' if data_dir else ' ($DISLAB_DATA)'} does not exist")
     return Path(named or cache_folder() / "data")
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether there is a folder; False also where no file can have this path."""
+    with suppress(OSError, ValueError):  # it is too long, or has a zero byte
+        return Path(path).is_dir()
+    return False
 
 
 def locate(dataset: OfficialDataset, file: OfficialFile, data_dir=None) -> Path | None:
