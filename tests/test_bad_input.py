@@ -82,7 +82,7 @@ BAD = [
     (["evaluate", "nowhere"], "neither a folder of runs nor a .npz file"),
     (["evaluate", "."], "no finished run"),
     (["evaluate", ".", "--seed", "3"], "--seed is for a .npz file"),
-    (["evaluate", "text.npz"], "cannot be read as .npz"),
+    (["evaluate", "text.npz"], "is not a whole .npz file"),
     (["evaluate", "empty.npz"], "needs the arrays codes"),
     (["leaderboard", "nowhere"], "does not exist"),
     (["leaderboard", ".", "--format", "xml"], "unknown format 'xml'"),

@@ -2,12 +2,18 @@
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from published import everything
 
+from dislab import processes
 from dislab.data import cache as module
 from dislab.data.cache import cached_array
 from dislab.data.npz import read_blocks
@@ -45,11 +51,14 @@ def test_cache_is_whole_or_not_there(cache):
     assert len(calls) == 2
 
 
-def test_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", ["file", "file/deeper", 300 * "long"])
+def test_cache_folder_that_cannot_be_written(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("DISLAB_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("DISLAB_CACHE", str(tmp_path / folder))
     array = cached_array("numbers", (2, 2), lambda array: array.fill(3))
     assert (array == 3).all()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cannot write 0.0 GB of images to the cache folder '{tmp_path / folder}': ")
 
 
 def test_what_is_too_large_for_memory_names_the_cache_folder(tmp_path, monkeypatch):
@@ -71,13 +80,134 @@ def test_a_full_disk_is_found_before_anything_is_drawn(cache, monkeypatch):
     assert not list(cache.iterdir())
 
 
-def test_unfinished_files_of_killed_processes_are_removed_after_a_day(cache):
-    cache.mkdir()
-    for name, age in (("old.part", 90_000), ("new.part", 60)):
-        (cache / name).write_text("half")
-        os.utime(cache / name, (time.time() - age, time.time() - age))
+def test_what_killed_processes_left_is_removed_by_the_next_look_into_the_cache(cache):
     cached_array("numbers", (2, 2), lambda array: array.fill(3))
-    assert sorted(path.name for path in cache.iterdir()) == ["new.part", "numbers.npy"]
+    ended = subprocess.run(
+        [sys.executable, "-c", "from dislab import processes; print(processes.tag())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    for tag in (ended, processes.tag()):
+        (cache / f"numbers.npy.0.{tag}.part").write_text("half")
+    cached_array("numbers", (2, 2), lambda array: pytest.fail("it is there"))
+    left = sorted(path.name for path in cache.iterdir())
+    assert left == ["numbers.npy", f"numbers.npy.0.{processes.tag()}.part"]
+
+
+def test_a_cache_file_whose_bytes_changed_is_made_again(cache, capsys):
+    def make(array):
+        array[:] = np.arange(array.size).reshape(array.shape)
+
+    path = cache / "numbers.npy"
+    expected = cached_array("numbers", (4, 50), make).copy()
+    whole = path.read_bytes()
+    assert np.array_equal(np.load(path), expected), "other programs can read it"
+    damaged = {
+        "pixels": whole[:200] + bytes([whole[200] ^ 1]) + whole[201:],
+        "zeros": whole[:228] + bytes(100) + whole[328:],
+        "header": whole.replace(b"(4, 50)", b"(50, 4)"),
+        "digest": whole[:-1] + bytes([whole[-1] ^ 1]),
+        "longer": whole + b" ",
+        "shorter": whole[:-1],
+        "empty": b"",
+    }
+    for kind, content in damaged.items():
+        path.write_bytes(content)
+        assert np.array_equal(cached_array("numbers", (4, 50), make), expected), kind
+        assert capsys.readouterr().err == (
+            f"the cache file '{path}' is damaged: its images are made again\n"
+        ), kind
+        assert path.read_bytes() == whole, kind
+    path.write_bytes(whole[:-32])  # as earlier versions wrote it
+    assert np.array_equal(cached_array("numbers", (4, 50), make), expected)
+    assert (capsys.readouterr().err, path.read_bytes()) == ("", whole)
+    assert everything(cache) == ["numbers.npy"]
+
+
+def test_a_large_cache_file_is_read_in_full_once(cache, monkeypatch):
+    monkeypatch.setattr(module, "ALWAYS_CHECKED", 3)
+    read, full = [], module._digest
+    monkeypatch.setattr(module, "_digest", lambda file, size: read.append(size) or full(file, size))
+    path = cache / "numbers.npy"
+    cached_array("numbers", (2, 2), lambda array: array.fill(3))
+    for _ in range(2):
+        assert (cached_array("numbers", (2, 2), lambda array: pytest.fail("it is there")) == 3).all()
+    assert len(read) == 1, "while it was written"
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-33] = 4
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (cached_array("numbers", (2, 2), lambda array: array.fill(3)) == 3).all()
+    shutil.rmtree(cache / "checked")
+    for _ in range(2):
+        assert (cached_array("numbers", (2, 2), lambda array: pytest.fail("it is there")) == 3).all()
+    assert len(read) == 5
+
+
+def test_of_two_one_makes_the_images(cache):
+    made = []
+
+    def make(array):
+        made.append(1)
+        time.sleep(0.2)
+        array.fill(3)
+
+    with ThreadPoolExecutor(2) as pool:
+        arrays = list(pool.map(lambda _: cached_array("numbers", (2, 2), make), range(2)))
+    assert len(made) == 1
+    assert all((array == 3).all() for array in arrays)
+    assert everything(cache) == ["numbers.npy"]
+
+
+SMALL_DISK = """
+import os, sys
+from pathlib import Path
+from dislab.cli import main
+from dislab.data import cache
+from dislab.errors import DislabError
+
+cache.MOST_IN_MEMORY = 10**6
+folder, megabytes, fill = Path(os.environ["DISLAB_CACHE"]), int(sys.argv[1]), sys.argv[2] == "fill"
+
+def make(array):
+    if fill:  # another program takes all space that is left
+        with (folder / "other").open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+    array.fill(3)
+
+try:
+    array = cache.cached_array("numbers", (megabytes, 10**6), make)
+    print(array.min(), array.max())
+except DislabError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(("megabytes", "fill"), [(20, "alone"), (5, "alone"), (5, "fill")])
+def test_on_a_disk_that_fills_up_no_signal_ends_the_program(tmp_path, megabytes, fill):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "code.py").write_text(SMALL_DISK)
+    mount = f"mount -t tmpfs -o size=10m none '{tmp_path}/disk'"
+    inside = ["unshare", "-rm", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*inside, mount], capture_output=True).returncode:
+        pytest.skip("no file system of a small size can be mounted here")
+    command = f"{mount} && '{sys.executable}' '{tmp_path}/code.py' {megabytes} {fill} && ls '{tmp_path}/disk'"
+    environment = os.environ | {"DISLAB_CACHE": str(tmp_path / "disk")}
+    result = subprocess.run([*inside, command], capture_output=True, text=True, env=environment)
+    if megabytes > 10:
+        assert result.returncode == 1
+        assert result.stderr == (
+            f"cannot write 0.0 GB of images to the cache folder '{tmp_path}/disk': No space left on device "
+            "(another folder: $DISLAB_CACHE)\n"
+        )
+    else:
+        there = ["numbers.npy", "other"] if fill == "fill" else ["numbers.npy"]
+        assert (result.returncode, result.stdout.split(), result.stderr) == (0, ["3", "3", *there], "")
 
 
 def test_drawn_images_of_other_versions_are_removed_after_an_hour(cache):

@@ -4,12 +4,16 @@ import contextlib
 import functools
 import gzip
 import hashlib
+import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -27,11 +31,12 @@ class Server:
 
     def __init__(self):
         self.body, self.behaviour, self.cut_after, self.asked = BODY, "well", 2_200_000, 0
+        self.given = 0  # bytes
+        self.ranges = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                assert "Range" not in self.headers
                 if outer.behaviour == "elsewhere" and self.path != "/elsewhere":
                     self.send_response(302)
                     self.send_header("Location", "/elsewhere")
@@ -44,14 +49,33 @@ class Server:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-                self.send_response(200)
-                if outer.behaviour != "no length":
-                    self.send_header("Content-Length", str(len(outer.body)))
+                asked_for = self.headers.get("Range")
+                outer.ranges.append(asked_for)
+                start = int(asked_for.removeprefix("bytes=").removesuffix("-")) if asked_for else 0
+                if outer.behaviour in ("no range", "wrong range"):
+                    start = 0
+                if start >= len(outer.body):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(outer.body)}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                partial = start or (asked_for and outer.behaviour == "wrong range")
+                self.send_response(206 if partial else 200)
+                if partial:
+                    last = len(outer.body) - 1
+                    self.send_header("Content-Range", f"bytes {start}-{last}/{len(outer.body)}")
+                if outer.behaviour not in ("no length", "endless"):
+                    self.send_header("Content-Length", str(len(outer.body) - start))
                 if outer.behaviour == "x-gzip":
                     self.send_header("Content-Encoding", "x-gzip")
                 self.end_headers()
+                end = start + outer.cut_after if outer.behaviour == "cut" else None
                 with contextlib.suppress(ConnectionError):
-                    self.wfile.write(outer.body[: outer.cut_after if outer.behaviour == "cut" else None])
+                    self.wfile.write(outer.body[start:end])
+                    outer.given += len(outer.body[start:end])
+                    while outer.behaviour == "endless":
+                        outer.given += self.wfile.write(bytes(10**5))
 
             def log_message(self, *arguments):
                 pass
@@ -90,7 +114,7 @@ def dislab_data(capsys):
 @pytest.fixture
 def numbers(server, data, monkeypatch):
     """A dataset `numbers` with one file on the server; gives the path where the file belongs."""
-    publish(monkeypatch, OfficialFile("numbers.bin", server.address, md5(BODY), len(BODY)))
+    publish(monkeypatch, OfficialFile("numbers.bin", server.address, md5(BODY), len(BODY), exact_size=True))
     return data / "numbers" / "numbers.bin"
 
 
@@ -109,7 +133,7 @@ def test_fetch_whole_file_once(server, numbers, data, dislab_data):
 
 def test_fetch_checks_sha256_and_finds_files_beside_the_sub_folder(server, data, dislab_data, monkeypatch):
     digest = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
-    publish(monkeypatch, OfficialFile("numbers.bin", server.address, digest, 0))
+    publish(monkeypatch, OfficialFile("numbers.bin", server.address, digest, len(BODY)))
     (data / "numbers.bin").write_bytes(BODY)
     said = dislab_data("fetch", "numbers")
     assert (said.code, said.out.startswith(f"{data / 'numbers.bin'}: already there")) == (0, True)
@@ -118,19 +142,79 @@ def test_fetch_checks_sha256_and_finds_files_beside_the_sub_folder(server, data,
     assert everything(data) == ["numbers", "numbers/numbers.bin"]
 
 
-@pytest.mark.parametrize("length", ["well", "no length"])
-def test_cut_connection_leaves_nothing_and_starts_anew(length, server, numbers, data, dislab_data):
+@pytest.mark.parametrize("behaviour", ["well", "no length", "no range", "wrong range"])
+def test_a_cut_download_is_resumed(behaviour, server, numbers, data, dislab_data):
     server.behaviour = "cut"
     said = dislab_data("fetch", "numbers")
     assert said.code == 1
     line = error_line(said)
-    assert f"the connection to {server.address} was cut after 2 MB of 4 MB; nothing was kept" in line
-    assert everything(data) == []
-    server.behaviour = length
+    assert f"the connection to {server.address} was cut after 2 MB of 4 MB; run the same command" in line
+    assert everything(data) == ["numbers", "numbers/numbers.bin.partial"]
+    received = (numbers.parent / "numbers.bin.partial").read_bytes()
+    assert len(received) > 2_000_000 and BODY.startswith(received)
+    server.behaviour = behaviour
     assert dislab_data("fetch", "numbers").code == 0
-    assert server.asked == 2
     assert numbers.read_bytes() == BODY
     assert everything(data) == ["numbers", "numbers/numbers.bin"]
+    assert server.ranges[:2] == [None, f"bytes={len(received)}-"]
+    if behaviour in ("well", "no length"):
+        assert server.given == server.cut_after + len(BODY) - len(received), "the rest alone"
+
+
+def test_parts_that_do_not_fit_are_fetched_from_the_beginning(server, numbers, data, dislab_data):
+    partial = numbers.parent / "numbers.bin.partial"
+    for received in (b"another file", BODY[:-1] + b"!", BODY + b"!", BODY[::-1]):
+        numbers.unlink(missing_ok=True)
+        partial.parent.mkdir(exist_ok=True)
+        partial.write_bytes(received)
+        assert dislab_data("fetch", "numbers").code == 0
+        assert everything(data) == ["numbers", "numbers/numbers.bin"]
+        assert numbers.read_bytes() == BODY
+    numbers.unlink()
+    partial.write_bytes(BODY)
+    asked = server.asked
+    assert dislab_data("fetch", "numbers").code == 0
+    assert (server.asked, numbers.read_bytes()) == (asked, BODY)
+
+
+@pytest.mark.parametrize("kind", ["announced", "endless", "roughly known", "in a part"])
+def test_a_server_gives_no_more_than_the_known_size(kind, server, numbers, data, dislab_data, monkeypatch):
+    if kind == "announced":
+        server.body = BODY + b"!"
+    else:
+        server.behaviour = "endless"
+    if kind == "roughly known":
+        publish(monkeypatch, OfficialFile("numbers.bin", server.address, md5(BODY), len(BODY)))
+    if kind == "in a part":
+        numbers.parent.mkdir()
+        (numbers.parent / "numbers.bin.partial").write_bytes(BODY[:10])
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 1
+    assert f"{server.address} gives more than the 4 MB of numbers.bin: it was not kept" in error_line(said)
+    assert everything(data) == (["numbers"] if kind == "in a part" else [])
+    assert server.given < 20_000_000  # the operating system holds some of it on the way
+
+
+def test_a_whole_part_of_a_roughly_known_size(server, data, dislab_data, monkeypatch):
+    """It was killed after the last byte and before the hash was checked."""
+    publish(monkeypatch, OfficialFile("numbers.bin", server.address, md5(BODY), len(BODY) - 9))
+    (data / "numbers").mkdir()
+    (data / "numbers" / "numbers.bin.partial").write_bytes(BODY)
+    assert dislab_data("fetch", "numbers").code == 0
+    assert server.given == 0
+    assert everything(data) == ["numbers", "numbers/numbers.bin"]
+
+
+def test_folders_of_killed_downloads_of_earlier_versions_are_removed(server, numbers, data, dislab_data):
+    for name, age in (("old", 4000), ("new", 0)):
+        folder = numbers.parent / f"numbers.bin.part-{name}"
+        folder.mkdir(parents=True)
+        (folder / "numbers.bin").write_bytes(b"half")
+        for path in (folder / "numbers.bin", folder):
+            os.utime(path, (time.time() - age, time.time() - age))
+    assert dislab_data("fetch", "numbers").code == 0
+    left = ["numbers", "numbers/numbers.bin", "numbers/numbers.bin.part-new"]
+    assert everything(data) == [*left, "numbers/numbers.bin.part-new/numbers.bin"]
 
 
 def test_silent_server(numbers, data, dislab_data, monkeypatch):
@@ -160,7 +244,8 @@ def test_compressed_file_is_kept_as_published(server, data, dislab_data, monkeyp
     assert (data / "numbers" / "numbers.gz").read_bytes() == server.body
 
 
-def test_wrong_bytes_are_not_kept(server, numbers, data, dislab_data):
+def test_wrong_bytes_are_not_kept(server, numbers, data, dislab_data, monkeypatch):
+    publish(monkeypatch, OfficialFile("numbers.bin", server.address, md5(BODY), len(BODY)))
     server.body = b"<html>log in to the network</html>"
     said = dislab_data("fetch", "numbers")
     assert said.code == 1
@@ -170,8 +255,13 @@ def test_wrong_bytes_are_not_kept(server, numbers, data, dislab_data):
     assert everything(data) == []
 
 
-def test_connection_cut_without_announced_length(server, numbers, data, dislab_data):
+def test_connection_cut_without_announced_length(server, numbers, data, dislab_data, monkeypatch):
     server.behaviour = "no length"
+    server.body = BODY[:2_000_000]
+    assert "was cut after 2 MB of 4 MB; run the same command" in error_line(dislab_data("fetch", "numbers"))
+    assert everything(data) == ["numbers", "numbers/numbers.bin.partial"]
+    shutil.rmtree(numbers.parent)
+    publish(monkeypatch, OfficialFile("numbers.bin", server.address, md5(BODY), len(BODY)))
     server.body = BODY[:2_000_000]
     said = dislab_data("fetch", "numbers")
     assert said.code == 1
@@ -207,7 +297,7 @@ def test_no_server_at_all(host, data, dislab_data, monkeypatch):
     assert everything(data) == []
 
 
-def test_ctrl_c_leaves_nothing_and_starts_anew(server, numbers, data, dislab_data, monkeypatch):
+def test_ctrl_c_keeps_what_was_received(server, numbers, data, dislab_data, monkeypatch):
     seen = []
 
     class Interrupting(MegabyteBar):
@@ -221,11 +311,13 @@ def test_ctrl_c_leaves_nothing_and_starts_anew(server, numbers, data, dislab_dat
         patch.setattr(download, "MegabyteBar", Interrupting)
         said = dislab_data("fetch", "numbers")
     assert said.code == 130
-    assert any(name.startswith("numbers/numbers.bin.part-") for name in seen), "it was under way"
+    assert "run the same command to resume" in error_line(said)
     assert "numbers/numbers.bin" not in seen
-    assert everything(data) == []
+    assert everything(data) == ["numbers", "numbers/numbers.bin.partial"]
     assert dislab_data("fetch", "numbers").code == 0
     assert numbers.read_bytes() == BODY
+    assert server.ranges[1] not in (None, "bytes=0-")
+    assert everything(data) == ["numbers", "numbers/numbers.bin"]
 
 
 def test_wrong_file_is_replaced_only_by_force(server, numbers, data, dislab_data):
@@ -247,21 +339,17 @@ def test_wrong_file_is_replaced_only_by_force(server, numbers, data, dislab_data
     assert numbers.read_bytes() == BODY
 
 
-def test_two_fetches_at_a_time(server, numbers, data, dislab_data, monkeypatch):
-    began = []
-
-    class Nesting(MegabyteBar):
+def test_of_two_fetches_one_downloads(server, numbers, data, capsys, monkeypatch):
+    class Slow(MegabyteBar):
         def update(self, done):
-            if not began:
-                began.append(done)
-                download.fetch("numbers")
+            time.sleep(0.05)
             super().update(done)
 
-    monkeypatch.setattr(download, "MegabyteBar", Nesting)
-    said = dislab_data("fetch", "numbers")
-    assert said.code == 0
-    assert said.out == 2 * f"{numbers}: ok, {md5(BODY).replace(':', ' ')}\n"
-    assert server.asked == 2
+    monkeypatch.setattr(download, "MegabyteBar", Slow)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(download.fetch, ["numbers", "numbers"]))
+    assert capsys.readouterr().out == 2 * f"{numbers}: ok, {md5(BODY).replace(':', ' ')}\n"
+    assert server.asked == 1
     assert everything(data) == ["numbers", "numbers/numbers.bin"]
     assert numbers.read_bytes() == BODY
 
@@ -287,7 +375,7 @@ def test_disk_that_fills_up(server, numbers, data):
         "import dislab\n"
         "from dislab.cli import main\n"
         "from dislab.data.official import OfficialDataset, OfficialFile\n"
-        "files = (OfficialFile('numbers.bin', *sys.argv[1:], 10),)\n"
+        "files = (OfficialFile('numbers.bin', *sys.argv[1:], 3_500_000),)\n"
         "dislab.register_dataset('numbers', official=OfficialDataset('numbers', files, '', ''))(print)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
         "sys.exit(main(['data', 'fetch', 'numbers']))"
@@ -295,7 +383,7 @@ def test_disk_that_fills_up(server, numbers, data):
     command = [sys.executable, "-c", code, server.address, md5(BODY)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, f"dislab: cannot write '{numbers}': File too large\n")
-    assert everything(data) == []
+    assert everything(data) == ["numbers", "numbers/numbers.bin.partial"]
 
 
 def test_force_replaces_the_plain_file_that_would_be_read_first(server, data, dislab_data, monkeypatch):

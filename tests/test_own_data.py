@@ -2,7 +2,9 @@
 
 import errno
 import itertools
+import os
 import shutil
+import subprocess
 import warnings
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image
 
 import dislab
 from dislab.data import own
+from dislab.data.official import data_folder
 from dislab.errors import DislabError, DislabWarning
 
 GRID = list(itertools.product(*(range(size) for size in SIZES)))  # of the tiny dataset, last factor fastest
@@ -424,3 +427,111 @@ def test_a_folder_is_trained_on_by_group(photos, cache, tmp_path):
     )
     assert run.codes.factors.tolist() == dataset.space.factors(dataset.evaluation_rows()).tolist()
     assert (run.config.dataset, run.config.source) == ("photos", dataset.source)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../evil",
+        "/tmp/evil",
+        "a/b",
+        "a\\b",
+        "..",
+        ".",
+        "",
+        "a\nb",
+        "a\udcffb",
+        "n" * 300,
+        "ü" * 51,
+        "\0",
+        None,
+        3,
+    ],
+)
+def test_a_name_that_is_no_name_of_a_file_is_refused_before_anything_is_written(
+    name, photos, cache, tmp_path
+):
+    before = sorted(tmp_path.rglob("*"))
+    tiny = make_tiny_dataset()
+    makers = [
+        lambda: dislab.Dataset(name, "own", tiny.space, tiny.image_shape, tiny.images, ["shape"]),
+        lambda: dislab.from_arrays(noise(6, 8, 8), np.arange(6), name=name),
+        lambda: dislab.from_folder(photos, size=16, name=name),
+    ]
+    for make in makers[: 2 if name is None else 3]:  # the folder's own name
+        with pytest.raises(DislabError, match="the dataset's name is") as error:
+            make()
+        assert len(one_line(error)) < 400
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_texts_that_no_table_can_show_are_refused():
+    tiny = make_tiny_dataset()
+    for source in ("a\nb", "s" * 300, "\udcff", None):
+        with pytest.raises(DislabError, match="the source of tiny is"):
+            dislab.Dataset("tiny", source, tiny.space, tiny.image_shape, tiny.images, ["shape"])
+    for name in ("a\nb", "f" * 300, "\udcff"):
+        with pytest.raises(DislabError, match="a factor's name is"):
+            dislab.from_arrays(noise(6, 8, 8), np.arange(6), [name])
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("x" * 300, "File name too long"),
+        ("photos/" + "y" * 256, "File name too long"),
+        ("a/" * 3000, "File name too long"),
+        ("~nobody-of-this-name/a", "home directory"),
+        ("loop/a", "does not exist"),
+        ("zero\0byte", "zero|null byte"),
+    ],
+)
+def test_paths_that_no_folder_can_have(path, says, photos, cache, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    Path("loop").symlink_to("loop")
+    with pytest.raises(DislabError, match=says) as error:
+        dislab.from_folder(path)
+    one_line(error)
+    with pytest.raises(DislabError) as error:
+        own.dataset_from_text(path)
+    one_line(error)
+    with pytest.raises(DislabError, match="does not exist"):
+        data_folder(path)
+
+
+def test_odd_files_in_a_folder_of_images(photos, cache, monkeypatch):
+    def refused() -> str:
+        with pytest.raises(DislabError) as error:
+            dislab.from_folder(photos, size=16)
+        return one_line(error)
+
+    odd = photos / "anna" / "odd.png"
+    odd.touch()
+    assert f"'{odd}' is not an image" in refused()
+    odd.unlink()
+    os.mkfifo(odd)
+    assert f"'{odd}' is neither a file nor a folder" in refused()
+    odd.unlink()
+    odd.symlink_to(odd)
+    assert f"'{odd}' is a link to a file that is not there" in refused()
+    odd.unlink()
+    Image.new("1", (15_000, 15_000)).save(odd)
+    assert f"the image '{odd}' cannot be read" in refused()
+    assert "decompression bomb" in refused()
+    odd.unlink()
+    with monkeypatch.context() as patch:
+        patch.chdir(photos / "anna")
+        for _ in range(1200):  # deeper than Python's functions may call one another
+            Path("d").mkdir()
+            os.chdir("d")
+    try:
+        assert len(dislab.from_folder(photos, size=16)) == 7
+    finally:
+        subprocess.run(["rm", "-rf", photos / "anna" / "d"], check=True)  # shutil cannot
+    shutil.copy(photos / "ben" / "0.png", os.fsencode(photos / "anna") + b"/\xff\n.png")
+    assert len(dislab.from_folder(photos, size=16)) == 8
+    Path(os.fsdecode(os.fsencode(photos / "anna") + b"/\xfe")).mkdir()
+    assert len(dislab.from_folder(photos, size=16)) == 8
+    for size in (5000, 10**30):
+        with pytest.raises(DislabError, match="a whole number of pixels, 1 to 4096"):
+            dislab.from_folder(photos, size=size)

@@ -64,8 +64,8 @@ def fetch_command(
 ) -> None:
     """Download the official files of a dataset.
 
-    A file is kept only if it is whole and its hash is right. An interrupted download leaves nothing behind
-    and starts anew; files that are there already are not downloaded again.
+    A file is kept only if it is whole and its hash is right. The same command resumes an interrupted
+    download; files that are there already are not downloaded again.
 
     The published hashes of MPI3D are those of its earlier host. A file with another hash is kept if it is
     whole by the checksum that it contains, and both hashes are shown.
@@ -96,7 +96,7 @@ def verify_command(
             if path is None:
                 print(f"{dataset.name}: {file.name}: not present")
                 continue
-            verdict = files.check(path, file)
+            verdict = files.keep(path, file, files.check(path, file))
             wrong += not verdict.is_right
             print(f"{dataset.name}: {path}: {verdict.text}", flush=True)
     if wrong:

@@ -91,24 +91,11 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, 
 def _evaluate_arrays(
     path: Path, names: list[str] | None, metric_protocol: str, seed: int, group_by: list[str] | None
 ) -> None:
-    import zipfile
-    import zlib
-
-    import numpy as np
-
+    from dislab.data.npz import read_arrays
     from dislab.scoring.evaluate import evaluate
     from dislab.scoring.protocols import recorded_name
 
-    try:
-        with np.lib.npyio.NpzFile(path.open("rb"), own_fid=True) as file:
-            arrays = {key: file[key] for key in ("codes", "factors", "logvar") if key in file}
-            keys = ", ".join(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DislabError(f"'{path}' cannot be read as .npz: {error}") from None
-    if not {"codes", "factors"} <= set(arrays):
-        raise DislabError(
-            f"'{path}' needs the arrays codes [N, D] and factors [N, K]; it has {keys or 'none'}"
-        )
+    arrays = read_arrays(path, ("codes", "factors"), ("logvar",))
     scores = evaluate(
         **arrays,
         metrics=names,

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dislab.data.devices import choose_device
+from dislab.data.official import unpublished
 from dislab.data.space import FactorSpace
-from dislab.errors import FAILURES, DislabError, in_words
+from dislab.errors import FAILURES, DislabError, DislabWarning, in_words
 from dislab.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SOURCES = ("auto", "official", "rendered")
+MOST_CHARACTERS = 100  # of a name; a file's name may have 255 bytes, with all that is added
 
 
 class Dataset:
@@ -48,6 +50,8 @@ class Dataset:
     ----------
     split : a text that says what a user held out, "" for the dataset's own rows. Scores of different splits
         are not comparable, so the split is part of a run's identity.
+    unpublished : 8 hex digits that identify the content of official files that are not known to be the
+        published ones; else "".
     """
 
     def __init__(
@@ -64,8 +68,11 @@ class Dataset:
         *,
         renderer: int | None = None,
     ):
-        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\0" in name:
-            raise DislabError(f"the dataset's name is {name!r}: it becomes part of a file's name")
+        check_name(name)
+        if not isinstance(source, str) or not source.isprintable() or len(source) > MOST_CHARACTERS:
+            raise DislabError(
+                f"the source of {name} is {in_short(source)}: it must be a text that tables show"
+            )
         shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
         if len(shape) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
             raise DislabError(f"the image shape of {name} is {image_shape!r}: it must be (C, H, W)")
@@ -75,7 +82,7 @@ class Dataset:
         if not self.group_by:
             raise DislabError(f"group_by of {name} is empty: name at least one factor")
         space.columns(self.group_by)
-        self.file, self.renderer, self.split = file, renderer, ""
+        self.file, self.renderer, self.split, self.unpublished = file, renderer, "", ""
         self._draw, self._held_out, self._test = draw, held_out, test
 
     def __len__(self) -> int:
@@ -112,6 +119,22 @@ class Dataset:
         return None if self._test is None else np.isin(rows, self._test)
 
 
+def check_name(name) -> None:
+    """Raise DislabError if a dataset cannot have this name, which becomes part of the names of files."""
+    is_right = isinstance(name, str) and name.isprintable() and 0 < len(name.encode()) <= MOST_CHARACTERS
+    if not is_right or name in (".", "..") or {"/", "\\"} & set(name):
+        raise DislabError(
+            f"the dataset's name is {in_short(name)}: it becomes part of a file's name, so it must be a text "
+            f"of 1 to {MOST_CHARACTERS} characters that can be printed, without / and \\"
+        )
+
+
+def in_short(value) -> str:
+    """Return a value as Python writes it, cut off after some 60 characters, in one line."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
 def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str = "cpu") -> Dataset:
     """Open a dataset of the registry.
 
@@ -122,8 +145,13 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
         if the file is present, else rendered.
     data_dir : the folder of official files; else $DISLAB_DATA, else the user's cache folder.
     device : the device that stores and draws the images.
+
+    Warns
+    -----
+    DislabWarning : an official file is not the published one, by its hash.
     """
-    make = DATASETS[name].make
+    entry = DATASETS[name]
+    make = entry.make
     if source not in SOURCES:
         raise DislabError(f"unknown source '{source}': choose {', '.join(SOURCES)}")
     options = {"source": source, "data_dir": data_dir, "device": choose_device(device)}
@@ -140,6 +168,10 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
     shape, expected = list(getattr(images, "shape", [])), [1, *dataset.image_shape]
     if (kind, shape) != ("uint8", expected):
         raise DislabError(f"dataset '{name}' must draw one row as uint8 {expected}, not as {kind} {shape}")
+    if dataset.source == "official" and entry.official is not None:
+        dataset.unpublished, words = unpublished(entry.official, data_dir)
+        if words:
+            warnings.warn(f"{dataset.name}: {words}", DislabWarning, stacklevel=2)
     return dataset
 
 

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from dislab import __version__
+from dislab.claim import claimed
 from dislab.data.official import (
     CHUNK,
     MegabyteBar,
     OfficialFile,
     Verdict,
     check,
+    checked,
     data_folder,
+    keep,
     locate,
     official,
     readable,
 )
 from dislab.errors import DislabError, RunFailed
+from dislab.progress import say
 
 SECONDS_OF_SILENCE = 30  # after which a connection counts as cut
+SECONDS_UNTIL_ABANDONED = 3600  # for a folder of an earlier version's download, without a change
+SLACK = 1.25  # bytes received at most for each byte of a size that is known roughly
 
 
 def fetch(name: str, data_dir=None, force: bool = False) -> None:
     """Download the official files of a dataset that are missing, check all, and print a line on each.
 
-    A download is written to a temporary folder `FILE.part-…` in the target's folder, and moved once its hash
-    is right. After an interruption nothing of it is left, and it starts anew. A file that is there with the
-    wrong hash is an error (DislabError), or is replaced with `force`. RunFailed is raised if a file cannot be
-    reached, received whole, or written.
+    A download is written to `FILE.partial` beside the target, and moved once its hash is right. What was
+    received before an interruption stays there, and the next call goes on from its end. Of several processes
+    one downloads a file, and the others wait. A file that is there with the wrong hash is an error
+    (DislabError), or is replaced with `force`. RunFailed is raised if a file cannot be reached, received
+    whole, or written.
     """
     dataset = official(name)
     missing = []
@@ -39,7 +47,7 @@ def fetch(name: str, data_dir=None, force: bool = False) -> None:
         path = locate(dataset, file, data_dir)
         target = data_folder(data_dir) / dataset.name / file.name
         if path is not None:
-            verdict = check(path, file)
+            verdict = keep(path, file, check(path, file))
             if verdict.is_right:
                 print(f"{path}: already there, {verdict.text}", flush=True)
                 continue
@@ -55,54 +63,86 @@ def fetch(name: str, data_dir=None, force: bool = False) -> None:
 
 
 def download(file: OfficialFile, target: Path) -> Verdict:
-    """Receive a file into a temporary folder, check it, and only then move it to its path."""
+    """Receive a file beside its path, check it, and only then move it there."""
     is_new = not target.parent.exists()
+    partial = target.with_name(f"{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A folder of its own for each download: two at a time do not meet, and nothing outlives an error.
-        with TemporaryDirectory(prefix=f"{target.name}.part-", dir=target.parent) as folder:
-            received = Path(folder) / target.name
-            _receive(file, received, target)
-            verdict = check(received, file)
+        with claimed(target):
+            _remove_earlier(target)
+            # Another process may have fetched it while this one waited.
+            if target.is_file() and (verdict := checked(target, file)).is_right:
+                return verdict
+            is_resumed = _received(partial) > 0
+            _receive(file, partial, target)
+            verdict = check(partial, file)
+            if is_resumed and not verdict.is_right:
+                say(
+                    f"what was received of {file.name} earlier does not fit: it is fetched from the beginning"
+                )
+                partial.unlink()
+                _receive(file, partial, target)
+                verdict = check(partial, file)
             if not verdict.is_right:
+                partial.unlink()
                 raise RunFailed(f"what {file.url} gave is {verdict.text}; it was not kept")
-            received.replace(target)
+            partial.replace(target)
+            return keep(target, file, verdict)
     except OSError as error:
         raise RunFailed(f"cannot write '{target}': {error.strerror or error}") from None
     finally:
         if is_new:
-            with suppress(OSError):  # it holds the file, or it could not be made
+            with suppress(OSError):  # it holds the file, or a part, or it could not be made
                 target.parent.rmdir()
-    return verdict
 
 
-def _receive(file: OfficialFile, received: Path, target: Path) -> None:
-    """Write what the file's URL gives to `received`. Lines for the user name the target."""
+def _receive(file: OfficialFile, partial: Path, target: Path) -> None:
+    """Add what the file's URL gives to what was received earlier. Lines for the user name the target."""
     import requests
 
-    headers = {"User-Agent": f"dislab/{__version__}", "Accept-Encoding": "identity"}
-    size, done = None, 0
+    most = file.size if file.exact_size else int(SLACK * file.size)
+    start = _received(partial)
+    if start > most:
+        start = 0
+    if start == most:  # only its hash is still to be checked
+        return
+    size, done = None, start
     try:
-        with requests.get(file.url, headers=headers, timeout=SECONDS_OF_SILENCE, stream=True) as answer:
-            if answer.status_code != 200:
+        with _ask(file.url, start) as answer:
+            if answer.status_code == 416:  # there is no more
+                return
+            if answer.status_code not in (200, 206):
                 raise RunFailed(
                     f"{file.url} answered {answer.status_code} {answer.reason}: "
                     f"fetch it elsewhere and put it at '{target}'"
                 )
+            start = done = start if answer.status_code == 206 else 0
             # Servers that call .gz an encoding would have the file unpacked on the way, and its hash is lost.
             answer.raw.headers.pop("Content-Encoding", None)
-            size = int(answer.headers.get("Content-Length", 0)) or file.size
+            announced = answer.headers.get("Content-Length", "")
+            size = start + int(announced) if announced.isdecimal() else file.size
             free = shutil.disk_usage(target.parent).free
-            if size > free:
+            if size - start > free:
                 raise RunFailed(
                     f"no space for {file.name} in '{target.parent}': "
-                    f"{readable(size)} needed, {readable(free)} free"
+                    f"{readable(size - start)} needed, {readable(free)} free"
                 )
-            with received.open("wb") as opened, MegabyteBar(f"fetching {file.name}", size) as bar:
+            too_much = f"{file.url} gives more than the {readable(file.size)} of {file.name}: it was not kept"
+            if size > most:
+                raise RunFailed(too_much)
+            with (
+                partial.open("ab" if start else "wb") as opened,
+                MegabyteBar(f"fetching {file.name}", size, start=start) as bar,
+            ):
                 for block in answer.iter_content(CHUNK):
-                    opened.write(block)
                     done += len(block)
+                    if done > most:
+                        opened.truncate(0)
+                        raise RunFailed(too_much)
+                    opened.write(block)
                     bar.update(done)
+                if file.exact_size and done < size:
+                    raise requests.ConnectionError
                 bar.update(size)  # the server may not have announced it
     except requests.RequestException as error:
         if size is None:
@@ -112,8 +152,44 @@ def _receive(file: OfficialFile, received: Path, target: Path) -> None:
             ) from None
         raise RunFailed(
             f"the connection to {file.url} was cut after {readable(done)} of {readable(size)}; "
-            "nothing was kept"
+            "run the same command to resume"
         ) from None
+    finally:
+        if not _received(partial):
+            partial.unlink(missing_ok=True)
+
+
+def _ask(url: str, start: int):
+    """Ask for a file from a position on; if the server does not give that part, for all of the file."""
+    import requests
+
+    headers = {"User-Agent": f"dislab/{__version__}", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    answer = requests.get(url, headers=headers, timeout=SECONDS_OF_SILENCE, stream=True)
+    part = answer.headers.get("Content-Range", "").strip()
+    is_right = {206: part.startswith(f"bytes {start}-"), 416: part == f"bytes */{start}"}
+    if start and not is_right.get(answer.status_code, True):
+        answer.close()
+        return _ask(url, 0)
+    return answer
+
+
+def _received(partial: Path) -> int:
+    """Return the number of bytes that were received earlier."""
+    try:
+        return partial.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _remove_earlier(target: Path) -> None:
+    """Delete the folders FILE.part-… that killed downloads of earlier versions left."""
+    for folder in target.parent.glob(f"{glob.escape(target.name)}.part-*"):
+        with suppress(OSError):
+            times = [path.stat().st_mtime for path in (folder, *folder.iterdir())]
+            if time.time() - max(times) > SECONDS_UNTIL_ABANDONED:
+                shutil.rmtree(folder)
 
 
 def _root_of(error: BaseException) -> str:

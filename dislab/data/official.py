@@ -9,13 +9,16 @@ import errno
 import hashlib
 import itertools
 import os
+import textwrap
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 
-from dislab.data.cache import cache_folder
+from dislab.data.cache import cache_folder, recall, remember
 from dislab.errors import DislabError, RunFailed
 from dislab.progress import Bar, say
 from dislab.registry import DATASETS, unknown_name
@@ -33,7 +36,7 @@ class OfficialFile:
     ----------
     name, url : its name in the data folder, and the address that it is published at.
     digest : "md5:…" or "sha256:…" of the file.
-    size : its bytes, or about so many if `exact_size` is False.
+    size : its bytes, or about so many if `exact_size` is False: a download of 1.25 times it is cut off.
     content_md5 : md5 of what `content` returns. Another copy (compressed anew) with this content is as good.
         Empty if only the published bytes will do.
     content : function from the path of such a copy to the bytes that count.
@@ -105,9 +108,16 @@ def _official_of(name: str) -> OfficialDataset | None:
 def data_folder(data_dir=None) -> Path:
     """Return the folder of official files: `data_dir`, else $DISLAB_DATA, else `data` in the cache folder."""
     named = data_dir or os.environ.get("DISLAB_DATA")
-    if named and not Path(named).is_dir():
+    if named and not is_folder(named):
         raise DislabError(f"data folder '{named}'{'' if data_dir else ' ($DISLAB_DATA)'} does not exist")
     return Path(named or cache_folder() / "data")
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether there is a folder; False also where no file can have this path."""
+    with suppress(OSError, ValueError):  # it is too long, or has a zero byte
+        return Path(path).is_dir()
+    return False
 
 
 def locate(dataset: OfficialDataset, file: OfficialFile, data_dir=None) -> Path | None:
@@ -148,6 +158,12 @@ def official_paths(dataset: OfficialDataset, source: str, data_dir=None) -> Sequ
     )
 
 
+def listed(names: Iterable[str]) -> str:
+    """Return names from a file, which may hold anything, as a text of one line that is not long."""
+    words = [textwrap.shorten(ascii(name)[1:-1], 60, placeholder="…") for name in sorted(names)]
+    return ", ".join(words[:10] + ["…"] * (len(words) > 10)) or "none"
+
+
 def unreadable(path: Path | str, error: Exception, damage: str) -> DislabError:
     """Return the error for a file that cannot be read: the system's reason, or `damage` if it gives none.
 
@@ -157,7 +173,7 @@ def unreadable(path: Path | str, error: Exception, damage: str) -> DislabError:
     ----------
     damage : what is wrong with the file if its bytes are, such as "is not a whole HDF5 file".
     """
-    reason = " ".join(str(error).split())
+    reason = textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
     if "unable to lock file" in reason:  # by HDF5
         return DislabError(
             f"'{path}' is locked, another program has it open to write: close that program, or set "
@@ -171,36 +187,84 @@ def unreadable(path: Path | str, error: Exception, damage: str) -> DislabError:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a file is what it should be, and the words for it."""
+    """Whether a file is what it should be, and the words for it.
+
+    Attributes
+    ----------
+    other : a digest of the content if it is not known to be the published one, else "".
+    """
 
     is_right: bool
     text: str
+    other: str = ""
 
 
 def check(path: Path, file: OfficialFile) -> Verdict:
-    """Hold a file, or the folder that it was unpacked to, against the published hash."""
-    if path.is_dir():
-        return Verdict(True, "unpacked: there is no published hash to hold it against")
+    """Hold a file, or the folder that it was unpacked to, against the published hash; all is read."""
     algorithm, _, expected = file.digest.partition(":")
-    digest = _digest(path, algorithm)
+    if path.is_dir():
+        digest = _digest(_parts(path, file), algorithm)
+        return Verdict(True, "unpacked: there is no published hash to hold it against", digest)
+    digest = _digest([path], algorithm)
     if digest == expected:
         return Verdict(True, f"ok, {algorithm} {digest}")
     differs = f"expected {algorithm} {expected}, found {digest}"
-    if file.content and _content_md5(path, file) == file.content_md5:
+    content = _content_md5(path, file) if file.content else ""
+    if content and content == file.content_md5:
         return Verdict(True, "ok, the published content, compressed or saved anew")
+    other = content or digest
     if file.earlier_host:
         if file.exact_size and path.stat().st_size != file.size:
-            return Verdict(False, f"wrong: expected {file.size} bytes, found {path.stat().st_size}")
+            text = f"wrong: expected {file.size} bytes, found {path.stat().st_size}"
+            return Verdict(False, text, other)
         if _is_whole_zip(path):
-            return Verdict(True, f"whole by its own CRC-32, but not the file of the earlier host ({differs})")
-    return Verdict(False, f"wrong: {differs}")
+            text = f"whole by its own CRC-32, but not the file of the earlier host ({differs})"
+            return Verdict(True, text, other)
+    return Verdict(False, f"wrong: {differs}", other)
+
+
+def checked(path: Path, file: OfficialFile) -> Verdict:
+    """Return the verdict on a file as `check` does, from what is remembered of it if it has not changed."""
+    known = recall(_parts(path, file))
+    if known is not None and known["published"] == file.digest:
+        return Verdict(**known["verdict"])
+    return keep(path, file, check(path, file))
+
+
+def keep(path: Path, file: OfficialFile, verdict: Verdict) -> Verdict:
+    """Remember a verdict for `checked`, and return it."""
+    remember(_parts(path, file), {"published": file.digest, "verdict": asdict(verdict)})
+    return verdict
+
+
+def unpublished(dataset: OfficialDataset, data_dir=None) -> tuple[str, str]:
+    """Return 8 hex digits that identify the content of a dataset's files, and the words for it.
+
+    Both are "" if all files are the published ones. Each file is read in full when it is first asked for.
+    """
+    others, words = [], []
+    for file in dataset.files:
+        path = locate(dataset, file, data_dir)
+        verdict = checked(path, file) if path is not None else Verdict(True, "")
+        others.append(verdict.other)
+        if verdict.other:
+            words.append(f"'{path}' is not the published file ({verdict.text})")
+    return hashlib.sha256(repr(others).encode()).hexdigest()[:8] if words else "", "; ".join(words)
+
+
+def _parts(path: Path, file: OfficialFile) -> list[Path]:
+    """Return a file, or the files that it was unpacked to, sorted by name."""
+    if not path.is_dir():
+        return [path]
+    patterns = [PurePosixPath(pattern).name for pattern in file.unpacked]
+    return sorted(part for part in path.iterdir() if any(fnmatchcase(part.name, p) for p in patterns))
 
 
 class MegabyteBar(Bar):
     """A progress bar over bytes, counted in megabytes."""
 
-    def __init__(self, title: str, num_bytes: int, quiet: bool = False):
-        super().__init__(f"{title} (MB)", max(1, num_bytes // MEGABYTE), quiet=quiet)
+    def __init__(self, title: str, num_bytes: int, quiet: bool = False, start: int = 0):
+        super().__init__(f"{title} (MB)", max(1, num_bytes // MEGABYTE), start // MEGABYTE, quiet)
         self.num_bytes, self.shown = num_bytes, 0
 
     def update(self, done: int) -> None:
@@ -212,18 +276,21 @@ class MegabyteBar(Bar):
             super().update(now)
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
+def _digest(paths: Sequence[Path], algorithm: str) -> str:
+    """Return the digest of a file; of several, that of their names, sizes and bytes."""
+    digest, path = hashlib.new(algorithm, usedforsecurity=False), paths[0]
     try:
-        size, done = path.stat().st_size, 0
-        with (
-            path.open("rb") as file,
-            MegabyteBar(f"checking {path.name}", size, size < SHOW_PROGRESS) as bar,
-        ):
-            while block := file.read(CHUNK):
-                digest.update(block)
-                done += len(block)
-                bar.update(done)
+        sizes, done = [path.stat().st_size for path in paths], 0
+        size = sum(sizes)
+        with MegabyteBar(f"checking {path.name}", size, size < SHOW_PROGRESS) as bar:
+            for path, part in zip(paths, sizes, strict=True):
+                if len(paths) > 1:
+                    digest.update(repr((path.name, part)).encode())
+                with path.open("rb") as file:
+                    while block := file.read(CHUNK):
+                        digest.update(block)
+                        done += len(block)
+                        bar.update(done)
     except OSError as error:
         raise RunFailed(f"cannot read '{path}': {error.strerror}") from None
     return digest.hexdigest()

@@ -14,15 +14,17 @@ import numpy as np
 
 from dislab.data.arrays import as_array, as_factors
 from dislab.data.cache import cached_array
-from dislab.data.dataset import Dataset, load_dataset, look_up
+from dislab.data.dataset import Dataset, check_name, in_short, load_dataset, look_up
 from dislab.data.devices import choose_device
 from dislab.data.hold_out import hold_out
+from dislab.data.official import is_folder
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError, DislabWarning
 from dislab.progress import Bar
 from dislab.registry import DATASETS
 
 CHANNELS = (1, 3)
+MOST_SIDE = 4096  # pixels
 CHUNK = 4096  # images converted or hashed at a time, so that arrays larger than memory can be given
 FOLDER = "folder"  # the one factor of a folder of images
 # The usual formats of 8 bits per channel; other files in a folder are not taken for images.
@@ -112,10 +114,12 @@ def from_folder(
     device : the device that stores the images.
     quiet : show no progress while images are decoded.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise DislabError(f"size is {size!r}: it must be a whole number of pixels, 1 or more")
-    folder = Path(path).expanduser()
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST_SIDE:
+        raise DislabError(f"size is {in_short(size)}: it must be a whole number of pixels, 1 to {MOST_SIDE}")
+    folder = expanded(path)
     files, group = _find_images(folder)
+    name = (folder.resolve().name or "own") if name is None else name
+    check_name(name)
     mode = "RGB" if color else "L"
 
     def make(array: np.ndarray) -> None:
@@ -125,7 +129,6 @@ def from_folder(
                 bar.update(row + 1)
 
     images = cached_array(_cache_name(files, size, mode), (len(files), len(mode), size, size), make)
-    name = (folder.resolve().name or "own") if name is None else name
     dataset = from_arrays(images, group, [FOLDER], name=name, device=device)
     return dataset if held_out is None else hold_out(dataset, str(held_out))
 
@@ -145,7 +148,15 @@ def is_folder_text(text: str) -> bool:
     """Return whether a text means a folder: it has a path separator, or names a folder and no dataset."""
     if text in DATASETS:
         return False
-    return "/" in text or "\\" in text or Path(text).is_dir()
+    return "/" in text or "\\" in text or is_folder(text)
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path without ~; raise DislabError if it names the home of a user that is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DislabError(f"'{path}' cannot be a folder: {error}") from None
 
 
 def read_image(path: Path, size: int, mode: str) -> np.ndarray:
@@ -153,7 +164,8 @@ def read_image(path: Path, size: int, mode: str) -> np.ndarray:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
+        # Pillow warns of odd files that it can read.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if image.mode.startswith(("I", "F")):  # Pillow would cut every value above 255 off
                 raise DislabError(f"'{path}' has more than 8 bits per channel: save it with 8")
             image = ImageOps.exif_transpose(image)
@@ -200,6 +212,8 @@ def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
     except OSError as error:
         path = error.filename or folder
         raise DislabError(f"'{path}' cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a zero byte
+        raise DislabError(f"{in_short(str(folder))} cannot be a folder: {error}") from None
     members = [[path for path in paths if _is_image(path)] for paths in entries]
     counts = [len(images) for images in members]
     if 0 in counts:
@@ -217,21 +231,25 @@ def _find_images(folder: Path) -> tuple[list[Path], np.ndarray]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what is in a folder, sorted, without what is hidden; raise if a link leads nowhere."""
+    """Return what is in a folder, sorted, without what is hidden; raise if it is no file and no folder."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     for path in entries:
         if not path.exists():
             raise DislabError(f"'{path}' is a link to a file that is not there: mend the link or delete it")
+        if not path.is_file() and not path.is_dir():
+            raise DislabError(f"'{path}' is neither a file nor a folder, and cannot be read: delete it")
     return entries
 
 
 def _image_within(folder: Path) -> Path | None:
     """Return an image in a folder or deeper, or None."""
-    for path in _entries(folder):
-        if _is_image(path):
-            return path
-        if path.is_dir() and not path.is_symlink() and (deeper := _image_within(path)):
-            return deeper
+    folders = [folder]
+    while folders:
+        for path in _entries(folders.pop()):
+            if _is_image(path):
+                return path
+            if path.is_dir() and not path.is_symlink():
+                folders.append(path)
     return None
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dislab.errors import DislabError
 from dislab.registry import unknown_name
 
+MOST_CHARACTERS = 200  # of a factor's name
 MOST_VALUES = 10_000_000  # of a factor: a column with larger numbers holds identifiers or measurements
 
 
@@ -48,6 +50,10 @@ class FactorSpace:
         circle: Circle | None = None,
     ):
         self.names = tuple(names)
+        for name in self.names:
+            if not isinstance(name, str) or not name.isprintable() or len(name) > MOST_CHARACTERS:
+                short = ascii(name)[:60]
+                raise DislabError(f"a factor's name is {short}: it must be a text that tables can show")
         self.sizes = tuple(int(size) for size in sizes)
         if len(self.names) != len(self.sizes):
             raise ValueError(f"{len(self.names)} factor names but {len(self.sizes)} sizes")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ import numpy as np
 
 from dislab.data.cache import cached_array, file_stamp
 from dislab.data.dataset import Dataset, look_up
-from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
+from dislab.data.matlab import MOST_BYTES, read_bytes_array
+from dislab.data.official import OfficialDataset, OfficialFile, listed, official_paths, unreadable
 from dislab.data.space import Circle, FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -98,6 +98,9 @@ def read_official(path: Path) -> np.ndarray:
         grid = array.reshape(*SPACE.sizes, SIDE, SIDE, 3)
         # The archive's files come in any order; the sorted names say which car each is.
         names = sorted(name for name, _ in _car_files(path, read=False))
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise DislabError(f"'{path}' holds {listed(twice)} more than once: only one can be meant")
         if len(names) != SPACE.sizes[2]:
             raise DislabError(
                 f"'{path}' holds {len(names)} files {CAR_FILES}: the official data has {SPACE.sizes[2]}"
@@ -125,7 +128,10 @@ def _car_files(path: Path, read: bool = True) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         for file in path.glob(CAR_FILES):
             try:
-                yield file.name, file.read_bytes() if read else b""
+                if not file.is_file():  # to open a pipe would wait for ever
+                    raise DislabError(f"'{file}' is not a file")
+                with file.open("rb") as opened:
+                    yield file.name, opened.read(MOST_BYTES) if read else b""
             except OSError as error:
                 raise DislabError(f"cannot read '{file}': {error.strerror or error}") from None
         return
@@ -136,6 +142,8 @@ def _car_files(path: Path, read: bool = True) -> Iterator[tuple[str, bytes]]:
             for member in archive:
                 name = PurePosixPath(member.name).name
                 if member.isreg() and fnmatchcase(name, CAR_FILES):
+                    if member.size > MOST_BYTES:
+                        raise EOFError(f"{name!a} of {member.size} bytes cannot be a car")
                     yield name, archive.extractfile(member).read() if read else b""
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise unreadable(path, error, "is not a whole .tar.gz archive") from None
@@ -148,21 +156,8 @@ def read_car(data: bytes, name: str) -> np.ndarray:
     ------
     DislabError : not a whole MATLAB file, or its array `im` is missing or another than the official one.
     """
-    from scipy.io import loadmat
-
-    try:
-        arrays = loadmat(io.BytesIO(data), variable_names=["im"])
-    except Exception as error:  # damaged bytes raise many kinds of errors
-        raise unreadable(name, error, "is not a whole MATLAB file") from None
-    if "im" not in arrays:
-        raise DislabError(f"'{name}' has no array 'im': it is not an official file")
-    images = arrays["im"]
     shape = (OFFICIAL_SIDE, OFFICIAL_SIDE, 3, SPACE.sizes[1], SPACE.sizes[0])
-    if images.shape != shape or images.dtype != np.uint8:
-        raise DislabError(
-            f"'{name}': 'im' is {images.dtype} {list(images.shape)}, expected uint8 {list(shape)}"
-        )
-    return images.transpose(4, 3, 0, 1, 2)
+    return read_bytes_array(data, "im", shape, name).transpose(4, 3, 0, 1, 2)
 
 
 def halve(images: np.ndarray) -> np.ndarray:

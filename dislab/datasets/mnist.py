@@ -20,10 +20,15 @@ NUM_TRAIN = 50_000  # to train the model; as in the ML-VAE paper the next 10,000
 NUM_TEST_FILE = 10_000
 
 
+MOST_BYTES = 50_000_000  # more than the largest of the files has
+
+
 def gunzipped(path: Path) -> bytes:
-    """Return what a file holds, gzip or plain."""
-    data = path.read_bytes()
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    """Return what a file holds, gzip or plain, but no more than MOST_BYTES of it."""
+    with path.open("rb") as file:
+        is_compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        return (gzip.open(file) if is_compressed else file).read(MOST_BYTES)
 
 
 def _file(name: str, size: int, md5: str, content_md5: str) -> OfficialFile:
@@ -110,6 +115,6 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise DislabError(f"'{path}' holds an array {list(file_shape)}, expected {list(shape)}")
     if len(data) - header != np.prod(shape):
         raise DislabError(
-            f"'{path}' is cut off: {len(data) - header} bytes of pixels, expected {np.prod(shape)}"
+            f"'{path}' is not whole: {len(data) - header} bytes of pixels, expected {np.prod(shape)}"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)

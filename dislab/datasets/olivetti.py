@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from dislab.data.dataset import Dataset, look_up
+from dislab.data.matlab import MOST_BYTES, read_bytes_array
 from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
 from dislab.data.space import FactorSpace
-from dislab.errors import DislabError
 from dislab.registry import register_dataset
 
 NUM_PEOPLE, IMAGES_OF_A_PERSON, SIDE = 40, 10, 64
@@ -17,10 +17,19 @@ NUM_PEOPLE, IMAGES_OF_A_PERSON, SIDE = 40, 10, 64
 NUM_TRAINING_PEOPLE = 30
 
 
-def _faces(path: Path) -> bytes:
-    from scipy.io import loadmat
+def _faces(path: Path) -> np.ndarray:
+    """Return the pixels uint8 [4096, 400] of a file; see `read_official`."""
+    shape = (SIDE * SIDE, NUM_PEOPLE * IMAGES_OF_A_PERSON)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES)
+    except OSError as error:
+        raise unreadable(path, error, "") from None
+    return read_bytes_array(data, "faces", shape, str(path))
 
-    return loadmat(path, variable_names=["faces"])["faces"].tobytes(order="F")
+
+def _content(path: Path) -> bytes:
+    return _faces(path).tobytes(order="F")
 
 
 OFFICIAL = OfficialDataset(
@@ -33,7 +42,7 @@ OFFICIAL = OfficialDataset(
             1_400_000,
             # Of another copy, saved by MATLAB in 2013: its pixels are those that scikit-learn shows.
             content_md5="c789a708157faad538517a418579ad21",
-            content=_faces,
+            content=_content,
         ),
     ),
     page="https://scikit-learn.org/stable/datasets/real_world.html",
@@ -66,20 +75,6 @@ def read_official(path: Path) -> np.ndarray:
     ------
     DislabError : not a whole MATLAB file, or its array `faces` is missing or another than the official one.
     """
-    from scipy.io import loadmat
-
-    try:
-        with path.open("rb") as file:  # loadmat itself hides why a file cannot be opened
-            arrays = loadmat(file)
-    except Exception as error:  # damaged bytes raise many kinds of errors
-        raise unreadable(path, error, "is not a whole MATLAB file") from None
-    if "faces" not in arrays:
-        names = ", ".join(name for name in arrays if not name.startswith("__")) or "none"
-        raise DislabError(f"'{path}' has no array 'faces' (it has {names}): it is not the official file")
-    faces = arrays["faces"]
-    count = NUM_PEOPLE * IMAGES_OF_A_PERSON
-    if faces.shape != (SIDE * SIDE, count) or faces.dtype != np.uint8:
-        raise DislabError(
-            f"'{path}': 'faces' is {faces.dtype} {list(faces.shape)}, expected uint8 {[SIDE * SIDE, count]}"
-        )
+    faces = _faces(path)
+    count = faces.shape[1]
     return np.ascontiguousarray(faces.T.reshape(count, SIDE, SIDE).transpose(0, 2, 1))

@@ -8,7 +8,7 @@ import numpy as np
 
 from dislab.data.cache import cached_array, file_stamp
 from dislab.data.dataset import Dataset, factors_on_device, look_up, stored_tensor
-from dislab.data.official import OfficialDataset, OfficialFile, official_paths, unreadable
+from dislab.data.official import OfficialDataset, OfficialFile, listed, official_paths, unreadable
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
 from dislab.registry import register_dataset
@@ -17,6 +17,7 @@ SPACE = FactorSpace(
     ("floor_hue", "wall_hue", "object_hue", "scale", "object_shape", "orientation"), (10, 10, 10, 8, 4, 15)
 )
 CHUNK = 4000  # images decoded at a time: 49 MB
+OTHER = "it is not the official file"
 
 OFFICIAL = OfficialDataset(
     "shapes3d",
@@ -80,11 +81,13 @@ def read_official(path: Path) -> np.ndarray:
     shape = (len(SPACE), 64, 64, 3)
     try:
         with h5py.File(path, "r") as file:
-            if "images" not in file:
-                raise DislabError(
-                    f"'{path}' has no array 'images' (it has {', '.join(file)}): not the official file"
-                )
-            images = file["images"]
+            link = file.get("images", getlink=True)
+            if link is None:
+                raise DislabError(f"'{path}' has no array 'images' (it has {listed(file)}): {OTHER}")
+            # A link, and an array whose values lie in another file, could lead anywhere.
+            images = file["images"] if isinstance(link, h5py.HardLink) else link
+            if not isinstance(images, h5py.Dataset) or images.is_virtual or images.external:
+                raise DislabError(f"'{path}': 'images' is no array in this file: {OTHER}")
             if images.shape != shape or images.dtype != np.uint8:
                 raise DislabError(
                     f"'{path}': 'images' is {images.dtype} {images.shape}, expected uint8 {shape}"
@@ -94,9 +97,11 @@ def read_official(path: Path) -> np.ndarray:
                 for start in range(0, len(array), CHUNK):
                     try:
                         array[start : start + CHUNK] = images[start : start + CHUNK]
-                    except OSError as error:
+                    except Exception as error:  # damaged bytes raise many kinds of errors
                         raise unreadable(path, error, f"is damaged after image {start}") from None
 
             return cached_array(f"shapes3d-official-{file_stamp(path)}", shape, make)
-    except OSError as error:
+    except DislabError:
+        raise
+    except Exception as error:
         raise unreadable(path, error, "is not a whole HDF5 file") from None

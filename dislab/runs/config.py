@@ -23,6 +23,8 @@ from dislab.training.protocol import Protocol
 
 NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of one row may differ
 MEMORY = "memory"
+# In the source of official files, before a digest of their content.
+UNPUBLISHED = " (not the published file) "
 FORMAT = 7  # of records
 
 
@@ -35,7 +37,8 @@ class RunConfig:
     model : the registered name.
     hyperparameters : all of the model's, name -> value.
     dataset : the dataset's name, with the variant where there is one (mpi3d_toy).
-    source : "official", "rendered-v1" with the version of the drawing, or "own-…" with a digest of the data.
+    source : "official"; "official (not the published file) …" with a digest of the files; "rendered-v1" with
+        the version of the drawing; or "own-…" with a digest of the data.
     protocol : how the model is trained, and which rows are scored.
     group_by : the groupings, each the names of the factors whose combined value is a group.
     hold_out : what is kept from training and scored alone, see `dislab.hold_out`.
@@ -132,7 +135,7 @@ class RunConfig:
         """The run's folder within a results folder: readable, and one for each digest."""
         changes = "".join(f",{name}={value}" for name, value in self.changed.items())[:60]
         model = f"{self.model}{changes}-{self.row}".replace("/", "_")
-        images = f"{self.dataset}-{self.source}".replace("/", "_")
+        images = f"{self.dataset}-{self.source}".replace(UNPUBLISHED, "-").replace("/", "_")
         return Path(images, self.protocol_name, model, f"seed{self.seed}")
 
     @property

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 
 import numpy as np
 
 from dislab.data.dataset import SOURCES, Dataset
 from dislab.data.hold_out import hold_out as without
 from dislab.data.own import dataset_from_text, is_folder_text
-from dislab.errors import DislabError
+from dislab.errors import DislabError, DislabWarning
 from dislab.progress import say
 from dislab.registry import DATASETS
-from dislab.runs.config import MEMORY, RunConfig
+from dislab.runs.config import MEMORY, UNPUBLISHED, RunConfig
 from dislab.runs.machine import Machine
 
 DIGESTED = 256  # images of an object that a user made
@@ -39,7 +40,9 @@ def images_of(config: RunConfig, machine: Machine) -> Dataset:
                 "repeat it there, with dislab.run(dataset=…)"
             )
     else:
-        images = open_images(config.own_images or config.dataset, _source_to_open(config.source), machine)
+        with warnings.catch_warnings():  # its source in the configuration says that files are not published
+            warnings.simplefilter("ignore", DislabWarning)
+            images = open_images(config.own_images or config.dataset, _source_to_open(config.source), machine)
     if (images.name, source_of(images)) != (config.dataset, config.source):
         raise DislabError(
             f"the run was made with {config.dataset} ({config.source}), but the images here are "
@@ -69,7 +72,13 @@ def remember(images: Dataset) -> Dataset:
 
 
 def source_of(images: Dataset) -> str:
-    """Return the source of images as a configuration has it: of drawn ones with the drawing's version."""
+    """Return the source of images as a configuration has it.
+
+    Of drawn ones it has the drawing's version, and of official files that are not known to be the published
+    ones a digest of their content.
+    """
+    if images.unpublished:
+        return f"{images.source}{UNPUBLISHED}{images.unpublished}"
     return images.source if images.renderer is None else f"{images.source}-v{images.renderer}"
 
 
@@ -97,7 +106,8 @@ def open_images(text: str, source: str, machine: Machine) -> Dataset:
             f"the dataset '{text}' calls itself '{images.name}', which is not registered: name its Dataset "
             f"'{text}'"
         )
-    origin = f"the official images, {images.file}" if images.file else f"the {images.source} images"
+    source_here = source_of(images) if images.unpublished else images.source
+    origin = f"the {source_here} images{f', {images.file}' if images.file else ''}"
     say(f"{images.name}: using {origin} ({len(images):,} images)", machine.quiet)
     _last_opened.clear()
     _last_opened[text, source, *where] = images
@@ -107,4 +117,5 @@ def open_images(text: str, source: str, machine: Machine) -> Dataset:
 
 def _source_to_open(source: str) -> str:
     """Return how a dataset with this source is opened: plug-ins and folders have sources of their own."""
-    return next((known for known in SOURCES if source.partition("-v")[0] == known), "auto")
+    kind = source.partition(UNPUBLISHED)[0].partition("-v")[0]
+    return kind if kind in SOURCES else "auto"

@@ -11,7 +11,7 @@ import torch
 from dislab.data.dataset import SOURCES, Dataset
 from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
-from dislab.data.own import is_folder_text
+from dislab.data.own import expanded, is_folder_text
 from dislab.data.space import parse_groupings
 from dislab.errors import FAILURES, DislabError
 from dislab.networks.named import choose_network
@@ -121,7 +121,7 @@ def complete(chosen: Checked, machine: Machine, lenient: bool = False) -> RunCon
     if isinstance(dataset, Dataset):
         images, own_images = remember(dataset), MEMORY
     else:
-        own_images = str(Path(dataset).expanduser().absolute()) if is_folder_text(dataset) else ""
+        own_images = str(expanded(dataset).absolute()) if is_folder_text(dataset) else ""
         images = open_images(own_images or dataset, chosen.source, machine)
     held_out = (images.split,) if images.split else ()
     if chosen.hold_out:
