@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -26,7 +27,8 @@ class EncoderFailed(DislabError):
 class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
     """An array float32 [N, D] whose rows are computed when they are first read.
 
-    Indexing computes the rows that it names. Every other operation of an array computes all rows.
+    Indexing computes the rows that it names. Every other operation of an array computes all rows. What is
+    returned is a copy, which is read-only where an array would return a view.
     `fill` is called with positions int64 [R] before these rows are read, and writes numbers to `values` that
     `as_float32` accepts. It need not compute again the rows that it has computed before.
     """
@@ -41,7 +43,15 @@ class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key) -> np.ndarray:
         rows = key[0] if isinstance(key, tuple) else key
         self._fill(np.ravel(np.arange(len(self))[... if rows is None else rows]))
-        return self._values[key].astype(np.float32, copy=False)
+        values = self._values[key]
+        if not np.may_share_memory(values, self._values):
+            return values.astype(np.float32, copy=False)
+        values = values.astype(np.float32)
+        values.flags.writeable = False
+        return values
+
+    def __setitem__(self, key, value):
+        raise ValueError("assignment destination is read-only")  # in numpy's words
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.array(self[:], dtype, copy=copy)
@@ -157,6 +167,18 @@ class CodeTable:
         return (
             f"CodeTable({len(self)} rows, {self.mean.shape[1]} dimensions, factors {', '.join(self.names)})"
         )
+
+    def to_read(self) -> CodeTable:
+        """Return a copy for a metric. Its arrays are its own and read-only: no metric changes this table."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            own = copy.copy(value)
+            if isinstance(own, np.ndarray):
+                # The memory is its own, too: torch.from_numpy writes to read-only arrays.
+                own.flags.writeable = False
+            setattr(other, name, own)
+        other._sorted = {}
+        return other
 
     def split(
         self, rng: np.random.Generator, num_train: int, num_test: int = 0, *, distinct: bool = False
