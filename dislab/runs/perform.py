@@ -214,6 +214,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         write_table(path / "codes.safetensors", table, rows)
         joined = []
         with code_of_model(config.model, RunFailed):
+            report = reported(network, images.image_shape)
             draw_pictures(path, network, images, table, rows)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
@@ -225,7 +226,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         "folder": str(config.folder.as_posix()),
         "config": config.to_json(),
         "image_shape": list(images.image_shape),
-        "report": reported(network, images.image_shape),
+        "report": report,
         "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
         "scored_rows": len(rows),
         "train_rows": trained.num_rows,
@@ -255,10 +256,11 @@ def _encode(
     began = time.monotonic()
     rows = choose_rows(images, config.protocol.rows)
     try:
-        table = encode_model(network, images, rows, device, group_by=config.group_by, quiet=quiet)
-        seconds = time.monotonic() - began
-        if network.reconstruction is not None:
-            table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
+        with code_of_model(config.model):
+            table = encode_model(network, images, rows, device, group_by=config.group_by, quiet=quiet)
+            seconds = time.monotonic() - began
+            if network.reconstruction is not None:
+                table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
     except DislabError as error:
         raise RunFailed(f"encoding failed after training: {error}") from error
     return table, rows, seconds

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Distribution, Independent, Normal
 
 from dislab.data.arrays import as_array
-from dislab.errors import DislabError, defined_in
+from dislab.errors import DislabError
 from dislab.scoring.table import EncoderFailed
 
 # The names of the mean and of the log-variance in the outputs of other libraries.
@@ -123,9 +123,7 @@ def check_shapes(method: Callable, returned: object, *shapes: Sequence[int]) -> 
     if not are_tensors or [[*part.shape] for part in parts] != [[*shape] for shape in shapes]:
         wanted = " and ".join(f"float {[*shape]}" for shape in shapes)
         name = getattr(method, "__qualname__", "a method")
-        raise DislabError(
-            f"{name} must return {wanted}, not {' and '.join(map(describe, parts))}{defined_in(method)}"
-        )
+        raise DislabError(f"{name} must return {wanted}, not {' and '.join(map(describe, parts))}")
 
 
 def describe(value, nested: bool = False) -> str:

@@ -111,7 +111,7 @@ def compute(
             numbers, details = _taken(entry, result)
         except FAILURES as error:
             scores.failed[name] = in_words(error, entry.make)
-            if "read-only" in str(error):
+            if "read-only" in scores.failed[name]:
                 scores.failed[name] += ": what a metric is given is read-only, copy it first (codes.copy())"
             continue
         suffix = name.removeprefix(entry.name)

@@ -53,6 +53,12 @@ class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
     def __setitem__(self, key, value):
         raise ValueError("assignment destination is read-only")  # in numpy's words
 
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if any(one is self for one in options.get("out", ())):
+            raise ValueError("output array is read-only")
+        arrays = (one[:] if isinstance(one, CodesOnDemand) else one for one in inputs)
+        return getattr(ufunc, method)(*arrays, **options)
+
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.array(self[:], dtype, copy=copy)
 
@@ -232,15 +238,16 @@ class CodeTable:
 
 def _blocks(blocks: Mapping[str, slice], num_dims: int) -> dict[str, slice]:
     for name, block in blocks.items():
-        if not isinstance(block, slice) or block.step not in (None, 1):
+        ends = (block.start, block.stop) if isinstance(block, slice) else ("",)
+        if not all(isinstance(end, int | None) for end in ends) or block.step not in (None, 1):
             raise DislabError(
                 f"block '{name}' is {block!r}: it must be a slice, such as slice(0, {num_dims})"
             )
         if not 0 <= (block.start or 0) < (num_dims if block.stop is None else block.stop) <= num_dims:
             raise DislabError(f"block '{name}' is {block}: the codes have dimensions 0 to {num_dims - 1}")
-        kind, _, number = name.partition("_")
+        kind, _, number = str(name).partition("_")
         if kind not in ("content", "style") or (number and not number.isdecimal()):
-            raise unknown_name("block", name, ["content", "style", "content_1", "content_2"])
+            raise unknown_name("block", str(name), ["content", "style", "content_1", "content_2"])
     return dict(blocks)
 
 

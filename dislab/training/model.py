@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import Groups
-from dislab.errors import DislabError, defined_in
+from dislab.errors import DislabError
 from dislab.scoring.encoding import first_codes
 from dislab.scoring.outputs import check_shapes, describe
 from dislab.scoring.table import CodeTable
@@ -85,6 +85,8 @@ def _wrong_in_class(make: object) -> str | None:
             wrong = wrong or f"`{parameter.name}` is not keyword-only"
         elif parameter.default is parameter.empty:
             wrong = wrong or f"`{parameter.name}` has no default"
+        elif not isinstance(parameter.default, bool | int | float | str | list | tuple | None):
+            wrong = wrong or f"the default of `{parameter.name}` is no number or text"
     if wrong:
         return f": its constructor must take (image_shape, *, hyper-parameters with defaults), but {wrong}"
     return None
@@ -133,6 +135,8 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         value = getattr(model, attribute)
         if value is not None and not (type(value) is int and 1 <= value < 2**31):
             return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be 1 or more"
+    if model.supervision != "none" and not any(one.requires_grad for one in model.parameters()):
+        return f" lacks parameters, which supervision '{model.supervision}' needs"
     for method in METHODS:
         arguments = [*inspect.signature(getattr(Model, method)).parameters][1:]
         value = getattr(model, method)
@@ -197,7 +201,7 @@ def check_terms(model: nn.Module, terms: object, before: Sequence[str] | None = 
 
 
 def check_outputs(model: nn.Module, dataset: Dataset) -> None:
-    """Call what is called after training, but `decode`, for two images of a dataset and codes of zeros.
+    """Call what is called after training, but `decode`, for images of a dataset and codes of zeros.
 
     The model, in evaluation mode, lies where the images are. What it raises passes through; DislabError is
     raised if it returns something else than `Model` says.
@@ -205,7 +209,7 @@ def check_outputs(model: nn.Module, dataset: Dataset) -> None:
     rows = dataset.train_rows()
     mean, _ = first_codes(model, dataset, rows)
     CodeTable(np.zeros(mean.shape), np.zeros(len(mean), int), blocks=model.blocks)
-    images = unit_images(dataset.images(rows[:2]))
+    images = unit_images(dataset.images(rows[: len(mean)]))
     with torch.no_grad():
         codes = torch.zeros(len(images), model.latents, device=images.device)
         if model.mean_image is not None:
@@ -230,5 +234,5 @@ def reported(model: nn.Module, image_shape: Sequence[int]) -> dict[str, float]:
         pass
     raise DislabError(
         f"{type(model).__name__}.report must return a dict of finite numbers by name, not "
-        f"{textwrap.shorten(repr(values), 60)}{defined_in(model.report)}"
+        f"{textwrap.shorten(repr(values), 60)}"
     )
