@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from every_metric import SMALL, short_training  # noqa: F401
 from metric_tables import full_table, grid, mixture
 
 import dislab
 from dislab.cli import main
 from dislab.errors import DislabError
-from dislab.registry import MODELS, load_plugin
+from dislab.kept import kept
+from dislab.registry import METRICS, MODELS, load_plugin
 from dislab.scoring.score import score
 from dislab.scoring.table import CodesOnDemand
 from dislab.training.batches import Batches
@@ -414,3 +416,15 @@ def test_a_plug_in_file_that_is_wrong_is_one_line(folder, text, message):
 def test_a_path_that_is_no_plug_in_file_is_one_line(folder, path):
     with pytest.raises(DislabError, match="does not exist, or is no file"):
         load_plugin(path)
+
+
+def test_no_score_of_dislab_depends_on_the_global_random_state(isolated):
+    table, scores = tables()["arrays"], []
+    names = [entry.name for entry in METRICS if METRICS.is_built_in(entry.name)]
+    for seed in (0, 1):
+        with kept():
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            scores.append(score(table, names, **SMALL))
+    assert scores[0] == scores[1] and len(scores[0]) > 40 and not scores[0].failed
