@@ -23,6 +23,8 @@ class DislabWarning(UserWarning):
     """A remark on a result; it stops nothing."""
 
 
+MOST_SAID = 500  # characters of another program's error
+
 # The exceptions that code of others may raise. Ctrl-C is none of them: it ends the program.
 FAILURES = (Exception, SystemExit)
 
@@ -43,13 +45,27 @@ def in_words(error: BaseException, make: Callable) -> str:
     A DislabError has words of its own, which name what is wrong.
     """
     if isinstance(error, DislabError):
-        return " ".join(str(error).split())
+        return one_line(error)
     position = defined_in(make)
     with suppress(TypeError, OSError):  # it was typed in, or is compiled
         file = inspect.getfile(inspect.unwrap(make))
         line = line_within(error, file)
         position = f" ({file}, line {line})" if line else position
-    return " ".join(f"{type(error).__name__}: {error}{position}".split())
+    return one_line(error, with_type=True) + position
+
+
+def one_line(error: BaseException, with_type: bool = False) -> str:
+    """Return what an error says as a line that a terminal can show; other programs' end after MOST_SAID."""
+    try:
+        text = str(error)
+    except Exception:  # its class is a user's, too
+        text = ""
+    text = " ".join(text.split())
+    if with_type:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = "".join(one if one.isprintable() else "?" for one in text)
+    is_long = len(text) > MOST_SAID and not isinstance(error, DislabError)
+    return text[:MOST_SAID] + " …" if is_long else text
 
 
 def defined_in(make: Callable) -> str:

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from dislab.errors import FAILURES, DislabError, line_within
+from dislab.errors import FAILURES, DislabError, line_within, one_line
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
@@ -29,7 +30,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
     return DislabError(f"unknown {kind} '{name}': known are {', '.join(known) or 'none'}")
 
 
-NAME = re.compile(r"[\w-]+")  # of what is registered
+NAME = re.compile(r"[\w-]{1,100}")  # of what is registered; it becomes part of file names
 RESERVED = ("default", "auto")  # names that stand for others
 
 # What a metric may need of a code table, and the reason that is shown if the table lacks it.
@@ -83,9 +84,14 @@ class Registry:
         """Return a decorator that adds a class or function; raise if another file has registered the name."""
 
         if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
-            raise DislabError(f"{self.kind} name {name!r}: write letters, digits, _ and -")
+            raise DislabError(f"{self.kind} name {name!r}: write letters, digits, _ and -, at most 100")
+        for what, text in (("title", title), ("reference", metadata.get("reference"))):
+            if not (text is None or (isinstance(text, str) and "\n" not in text)):
+                raise DislabError(f"{self.kind} '{name}': {what} is {text!r}: it must be a line of text")
 
         def add(make: Callable) -> Callable:
+            if not callable(make):
+                raise DislabError(f"{self.kind} '{name}' is {make!r}, which is no class or function")
             before = self._entries.get(name)
             if before is not None and _origin(before.make) != _origin(make):
                 raise DislabError(
@@ -274,6 +280,8 @@ def register_metric(
     slow : compute it only when it is named, not by default.
     group : a name for all scores of the function, such as dci; it is passed with one of them.
     """
+    if not isinstance(needs, Iterable):
+        raise DislabError(f"metric '{name}': needs is {needs!r}: choose of {', '.join(NEEDS)}")
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
     for need in needs:
         if need not in NEEDS:
@@ -282,6 +290,8 @@ def register_metric(
         raise DislabError(f"metric '{name}': direction is {direction!r}: choose 'up', 'down' or ''")
     if not all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
         raise DislabError(f"metric '{name}': low is {low!r}, high {high!r}: each must be a number or None")
+    if not isinstance(group, str) or not isinstance(slow, bool):
+        raise DislabError(f"metric '{name}': group is {group!r}, slow {slow!r}: a text, and True or False")
     if any(group == entry for entry in METRICS._entries):
         raise DislabError(f"metric '{name}': its group '{group}' is the name of a metric: choose another")
     metadata = {"title": title, "reference": reference, "low": low, "high": high, "direction": direction}
@@ -291,7 +301,9 @@ def register_metric(
         try:
             arguments = inspect.signature(function)
             arguments.bind("table", "rng")
-        except TypeError:
+            if isinstance(function, type):
+                raise TypeError
+        except (TypeError, ValueError):
             raise DislabError(
                 f"metric '{name}' must be a function of (table, rng, *, settings with defaults)"
             ) from None
@@ -305,9 +317,9 @@ def register_metric(
 def load_plugin(path: str | Path) -> None:
     """Import a plug-in file, so that the names it registers are known."""
     path = Path(path)
-    if not path.is_file():
-        raise DislabError(f"plug-in file '{path}' does not exist")
-    resolved = path.resolve()  # the plug-in may change the working folder
+    if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for a name that is too long)
+        raise DislabError(f"plug-in file '{path}' does not exist, or is no file")
+    resolved, folder = path.resolve(), Path.cwd()
     name = f"{PLUGIN_MODULE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
@@ -318,10 +330,12 @@ def load_plugin(path: str | Path) -> None:
         digest = digest_of(resolved.read_bytes())
         spec.loader.exec_module(module)
     except FAILURES as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         line = line_within(error, spec.origin)
         source = f"{path}, line {line}" if line else f"{path}"
-        reason = f": {error}" if isinstance(error, DislabError) else ""
-        reason = reason or f" does not import: {type(error).__name__}: {error}"
-        raise DislabError(f"plug-in {source}{reason}") from error
+        is_ours = isinstance(error, DislabError)
+        words = one_line(error, with_type=not is_ours)
+        raise DislabError(f"plug-in {source}{': ' if is_ours else ' does not import: '}{words}") from error
+    finally:
+        os.chdir(folder)  # paths that the user wrote are of this folder
     module.__digest__, plugin_files[resolved] = digest, module

@@ -1,14 +1,28 @@
 """Whatever code of a user's does, a run ends in one line, and what is computed is kept."""
 
+import copy
+import os
+import random
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from every_metric import SMALL, short_training  # noqa: F401
+from metric_tables import full_table, grid, mixture
 
 import dislab
 from dislab.cli import main
 from dislab.errors import DislabError
-from dislab.registry import load_plugin
+from dislab.kept import kept
+from dislab.registry import METRICS, MODELS, load_plugin
+from dislab.scoring.score import score
+from dislab.scoring.table import CodesOnDemand
+from dislab.training.batches import Batches
+from dislab.training.checkpoint import Member
+from dislab.training.steps import SingleSteps
 
 METRIC = """
 import sys
@@ -122,7 +136,6 @@ def test_wrong_numbers_of_rows_are_one_line(tiny_dataset, max_rows):
 
 
 def test_a_module_can_be_trained_on_after_it_was_scored(tiny_dataset):
-    import torch
     from torch import nn
 
     class Keeps(nn.Module):
@@ -148,3 +161,270 @@ def test_an_edited_cell_of_a_notebook_replaces_its_metric(isolated):
         exec(compile(source, cell, "exec"), {"dislab": dislab, "__name__": "__main__"})
         names.append(cell)
     assert dislab.evaluate(codes=np.eye(4), factors=np.arange(4), metrics=["mine"]) == {"mine": 1}
+
+
+CHANGES = {  # of what a metric is given, by ways that numpy does not refuse, or of the whole process
+    "table.mean = table.mean * 0",
+    "table.factors = table.factors[::-1]; table.sharing(rng, 0, np.arange(3))",
+    "table.blocks['content'] = slice(0, 1)",
+    "del table.labels",
+    "table.mean.setflags(write=True); table.mean[:] = 0",
+    "torch.from_numpy(np.asarray(table.mean)).zero_()",
+    "table.sharing(rng, 0, np.arange(5)); table._sorted[0][0][:] = 0",
+    "np.random.seed(0); torch.manual_seed(0); random.seed(0)",
+    "np.seterr(all='raise'); warnings.simplefilter('error')",
+    "torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.set_num_threads(2)",
+    "os.chdir('/'); os.environ['DISLAB_DATA'] = 'other'",
+    "sys.stdout = sys.stderr = None; sys.setrecursionlimit(900)",
+}
+WRITES = (
+    "table.mean[0] = 0",
+    "table.mean *= 2",
+    "table.mean.sort(axis=0)",
+    "np.add(table.logvar, 1, out=table.logvar)",
+    "rng.shuffle(table.labels)",
+    "table.factors[:, 0] = 0",
+    "table.reconstruction.fill(0)",
+    "codes = table.mean[:]\n    codes -= codes.mean(axis=0)",
+)
+CHANGER = "import os, random, warnings\nimport torch" + METRIC
+
+
+def settings() -> list:
+    """What code of others may change in this process."""
+    states = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), random.getstate()
+    torch_s = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    process = os.getcwd(), dict(os.environ), sys.stdout, sys.stderr, sys.getrecursionlimit()  # noqa: PTH109
+    return [states, torch_s, process, np.geterr(), list(warnings.filters)]
+
+
+def tables() -> dict:
+    """Code tables with all that a metric may read: of arrays, and of rows that are encoded on demand."""
+    factors = grid((4, 3, 5), copies=5)
+    codes = mixture(factors, 4, 0.1)
+    table = full_table(codes, factors, full_grid=True, blocks={"content": slice(0, 2), "style": slice(2, 4)})
+    other = copy.copy(table)
+    other.mean, other.logvar = (CodesOnDemand(array, lambda rows: None) for array in (codes, table.logvar))
+    return {"arrays": table, "on demand": other}
+
+
+def content(table) -> list:
+    return [np.asarray(value).tolist() for value in vars(table).values() if hasattr(value, "shape")]
+
+
+@pytest.mark.parametrize("kind", ["arrays", "on demand"])
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_a_metric_changes_no_score_after_it(folder, kind, change):
+    Path("odd.py").write_text(CHANGER.format(change + "\n    return 1.0"))
+    load_plugin("odd.py")
+    table = tables()[kind]
+    names, before, around = ["mig", "betavae_score"], content(table), settings()
+    settings_ = {"num_train": 200, "num_test": 100}
+    alone = score(table, names, **settings_)
+    together = score(table, ["odd", *names], **settings_)
+    assert {name: together[name] for name in alone} == alone
+    assert not together.failed or "read-only" in together.failed["odd"]
+    assert content(table) == before and list(table.blocks) == ["content", "style"]
+    assert settings() == around
+
+
+@pytest.mark.parametrize("kind", ["arrays", "on demand"])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_metric_that_writes_to_what_it_is_given_fails_alone(folder, kind, write):
+    Path("odd.py").write_text(CHANGER.format(write + "\n    return 1.0"))
+    load_plugin("odd.py")
+    table = tables()[kind]
+    before, alone = content(table), score(table, ["mig"])
+    scores = score(table, ["odd", "mig"])
+    if scores.failed:
+        line = scores.failed["odd"]
+        assert "odd.py, line" in line and "is read-only, copy it first" in line and "\n" not in line
+    assert scores.failed or kind == "on demand"
+    assert scores["mig"] == alone["mig"] and content(table) == before
+
+
+MODEL = """
+import sys
+import torch
+import dislab
+from dislab.models.mlvae import MLVAE
+from dislab.models.vae import VAE
+
+
+@dislab.register_model("odd")
+class Odd({base}):
+    def __init__(self, image_shape, *, network: str = "mlp", size={default}):
+        super().__init__(image_shape, network=network)
+        {init}
+
+    def {method}:
+        {body}
+"""
+
+
+def run_odd(dataset, method="extra(self)", body="pass", init="pass", base="VAE", default="2", steps=4) -> str:
+    """Run a model with one method changed; return the line by which it fails, and whether that is before it
+    trains."""
+    Path("odd.py").write_text(MODEL.format(method=method, body=body, init=init, base=base, default=default))
+    load_plugin("odd.py")
+    with pytest.raises(DislabError) as error:
+        dislab.run("odd", dataset, device="cpu", steps=steps, batch_size=16, metrics=["mig"])
+    is_before = not issubclass(error.type, dislab.RunFailed)
+    assert is_before == (not Path("results").exists()), "nothing is written for what is refused"
+    text = str(error.value)
+    assert "odd.py, line" in text and "\n" not in text
+    return f"{'before' if is_before else 'while training'}: {text}"
+
+
+GROUPS = {"base": "MLVAE", "method": "encode_groups(self, images, groupings)"}
+CALLED = {  # a method, and the shape that a message asks for, of three images
+    "encode(self, images)": "codes [3, D]",
+    "mean_image(self, codes)": "must return float [3, 1, 16, 16]",
+    "reconstruction(self, images, noise)": "must return float [3]",
+    "report(self, image_shape)": "must return a dict of finite numbers by name",
+}
+NONSENSE = ["None", "'high'", "object()", "[1]", "10**400", "1j", "{3: 1.0}", "{'a': float('nan')}", "Odd"]
+
+
+@pytest.mark.parametrize("returned", NONSENSE)
+@pytest.mark.parametrize("method", CALLED)
+def test_a_method_of_a_model_that_returns_nonsense_is_refused(folder, tiny_dataset, method, returned):
+    line = run_odd(tiny_dataset, method, f"return {returned}")
+    assert line.startswith("before: ") and CALLED[method] in line
+
+
+@pytest.mark.parametrize(
+    "raised", ["sys.exit(0)", "raise ValueError('a\\nb')", "self.x.y", "f = lambda: f(); f()"]
+)
+@pytest.mark.parametrize("method", CALLED)
+def test_a_method_of_a_model_that_raises_is_refused(folder, tiny_dataset, method, raised):
+    line = run_odd(tiny_dataset, method, raised)
+    number = (
+        MODEL.format(method=method, body=raised, init="", base="", default="")
+        .splitlines()
+        .index(f"        {raised}")
+    )
+    assert line.startswith("before: ") and f"odd.py, line {number + 1})" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init": "raise KeyError('a')"}, "model 'odd' failed: KeyError: 'a'"),
+        ({"init": "sys.exit(0)"}, "model 'odd' failed: SystemExit: 0"),
+        ({"init": "raise dislab.DislabError('a\\nb')"}, "before: a b ("),
+        ({"init": "raise type('E', (Exception,), {'__str__': None})"}, "model 'odd' failed: E ("),
+        ({"init": "raise ValueError('\\x1b[2J' + 'x' * 10**6)"}, "?[2Jxxx"),
+        ({"init": "self.latents = '3'"}, "`latents` is '3': it must be 1 or more"),
+        ({"init": "self.latents = True"}, "`latents` is True: it must be 1 or more"),
+        ({"init": "self.latents = 10**400"}, "it must be 1 or more"),
+        ({"init": "self.blocks = {'content': slice(0, 99)}"}, "the codes have dimensions 0 to 9"),
+        ({"init": "self.blocks = {3: slice(0, 1)}"}, "unknown block '3'"),
+        ({"init": "self.blocks = {'content': slice('a', 'b')}"}, "it must be a slice"),
+        ({"init": "self.blocks = 5"}, "`blocks` must map names to slices"),
+        ({"init": "self.supervision = 'x'"}, "`supervision` is 'x': choose none, iid, groups"),
+        ({"init": "self.requires_grad_(False)"}, "lacks parameters"),
+        ({"init": "self.encode = None"}, "lacks `encode`, which scoring needs"),
+        ({"default": "object()"}, "the default of `size` is no number or text"),
+        ({"body": "return images.sum((1, 2, 3))", "method": "encode(self, images)"}, "float32 [3] for 3"),
+        ({"body": "return self.mean_image(noise)", "method": "reconstruction(self, images, noise)"}, "[3]"),
+        ({**GROUPS, "body": "return images, images"}, "must return float [3, 10] and float [3, 10]"),
+        ({**GROUPS, "body": "return None"}, "not None"),
+    ],
+)
+def test_a_model_that_cannot_be_right_is_refused(folder, tiny_dataset, changes, message):
+    line = run_odd(tiny_dataset, **changes)
+    assert line.startswith("before: ") and message in line and len(line) < 800
+
+
+LOSS = "must return a dict of tensors with the key 'loss', "
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("None", LOSS + "not NoneType"),
+        ("[terms]", LOSS + "not list"),
+        ("{'kl': terms['kl']}", LOSS + "not only kl"),
+        ("{'loss': 1.0}", LOSS + "of one real number each, and 'loss' is float"),
+        ("{'loss': batch.images * terms['loss']}", "and 'loss' is float32 [16, 1, 16, 16]"),
+        ("terms | {'x': 'high'}", "and 'x' is str"),
+        ("terms | {'x': batch.noise}", "and 'x' is float32 [16, 10]"),
+        ("terms | {'x': terms['kl'] * 1j}", "and 'x' is complex64 []"),
+        ("terms | {3: terms['kl']}", "and the name 3 is no text without commas"),
+        ("terms | {'a,b': terms['kl']}", "and the name 'a,b' is no text without commas"),
+        ("{'loss': terms['loss'].detach()}", "and nothing in its 'loss' depends on the parameters"),
+        ("terms | ({'x': step} if step > 1 else {})", "loss, reconstruction, kl became loss, reconstr"),
+        ("batch.pictures", "'Batch' object has no attribute 'pictures'"),
+        ("sys.exit(0)", "model 'odd' failed: SystemExit: 0"),
+    ],
+)
+def test_a_wrong_loss_ends_the_run_at_its_first_step(folder, tiny_dataset, returned, message):
+    body = f"terms = super().loss(batch, step)\n        return {returned}"
+    line = run_odd(tiny_dataset, "loss(self, batch, step)", body)
+    assert line.startswith("while training: ") and message in line
+
+
+def test_a_loss_that_writes_to_its_arguments_changes_no_later_step(folder, tiny_dataset):
+    """The number of a step, its groups and its images are the same as for a loss that only reads them."""
+    seen = []
+    for change in ("", "step /= 2; batch.groupings[0].index.zero_(); batch.images.zero_()"):
+        body = f"""self.seen.append([float(step), *batch.groupings[0].index.tolist(), batch.images.sum()])
+        {change}
+        return super().loss(batch, step)"""
+        method, init = "loss(self, batch, step)", "self.seen = []"
+        text = MODEL.format(method=method, body=body, init=init, base="MLVAE", default=2)
+        Path("odd.py").write_text(text)
+        load_plugin("odd.py")
+        network = MODELS["odd"].make((1, 16, 16))
+        batches = Batches(tiny_dataset, network, 16, [["shape"]], 0, torch.device("cpu"))
+        member = Member(network, batches, Path("checkpoint"))
+        member.resume(0.0)
+        steps = SingleSteps(member)
+        for _ in range(3):
+            steps.step()
+        seen.append(network.seen)
+    assert seen[0] == seen[1] and [one[0] for one in seen[0]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"x = '\xff\xfe'\n", "does not import: SyntaxError: (unicode error)"),
+        (b"def f():\n    f()\nf()\n", "line 2 does not import: RecursionError: maximum recursion depth"),
+        (b"raise ValueError('a\\nb')\n", "line 1 does not import: ValueError: a b"),
+        (b"import os\nos.chdir('/')\nopen('none')\n", "line 3 does not import: FileNotFoundError"),
+        (b"import dislab\ndislab.register_metric('a', title=5)(max)\n", "metric 'a': title is 5: it must"),
+        (b"import dislab\ndislab.register_model('a')(5)\n", "model 'a' is 5, which is no class or function"),
+        (
+            b"import dislab\n@dislab.register_metric('a')\nclass A:\n    pass\n",
+            "must be a function of (table,",
+        ),
+        (b"import dislab\ndislab.register_metric('a', needs=5)(max)\n", "needs is 5: choose of grid, "),
+        (b"import dislab\ndislab.register_metric('a', slow='no')(max)\n", "slow 'no': a text, and True or"),
+    ],
+)
+def test_a_plug_in_file_that_is_wrong_is_one_line(folder, text, message):
+    Path("plug.py").write_bytes(text)
+    with pytest.raises(DislabError) as error:
+        load_plugin("plug.py")
+    assert message in str(error.value) and "plug.py" in str(error.value) and "\n" not in str(error.value)
+    assert Path.cwd() == folder, "paths that the user wrote are still found"
+
+
+@pytest.mark.parametrize("path", [".", "none.py", "x" * 300 + ".py", "a\0b.py", "/dev/null", ""])
+def test_a_path_that_is_no_plug_in_file_is_one_line(folder, path):
+    with pytest.raises(DislabError, match="does not exist, or is no file"):
+        load_plugin(path)
+
+
+def test_no_score_of_dislab_depends_on_the_global_random_state(isolated):
+    table, scores = tables()["arrays"], []
+    names = [entry.name for entry in METRICS if METRICS.is_built_in(entry.name)]
+    for seed in (0, 1):
+        with kept():
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            scores.append(score(table, names, **SMALL))
+    assert scores[0] == scores[1] and len(scores[0]) > 40 and not scores[0].failed

@@ -22,7 +22,7 @@ ORDER = [
     ["data"],
     ["claim"],
     ["files"],
-    ["progress", "processes", "registry", "arguments"],
+    ["progress", "processes", "registry", "arguments", "kept"],
     ["errors"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dislab.errors import FAILURES, DislabError, in_words
+from dislab.errors import FAILURES, DislabError, defined_in, in_words
 from dislab.registry import NETWORKS, digest_of, load_plugin, plugin_files, unknown_name
 
 IN_FILE = re.compile(r".+\.py:\w+")
@@ -74,7 +74,7 @@ def make_networks(
             if returned != expected:
                 raise DislabError(
                     f"network '{name}': its {which} returns {list(returned)} for an input "
-                    f"{list(input_shape)}, but must return {list(expected)}"
+                    f"{list(input_shape)}, but must return {list(expected)}{defined_in(make)}"
                 )
     except DislabError:
         raise

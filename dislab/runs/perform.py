@@ -6,7 +6,6 @@ import datetime
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 import dislab
 from dislab.claim import Claim
 from dislab.data.dataset import Dataset
-from dislab.errors import FAILURES, DislabError, RunFailed, in_words
+from dislab.errors import FAILURES, DislabError, RunFailed, one_line
 from dislab.files import digest, sweep, write_atomically
 from dislab.networks.fused import fuse
 from dislab.progress import say
@@ -26,7 +25,7 @@ from dislab.runs.finished import FORMAT, Run, recorded
 from dislab.runs.images import images_of
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
-from dislab.runs.resolve import make_batches, make_model
+from dislab.runs.resolve import code_of_model, make_batches, make_model
 from dislab.scoring.encoding import choose_rows, encode_model, reconstruction_errors
 from dislab.scoring.evidence import evidence
 from dislab.scoring.pictures import draw_pictures
@@ -36,6 +35,7 @@ from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
+from dislab.training.model import reported
 from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
 
 
@@ -166,7 +166,7 @@ def _train(
     say(about, machine.quiet)
     device, precision = torch.device(machine.device), _precision(first, machine)
     paths = [results.folder / config.folder for config in configs]
-    with _arithmetic(first, machine), _failure_in_one_line(first.model):
+    with _arithmetic(first, machine), code_of_model(first.model, RunFailed):
         networks = []
         for config in configs:
             network = make_model(config, images.image_shape).to(device, memory_format=torch.channels_last)
@@ -213,7 +213,8 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         write_atomically(path / "model.safetensors", save(parameters))
         write_atomically(path / "codes.safetensors", table_file(table, rows))
         joined = []
-        with _failure_in_one_line(config.model):
+        with code_of_model(config.model, RunFailed):
+            report = reported(network, images.image_shape)
             draw_pictures(path, network, images, table, rows)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
@@ -225,7 +226,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         "folder": str(config.folder.as_posix()),
         "config": config.to_json(),
         "image_shape": list(images.image_shape),
-        "report": network.report(images.image_shape) if network.report is not None else {},
+        "report": report,
         "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
         "scored_rows": len(rows),
         "train_rows": trained.num_rows,
@@ -261,10 +262,11 @@ def _encode(
     began = time.monotonic()
     rows = choose_rows(images, config.protocol.rows)
     try:
-        table = encode_model(network, images, rows, device, group_by=config.group_by, quiet=quiet)
-        seconds = time.monotonic() - began
-        if network.reconstruction is not None:
-            table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
+        with code_of_model(config.model):
+            table = encode_model(network, images, rows, device, group_by=config.group_by, quiet=quiet)
+            seconds = time.monotonic() - began
+            if network.reconstruction is not None:
+                table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
     except DislabError as error:
         raise RunFailed(f"encoding failed after training: {error}") from error
     return table, rows, seconds
@@ -295,23 +297,12 @@ def _prepare(path: Path) -> None:
 def in_one_line(error: Exception) -> str:
     """Return what went wrong as one line; of an unexpected error also where."""
     if isinstance(error, DislabError):
-        return " ".join(str(error).split())
+        return one_line(error)
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
-    return " ".join(f"{type(error).__name__}: {error}{where}".split())
-
-
-@contextmanager
-def _failure_in_one_line(model: str):
-    """Turn what a model's own code raises into a RunFailed that names the line of its file."""
-    try:
-        yield
-    except DislabError:
-        raise
-    except FAILURES as error:
-        raise RunFailed(f"model '{model}' failed: {in_words(error, MODELS[model].make)}") from error
+    return one_line(error, with_type=True) + where
 
 
 def _environment(device: torch.device) -> dict[str, object]:

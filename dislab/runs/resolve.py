@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
 from dislab.data.own import expanded, is_folder_text
 from dislab.data.space import parse_groupings
-from dislab.errors import FAILURES, DislabError
+from dislab.errors import FAILURES, DislabError, defined_in, in_words
+from dislab.kept import kept
 from dislab.networks.named import choose_network
 from dislab.progress import say
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
@@ -25,7 +27,7 @@ from dislab.scoring.before_training import check_scores
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import request
 from dislab.training.batches import Batches
-from dislab.training.model import check_model, check_model_class
+from dislab.training.model import check_model, check_model_class, check_outputs
 from dislab.training.precision import choose_precision
 from dislab.training.protocol import Protocol, choose_protocol
 
@@ -72,7 +74,8 @@ def check_settings(
     DislabError : a name or a value is wrong.
     """
     entry = MODELS[model]
-    check_model_class(entry.make, entry.name)
+    with code_of_model(entry.name):
+        check_model_class(entry.make, entry.name)
     dataset = str(dataset) if isinstance(dataset, Path) else dataset
     if not isinstance(dataset, str | Dataset):
         raise DislabError(f"dataset is {dataset!r}: it must be a name, a folder or a dislab.Dataset")
@@ -197,14 +200,9 @@ def _check_protocol(config: RunConfig) -> None:
 def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: bool = False) -> None:
     """Raise DislabError if the model, its batches or its metrics refuse the configuration; say what is lost.
 
-    A mistake in a model's own code raises nothing here: its run fails, with the line of its file.
+    All of a model is tried but its loss, which may take its process down: that is left to the run's own.
     """
-    try:
-        network = make_model(config, images.image_shape)
-    except DislabError:
-        raise
-    except FAILURES:
-        return
+    network = make_model(config, images.image_shape)
     # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
     same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)
     same = (*same, config.protocol.batch_size, config.protocol.rows, network.group_size, quiet, lenient)
@@ -214,8 +212,11 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
         batches = make_batches(config, images, network, torch.device("cpu"))
         if batches.remark:
             say(batches.remark, quiet)
-    rows = config.protocol.rows
-    check_scores(config.metrics, network, images, config.group_by, rows, quiet, lenient)
+    network = network.to(images.images(images.train_rows()[:1]).device).eval()
+    if network.supervision != "none":  # others must be fitted first
+        with code_of_model(config.model):
+            check_outputs(network, images)
+    check_scores(config.metrics, network, images, config.group_by, config.protocol.rows, quiet, lenient)
     _checked.add(same)
 
 
@@ -225,9 +226,23 @@ _checked: set[tuple] = set()  # what `_check_untrained` has checked once
 def make_model(config: RunConfig, image_shape: tuple[int, int, int]) -> torch.nn.Module:
     """Return the model with the initial parameters of its seed; torch's global random state stays."""
     entry = MODELS[config.model]
-    with torch.random.fork_rng(devices=[]):
+    with kept(), code_of_model(entry.name):
         torch.manual_seed(config.seed)
         return check_model(entry.make(image_shape, **config.hyperparameters), entry.name)
+
+
+@contextmanager
+def code_of_model(model: str, kind: type[DislabError] = DislabError) -> Iterator[None]:
+    """Turn what a model's own code raises, or does wrong, into one line that names the line of its file."""
+    try:
+        yield
+    except FAILURES as error:
+        make, text = MODELS[model].make, in_words(error, MODELS[model].make)
+        if not isinstance(error, DislabError):
+            raise kind(f"model '{model}' failed: {text}") from error
+        if MODELS.is_built_in(model) or ", line " in text:
+            raise
+        raise kind(text + defined_in(make)) from error
 
 
 def make_batches(config: RunConfig, images: Dataset, network, device: torch.device) -> Batches:

@@ -11,7 +11,7 @@ from dislab.data.dataset import Dataset
 from dislab.errors import DislabError
 from dislab.progress import say
 from dislab.registry import NEEDS
-from dislab.scoring.encoding import choose_rows, encode, encode_model
+from dislab.scoring.encoding import choose_rows, encode, first_codes
 from dislab.scoring.request import asked
 from dislab.scoring.score import lacks
 from dislab.scoring.table import CodeTable
@@ -33,7 +33,7 @@ def check_scores(
     Parameters
     ----------
     metrics : the request, see `dislab.scoring.request`.
-    model : the untrained model, on the CPU.
+    model : the untrained model, in evaluation mode, where the images are.
     dataset, group_by, max_rows : which rows are scored, and by which groupings.
     quiet : say nothing.
     lenient : a metric that is named and does not apply is said, not refused.
@@ -70,8 +70,8 @@ def check_scores(
 def _table_to_come(model, dataset: Dataset, rows: np.ndarray, group_by) -> CodeTable:
     """Return the code table of a run but for its codes, which are zeros."""
     try:
-        has_variances = encode_model(model, dataset, rows[:1], torch.device("cpu")).logvar is not None
-    except Exception:  # such as a model that must be fitted first
+        has_variances = first_codes(model, dataset, rows)[1] is not None
+    except DislabError:  # such as of a model that must be fitted first
         has_variances = True
 
     def zeros(inputs):

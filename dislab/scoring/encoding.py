@@ -14,9 +14,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dislab.data.dataset import Dataset, unit_images
-from dislab.errors import FAILURES, DislabError
+from dislab.errors import FAILURES, DislabError, defined_in, in_words
 from dislab.progress import Bar
-from dislab.scoring.outputs import mean_and_logvar
+from dislab.scoring.outputs import check_shapes, mean_and_logvar
 from dislab.scoring.table import CodesOnDemand, CodeTable, EncoderFailed, as_float32, check_finite
 
 # Images per batch. On a CPU the activations of 128 images stay in the cache, which was measured at 1.4 times
@@ -86,6 +86,7 @@ class _Encoding:
     def __init__(self, encoder: Callable, dataset: Dataset, rows: np.ndarray, by_row: bool):
         self.encoder, self.dataset, self.rows, self.by_row = encoder, dataset, rows, by_row
         self.encode = _function(encoder)
+        self.source = getattr(encoder, "__wrapped__", None)  # the model's method, whose file errors name
         on_gpu = dataset.images(rows[:1]).is_cuda
         self.size = min(len(rows), BATCH_ON_GPU if on_gpu else BATCH)
         self.threads = torch.get_num_threads()
@@ -123,9 +124,11 @@ class _Encoding:
             try:
                 returned = self.encode(inputs)
             except FAILURES as error:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise EncoderFailed(f"the encoder failed: {reason}") from error
-            new = mean_and_logvar(returned, len(rows))
+                raise EncoderFailed(f"the encoder failed: {in_words(error, self.source)}") from error
+            try:
+                new = mean_and_logvar(returned, len(rows))
+            except EncoderFailed as error:
+                raise EncoderFailed(f"{error}{defined_in(self.source)}") from None
         if self.mean is None:
             self.mean, self.logvar = (
                 None if part is None else np.empty((len(self.rows), part.shape[1]), part.dtype)
@@ -133,7 +136,9 @@ class _Encoding:
             )
         for what, array, values in zip(("codes", "logvar"), (self.mean, self.logvar), new, strict=True):
             if _form(values) != _form(array):
-                raise EncoderFailed(f"the encoder's output changed its form at row {batch[0]}")
+                raise EncoderFailed(
+                    f"the encoder's output changed its form at row {batch[0]}{defined_in(self.source)}"
+                )
             if values is not None:
                 check_finite(what, values, batch, EncoderFailed)
                 array[batch] = values
@@ -147,9 +152,27 @@ def encode_on(device: torch.device, model: torch.nn.Module, images: torch.Tensor
 
 def encode_model(model, dataset: Dataset, rows: np.ndarray, device: torch.device, **options) -> CodeTable:
     """Encode rows of a dataset once by a model on a device: by their images, or by row. See `encode`."""
+    encoder, by_row = _encoder_of(model, dataset, device)
+    return encode(encoder, dataset, rows, blocks=model.blocks, by_row=by_row, **options)
+
+
+def first_codes(model, dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the mean [B, D] of q(z|x) of the first rows, and the log-variance [B, D] or None.
+
+    The model lies where the images are. B is 3: some encoders lose the dimension of a batch of one, and a
+    batch of two looks like a pair of mean and log-variance.
+    """
+    encoder, by_row = _encoder_of(model, dataset, dataset.images(rows[:1]).device)
+    first = _Encoding(encoder, dataset, rows[:3], by_row)
+    return first.mean, first.logvar
+
+
+def _encoder_of(model, dataset: Dataset, device: torch.device) -> tuple[Callable, bool]:
+    """Return a model's encoder, of images or of dataset rows, and whether it is of rows."""
     by_row = model.encode_rows is not None
     encoder = partial(model.encode_rows, dataset) if by_row else partial(encode_on, device, model)
-    return encode(encoder, dataset, rows, blocks=model.blocks, by_row=by_row, **options)
+    encoder.__wrapped__ = model.encode_rows if by_row else model.encode
+    return encoder, by_row
 
 
 def reconstruction_errors(model, dataset: Dataset, rows: np.ndarray, seed: int, device) -> np.ndarray:
@@ -164,7 +187,9 @@ def reconstruction_errors(model, dataset: Dataset, rows: np.ndarray, seed: int, 
         for batch in np.array_split(chosen, -(-len(chosen) // BATCH)):
             noise = torch.randn(len(batch), model.latents, generator=generator, device=device)
             images = unit_images(dataset.images(batch).to(device))
-            errors.append(model.reconstruction(images, noise).cpu().numpy())
+            nats = model.reconstruction(images, noise)
+            check_shapes(model.reconstruction, nats, noise.shape[:1])
+            errors.append(nats.float().cpu().numpy())
     return np.concatenate(errors)
 
 

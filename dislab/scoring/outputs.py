@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 from torch.distributions import Distribution, Independent, Normal
 
 from dislab.data.arrays import as_array
@@ -42,7 +43,7 @@ def mean_and_logvar(returned, count: int) -> tuple[np.ndarray, np.ndarray | None
             return mean, logvars[0] if logvars else None
     remedy = _remedy_by_type(returned, count) if parts is None else _remedy_by_shape(mean, logvar, parts[2])
     raise EncoderFailed(
-        f"the encoder returned {_describe(returned)} for {count} images: it must return codes [{count}, D], "
+        f"the encoder returned {describe(returned)} for {count} images: it must return codes [{count}, D], "
         f"or a pair (mean, logvar) of such arrays"
         + (f", for example by lambda images: {remedy}" if remedy else "")
     )
@@ -115,7 +116,17 @@ def _public(value) -> dict:
     return {name: part for name, part in named.items() if name[0] != "_"}
 
 
-def _describe(value, nested: bool = False) -> str:
+def check_shapes(method: Callable, returned: object, *shapes: Sequence[int]) -> None:
+    """Raise DislabError if a model's method did not return tensors of floats of these shapes."""
+    parts = returned if isinstance(returned, tuple) else (returned,)
+    are_tensors = all(isinstance(part, torch.Tensor) and part.is_floating_point() for part in parts)
+    if not are_tensors or [[*part.shape] for part in parts] != [[*shape] for shape in shapes]:
+        wanted = " and ".join(f"float {[*shape]}" for shape in shapes)
+        name = getattr(method, "__qualname__", "a method")
+        raise DislabError(f"{name} must return {wanted}, not {' and '.join(map(describe, parts))}")
+
+
+def describe(value, nested: bool = False) -> str:
     """Return the type of an output, and the types and shapes of its parts."""
     if _is_array(value):
         kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
@@ -126,9 +137,9 @@ def _describe(value, nested: bool = False) -> str:
     if nested:
         return name
     if _is_sequence(value):
-        texts = [_describe(part, nested=True) for part in value]
+        texts = [describe(part, nested=True) for part in value]
     else:
         named = value if isinstance(value, Mapping) else _public(value)
-        texts = [f"{key} {_describe(part, nested=True)}" for key, part in named.items()]
+        texts = [f"{key} {describe(part, nested=True)}" for key, part in named.items()]
     more = ", …" if len(texts) > MOST_DESCRIBED else ""
     return f"{name} ({', '.join(texts[:MOST_DESCRIBED])}{more})" if texts else name

@@ -12,6 +12,7 @@ from math import isfinite
 import numpy as np
 
 from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
+from dislab.kept import kept
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
 from dislab.scoring.readouts import Standardiser
@@ -110,6 +111,8 @@ def compute(
             numbers, details = _taken(entry, result)
         except FAILURES as error:
             scores.failed[name] = in_words(error, entry.make)
+            if "read-only" in scores.failed[name]:
+                scores.failed[name] += ": what a metric is given is read-only, copy it first (codes.copy())"
             continue
         suffix = name.removeprefix(entry.name)
         numbers, details = ({key + suffix: it for key, it in part.items()} for part in (numbers, details))
@@ -150,10 +153,11 @@ def _call(entry: Entry, table: CodeTable, seed: int, settings: MetricSettings) -
     stream = zlib.crc32(METRICS.names_of(entry.make)[0].encode())
     # Classifiers' matrices are small: a second BLAS thread was measured to make them five times as slow on
     # two cores, and the last digits would depend on the number of threads.
-    with threadpool_limits(limits=1), warnings.catch_warnings(record=True) as caught:
+    with kept(), threadpool_limits(limits=1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DislabWarning)
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # torch's: the metric owns it
         try:
-            result = entry.make(table, np.random.default_rng([seed, stream]), **settings.arguments)
+            result = entry.make(table.to_read(), np.random.default_rng([seed, stream]), **settings.arguments)
         except EncoderFailed:  # rows may be encoded when a metric reads them: not the metric's failure
             raise
         except FAILURES as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -26,7 +27,8 @@ class EncoderFailed(DislabError):
 class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
     """An array float32 [N, D] whose rows are computed when they are first read.
 
-    Indexing computes the rows that it names. Every other operation of an array computes all rows.
+    Indexing computes the rows that it names. Every other operation of an array computes all rows. What is
+    returned is a copy, which is read-only where an array would return a view.
     `fill` is called with positions int64 [R] before these rows are read, and writes numbers to `values` that
     `as_float32` accepts. It need not compute again the rows that it has computed before.
     """
@@ -41,7 +43,21 @@ class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
     def __getitem__(self, key) -> np.ndarray:
         rows = key[0] if isinstance(key, tuple) else key
         self._fill(np.ravel(np.arange(len(self))[... if rows is None else rows]))
-        return self._values[key].astype(np.float32, copy=False)
+        values = self._values[key]
+        if not np.may_share_memory(values, self._values):
+            return values.astype(np.float32, copy=False)
+        values = values.astype(np.float32)
+        values.flags.writeable = False
+        return values
+
+    def __setitem__(self, key, value):
+        raise ValueError("assignment destination is read-only")  # in numpy's words
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        if any(one is self for one in options.get("out", ())):
+            raise ValueError("output array is read-only")
+        arrays = (one[:] if isinstance(one, CodesOnDemand) else one for one in inputs)
+        return getattr(ufunc, method)(*arrays, **options)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.array(self[:], dtype, copy=copy)
@@ -158,6 +174,18 @@ class CodeTable:
             f"CodeTable({len(self)} rows, {self.mean.shape[1]} dimensions, factors {', '.join(self.names)})"
         )
 
+    def to_read(self) -> CodeTable:
+        """Return a copy for a metric. Its arrays are its own and read-only: no metric changes this table."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            own = copy.copy(value)
+            if isinstance(own, np.ndarray):
+                # The memory is its own, too: torch.from_numpy writes to read-only arrays.
+                own.flags.writeable = False
+            setattr(other, name, own)
+        other._sorted = {}
+        return other
+
     def split(
         self, rng: np.random.Generator, num_train: int, num_test: int = 0, *, distinct: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -210,15 +238,16 @@ class CodeTable:
 
 def _blocks(blocks: Mapping[str, slice], num_dims: int) -> dict[str, slice]:
     for name, block in blocks.items():
-        if not isinstance(block, slice) or block.step not in (None, 1):
+        ends = (block.start, block.stop) if isinstance(block, slice) else ("",)
+        if not all(isinstance(end, int | None) for end in ends) or block.step not in (None, 1):
             raise DislabError(
                 f"block '{name}' is {block!r}: it must be a slice, such as slice(0, {num_dims})"
             )
         if not 0 <= (block.start or 0) < (num_dims if block.stop is None else block.stop) <= num_dims:
             raise DislabError(f"block '{name}' is {block}: the codes have dimensions 0 to {num_dims - 1}")
-        kind, _, number = name.partition("_")
+        kind, _, number = str(name).partition("_")
         if kind not in ("content", "style") or (number and not number.isdecimal()):
-            raise unknown_name("block", name, ["content", "style", "content_1", "content_2"])
+            raise unknown_name("block", str(name), ["content", "style", "content_1", "content_2"])
     return dict(blocks)
 
 

@@ -105,7 +105,7 @@ class Batches:
                 rank = torch.where(drawn_before, highest, rank)
             ranks.append(rank)
         members = self.order[begin[:, None] + torch.stack(ranks, dim=1)]
-        return members.flatten()[: len(self.slots.index)], (self.slots,)
+        return members.flatten()[: len(self.slots.index)], (Groups(*(part.clone() for part in self.slots)),)
 
     def rows_of_several(self) -> tuple[Tensor, tuple[Groups, ...]]:
         """Return the rows int64 [B] of the next batch and their groups, by several groupings."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import Groups
 from dislab.errors import DislabError
+from dislab.scoring.encoding import first_codes
+from dislab.scoring.outputs import check_shapes, describe
+from dislab.scoring.table import CodeTable
 from dislab.training.batches import Batch
 
 SUPERVISIONS = ("none", "iid", "groups")
@@ -53,13 +60,22 @@ METHODS = [name for name, value in vars(Model).items() if inspect.isfunction(val
 
 def check_model_class(make: object, name: str) -> None:
     """Raise DislabError if a registered model cannot keep to `Model`, as far as its class shows."""
+    wrong = _wrong_in_class(make)
+    if wrong:
+        raise DislabError(f"model '{name}'{wrong}")
+
+
+def _wrong_in_class(make: object) -> str | None:
+    """Return what is wrong with a model's class, as the rest of a sentence; None if nothing is."""
     if not (isinstance(make, type) and issubclass(make, nn.Module)):
-        raise DislabError(f"model '{name}' must be a class derived from torch.nn.Module")
+        return " must be a class derived from torch.nn.Module"
     choices = f"choose {', '.join(SUPERVISIONS)}"
     if not hasattr(make, "supervision"):
-        raise DislabError(f"model '{name}' lacks the class attribute `supervision`: {choices}")
+        return f" lacks the class attribute `supervision`: {choices}"
     if make.supervision not in SUPERVISIONS:
-        raise DislabError(f"model '{name}': `supervision` is {make.supervision!r}: {choices}")
+        return f": `supervision` is {make.supervision!r}: {choices}"
+    if inspect.isabstract(make):
+        return f" lacks {', '.join(sorted(make.__abstractmethods__))}, which its base class asks for"
     first, *others = list(constructor_parameters(make).values()) or [None]
     wrong = None
     if first is None or first.name != "image_shape" or first.kind is first.KEYWORD_ONLY:
@@ -69,11 +85,11 @@ def check_model_class(make: object, name: str) -> None:
             wrong = wrong or f"`{parameter.name}` is not keyword-only"
         elif parameter.default is parameter.empty:
             wrong = wrong or f"`{parameter.name}` has no default"
+        elif not isinstance(parameter.default, bool | int | float | str | list | tuple | None):
+            wrong = wrong or f"the default of `{parameter.name}` is no number or text"
     if wrong:
-        raise DislabError(
-            f"model '{name}': its constructor must take (image_shape, *, hyper-parameters with defaults), "
-            f"but {wrong}"
-        )
+        return f": its constructor must take (image_shape, *, hyper-parameters with defaults), but {wrong}"
+    return None
 
 
 def constructor_parameters(make: type) -> dict[str, inspect.Parameter]:
@@ -101,27 +117,37 @@ def check_model(model: nn.Module, name: str) -> nn.Module:
     for attribute in [*Model.__annotations__, *METHODS]:
         if not hasattr(model, attribute):
             setattr(model, attribute, {} if attribute == "blocks" else None)
+    wrong = _wrong_in_model(model)
+    if wrong:
+        raise DislabError(f"model '{name}'{wrong}")
+    return model
+
+
+def _wrong_in_model(model: nn.Module) -> str | None:
+    """Return what is wrong with a model, as the rest of a sentence; None if nothing is."""
+    if model.supervision not in SUPERVISIONS:
+        return f": `supervision` is {model.supervision!r}: choose {', '.join(SUPERVISIONS)}"
     for attribute, user in _needs(model).items():
         value = getattr(model, attribute)
-        if value is None or value == {}:
-            raise DislabError(f"model '{name}' lacks `{attribute}`, which {user} needs")
+        if value is None or (isinstance(value, Mapping) and not value):
+            return f" lacks `{attribute}`, which {user} needs"
     for attribute in ("latents", "group_size"):
         value = getattr(model, attribute)
-        if value is not None and not (isinstance(value, int) and value >= 1):
-            raise DislabError(f"model '{name}': `{attribute}` is {value!r}: it must be 1 or more")
+        if value is not None and not (type(value) is int and 1 <= value < 2**31):
+            return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be 1 or more"
+    if model.supervision != "none" and not any(one.requires_grad for one in model.parameters()):
+        return f" lacks parameters, which supervision '{model.supervision}' needs"
     for method in METHODS:
         arguments = [*inspect.signature(getattr(Model, method)).parameters][1:]
         value = getattr(model, method)
         if value is not None and not _takes(value, arguments):
-            raise DislabError(
-                f"model '{name}': `{method}` must be a method that takes ({', '.join(arguments)})"
-            )
+            return f": `{method}` must be a method that takes ({', '.join(arguments)})"
     blocks = model.blocks
     if not (isinstance(blocks, Mapping) and all(isinstance(block, slice) for block in blocks.values())):
-        raise DislabError(f"model '{name}': `blocks` must map names to slices of the code dimensions")
+        return ": `blocks` must map names to slices of the code dimensions"
     if model.encode_groups is not None and (len(blocks) < 2 or [*blocks][-1] != "style"):
-        raise DislabError(f"model '{name}': `encode_groups` needs `blocks` of contents, then 'style'")
-    return model
+        return ": `encode_groups` needs `blocks` of contents, then 'style'"
+    return None
 
 
 def _needs(model: nn.Module) -> dict[str, str]:
@@ -146,3 +172,67 @@ def _takes(method: object, arguments: list[str]) -> bool:
     except ValueError:  # a compiled function does not say what it takes
         pass
     return True
+
+
+def check_terms(model: nn.Module, terms: object, before: Sequence[str] | None = None) -> None:
+    """Raise DislabError if a loss did not return what `Model` says.
+
+    `before` are its terms at the step before. This is done at every step and does not wait for the device.
+    """
+    wrong = None
+    if not isinstance(terms, Mapping):
+        wrong = f"not {type(terms).__name__}"
+    elif "loss" not in terms:
+        wrong = f"not only {', '.join(map(str, terms))}"
+    else:
+        for name, term in terms.items():
+            if not isinstance(name, str) or not name.isprintable() or "," in name:
+                wrong = f"and the name {name!r} is no text without commas"
+            elif not isinstance(term, Tensor) or term.numel() != 1 or term.is_complex():
+                wrong = f"of one real number each, and '{name}' is {describe(term)}"
+        if wrong is None and not terms["loss"].requires_grad:
+            wrong = "and nothing in its 'loss' depends on the parameters"
+        if wrong is None and before is not None and [*terms] != [*before]:
+            wrong = f"the same at every step, and {', '.join(before)} became {', '.join(terms)}"
+    if wrong:
+        raise DislabError(
+            f"{type(model).__name__}.loss must return a dict of tensors with the key 'loss', {wrong}"
+        )
+
+
+def check_outputs(model: nn.Module, dataset: Dataset) -> None:
+    """Call what is called after training, but `decode`, for images of a dataset and codes of zeros.
+
+    The model, in evaluation mode, lies where the images are. What it raises passes through; DislabError is
+    raised if it returns something else than `Model` says.
+    """
+    rows = dataset.train_rows()
+    mean, _ = first_codes(model, dataset, rows)
+    CodeTable(np.zeros(mean.shape), np.zeros(len(mean), int), blocks=model.blocks)
+    images = unit_images(dataset.images(rows[: len(mean)]))
+    with torch.no_grad():
+        codes = torch.zeros(len(images), model.latents, device=images.device)
+        if model.mean_image is not None:
+            check_shapes(model.mean_image, model.mean_image(codes), images.shape)
+        if model.reconstruction is not None:
+            check_shapes(model.reconstruction, model.reconstruction(images, codes), images.shape[:1])
+        if model.encode_groups is not None:
+            every = torch.arange(len(images), device=images.device)
+            groupings = (Groups(every, every),) * (len(model.blocks) - 1)
+            check_shapes(model.encode_groups, model.encode_groups(images, groupings), *[codes.shape] * 2)
+        reported(model, images.shape[1:])
+
+
+def reported(model: nn.Module, image_shape: Sequence[int]) -> dict[str, float]:
+    """Return what a model reports for its record; raise DislabError if it is no dict of finite numbers."""
+    values = {} if model.report is None else model.report(tuple(image_shape))
+    try:
+        plain = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+        if all(isinstance(name, str) and math.isfinite(value) for name, value in plain.items()):
+            return plain
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError):
+        pass
+    raise DislabError(
+        f"{type(model).__name__}.report must return a dict of finite numbers by name, not "
+        f"{textwrap.shorten(repr(values), 60)}"
+    )

@@ -7,17 +7,17 @@ waiting for the device, and the attributes `members` and `number`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from dislab.data.groups import Groups
-from dislab.errors import DislabError
 from dislab.progress import say
 from dislab.training.batches import Batch, draw_together
 from dislab.training.checkpoint import Member, adam
+from dislab.training.model import check_terms
 
 EAGER_STEPS = 3  # before a CUDA graph is captured: by then everything that is allocated once exists
 
@@ -30,6 +30,7 @@ class SingleSteps:
         self.model, self.batches, self.optimiser = member.model, member.batches, member.optimiser
         # The number of the step that the loss gets lies on the device, where nothing waits for it.
         self.number = torch.tensor(float(member.done), device=member.batches.device)
+        self.terms: list[str] | None = None  # names of the terms of the last step
 
     def step(self) -> dict[str, Tensor]:
         """Take one training step. Return the terms of the loss, still on the device."""
@@ -43,13 +44,9 @@ class SingleSteps:
 
     def differentiate(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the gradients of the parameters. Return the terms of the loss."""
-        terms = self.model.loss(batch, self.number)
-        if not isinstance(terms, Mapping) or "loss" not in terms:
-            returned = f"only {', '.join(terms)}" if isinstance(terms, Mapping) else type(terms).__name__
-            raise DislabError(
-                f"{type(self.model).__name__}.loss must return a dict of tensors with the key 'loss', "
-                f"not {returned}"
-            )
+        terms = self.model.loss(batch, self.number.clone())  # `step /= 2` would change the number itself
+        check_terms(self.model, terms, self.terms)
+        self.terms = list(terms)
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         return terms
@@ -103,7 +100,7 @@ class StackedSteps:
         def of_one(parameters, values, images, noise, groupings) -> dict[str, Tensor]:
             one = Batch(images, noise, batch.dataset_size, groupings)
             with _replaced(self.floats, values):
-                return torch.func.functional_call(self.loss, parameters, (one, self.number))
+                return torch.func.functional_call(self.loss, parameters, (one, self.number.clone()))
 
         shared = batch.groupings[0].index.ndim == 1
         values = [values for _, _, values in self.floats]
