@@ -91,7 +91,7 @@ class Command:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         if self.real:
-            os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+            os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execv(sys.executable, [sys.executable, "-m", "dislab", *self.arguments])
         _like_new()
@@ -161,6 +161,12 @@ class Command:
         if len(lines) != 1 or text.splitlines()[-1] != lines[0]:
             return f"{len(lines)} lines 'dislab: …' after {signal.Signals(sent).name}, not one at the end"
         return ""
+
+
+def check_done(command: Command, seconds: float) -> None:
+    """Wait for a command that nobody disturbs; end the program if it does not do its work."""
+    if not command.wait(seconds) or command.code:
+        raise SystemExit(f"dislab {' '.join(command.arguments)} fails undisturbed:\n{command.messages()}")
 
 
 def reap(seconds: float) -> int:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dislab.benchmarks.robustness import bars, contents
-from dislab.benchmarks.robustness.commands import SECONDS_OF_PYTHON, Command, prepare, reap
+from dislab.benchmarks.robustness.commands import SECONDS_OF_PYTHON, Command, check_done, prepare, reap
 from dislab.benchmarks.robustness.moments import Changes
 from dislab.progress import Bar
 
@@ -72,7 +72,7 @@ def show(options, scratch: Path) -> int:
     tallies = {name: Tally() for name in chosen}
     story = 0 if options.story is None else options.story
     with Bar("kills", options.kills) as bar:
-        while (done := sum(tally.kills for tally in tallies.values())) < options.kills:
+        while sum(tally.kills for tally in tallies.values()) < options.kills:
             name = chosen[story % len(chosen)]
             tell(name, references[name], tallies[name], story, options, scratch)
             story += 1
@@ -105,15 +105,9 @@ def begin(name: str, folder: Path, scratch: Path) -> Path:
         runs = scratch / "runs"
         if not runs.exists():
             bars.furnish(runs)
-            check_done(Command(bars.SEEDS, runs, scratch / "log", environment=bars.places(scratch)))
+            check_done(Command(bars.SEEDS, runs, scratch / "log", environment=bars.places(scratch)), SECONDS)
         shutil.copytree(runs / "results", folder / "results")
     return folder
-
-
-def check_done(command: Command) -> None:
-    """Raise if an undisturbed command does not do its work."""
-    if not command.wait(SECONDS) or command.code:
-        raise SystemExit(f"dislab {' '.join(command.arguments)} fails undisturbed:\n{command.messages()}")
 
 
 def refer(name: str, scratch: Path) -> Reference:
@@ -126,12 +120,12 @@ def refer(name: str, scratch: Path) -> Reference:
         Changes(folder, lambda number: (counts / f"{os.getpid()}").write_text(str(number)) and None)
 
     command = Command(COMMANDS[name], folder, log, before=watch, environment=bars.places(scratch))
-    check_done(command)
+    check_done(command, SECONDS)
     seconds, said = command.seconds, command.messages().splitlines()
     by_process = {int(path.name): int(path.read_text()) for path in counts.iterdir()}
     changes = by_process.pop(command.pid)
     command = Command(COMMANDS[name], other, log, real=True, environment=bars.places(scratch))
-    check_done(command)
+    check_done(command, SECONDS)
     problems = contents.compare(folder, other)
     if any(problems.values()):
         raise SystemExit(f"{name}: a child of this process and a new Python differ: {problems}")
