@@ -79,9 +79,9 @@ def compare(reference: Path, other: Path) -> dict[str, list[str]]:
     problems["left over"] += sorted(found - expected - set(problems["left over"]))
     problems["lost"] += sorted(expected - found)
     for name in sorted(expected & found):
-        if (reference / name).is_file() and not name.endswith("records.jsonl"):
-            if content(reference / name) != content(other / name):
-                problems["wrong"].append(name)
+        is_compared = (reference / name).is_file() and not name.endswith("records.jsonl")
+        if is_compared and content(reference / name) != content(other / name):
+            problems["wrong"].append(name)
     for home in sorted(name for name in expected & found if name.endswith("records.jsonl")):
         results = (reference / home).parent, (other / home).parent
         for kind, lines in compare_records(*results).items():

@@ -228,8 +228,6 @@ def wrong_files(before: dict, after: dict, case: Case, code: int) -> list[tuple[
         return problems
     for name in [*changed, *gone]:
         if not name.startswith(allowed) and name not in left:
-            problems.append(
-                ("files", f"{'changed or written' if name in after else 'deleted'}: {name!a}")
-            )
+            problems.append(("files", f"{'changed or written' if name in after else 'deleted'}: {name!a}"))
     problems += [("files", f"written: /{path.name}") for path in Path("/").glob("*evil*")]
     return problems

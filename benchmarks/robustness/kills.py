@@ -73,7 +73,7 @@ def show(options, scratch: Path) -> int:
     story = 0 if options.story is None else options.story
     with Bar("kills", options.kills) as bar:
         while sum(tally.kills for tally in tallies.values()) < options.kills:
-            name = chosen[story % len(chosen)]
+            name = min(chosen, key=lambda name: tallies[name].kills)
             tell(name, references[name], tallies[name], story, options, scratch)
             story += 1
             if options.story is not None:

@@ -34,9 +34,9 @@ class Changes:
             path = arguments[0]
         else:
             return
-        if not isinstance(path, (str, bytes)) or not os.path.abspath(os.fsdecode(path)).startswith(
-            self.folder
-        ):
+        if not isinstance(path, (str, bytes)):
+            return
+        if not os.path.abspath(os.fsdecode(path)).startswith(self.folder):  # noqa: PTH100 (it follows no link)
             return
         if os.getpid() != self.process:
             self.process, self.number = os.getpid(), 0

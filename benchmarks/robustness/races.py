@@ -1,8 +1,8 @@
 """Start several processes on one results folder at the same moment: every run and every score must be there.
 
-They do different runs and the same run, a study, scores of runs that are finished, and a leaderboard. In every
-other round each process waits a random time before every change of a file, so that what it has read may be
-out of date when it writes.
+They do different runs and the same run, a study, scores of runs that are finished, and a leaderboard. In
+every other round each process waits a random time before every change of a file, so that what it has read
+may be out of date when it writes.
 """
 
 from __future__ import annotations
@@ -173,9 +173,9 @@ def compare(
     ]
     for path in sorted((reference / "results").rglob("*")):
         name = path.relative_to(reference).as_posix()
-        if path.suffix in (".safetensors", ".png") or path.name == "history.csv":
-            if name in found and contents.content(path) != contents.content(folder / name):
-                problems.append(("wrong", name))
+        is_compared = path.suffix in (".safetensors", ".png") or path.name == "history.csv"
+        if is_compared and name in found and contents.content(path) != contents.content(folder / name):
+            problems.append(("wrong", name))
     return problems
 
 

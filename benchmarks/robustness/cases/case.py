@@ -250,8 +250,8 @@ class Case:
     about : what is malformed, in words.
     writes : whether the command may write outside the results folder, because it was told to.
     needs_runs : whether the working folder has `results` with finished runs.
-    check : called with the working folder, the exit code, what was printed and the messages after the command;
-        returns what is wrong, or "".
+    check : called after the command with the working folder, the exit code, what was printed, and the
+        messages; returns what is wrong, or "".
     environment : variables to add.
     """
 

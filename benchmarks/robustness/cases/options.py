@@ -8,7 +8,6 @@ from functools import cache
 from dislab.benchmarks.robustness import bars
 from dislab.benchmarks.robustness.cases.case import (
     ANY,
-    DONE,
     FAILED,
     HOLD_OUTS,
     HUGE,
@@ -133,7 +132,7 @@ def known(draw: random.Random, number: int) -> Case:
     """Cases that were answered by a traceback once; all are refused, and nothing is written."""
     arguments, about = KNOWN[number % len(KNOWN)]
     if arguments[0] == "run":
-        arguments = [*QUICK, *arguments[1:]] if "--dataset" not in arguments else [*QUICK, *arguments[1:]]
+        arguments = [*QUICK, *arguments[1:]]
 
     def prepare(folder) -> None:
         furnish_paths(folder)
@@ -157,9 +156,7 @@ def options(draw: random.Random, number: int) -> Case:
     if is_flag or written:
         arguments = [*command, *rest, f"{written}={value}"]
     else:
-        arguments = [*command, *([value] if rest[:1] and not rest[0].startswith("-") else [value]), *rest[1:]]
-        if value.startswith("-"):
-            arguments = [*command, *rest[1:], "--", value]
+        arguments = [*command, *rest[1:], "--", value]
     return Case(
         arguments,
         ANY,
@@ -184,6 +181,3 @@ def hyperparameters(draw: random.Random, number: int) -> Case:
     return Case(
         ["run", "--model", model, *steps, *network, *base, "--set", f"{name}={value}"], ANY, about=name
     )
-
-
-EXPECTED = (DONE, FAILED, REFUSED)

@@ -217,8 +217,11 @@ OTHER_MODELS = (
 )
 DATASET = (
     HEAD
-    + """space = dislab.FactorSpace(("shape", "size"), (4, 3))
-images = torch.randint(0, 255, (12, 1, 16, 16), dtype=torch.uint8)
+    + """images = torch.randint(0, 255, (12, 1, 16, 16), dtype=torch.uint8)
+
+def made(name="odd", source="rendered", space=(("shape", "size"), (4, 3)), shape=(1, 16, 16),
+         draw=lambda rows: images[rows], group_by=("shape",)):
+    return dislab.Dataset(name, source, space and dislab.FactorSpace(*space), shape, draw, group_by)
 
 @dislab.register_dataset("odd")
 def odd(source, data_dir, device):
@@ -231,40 +234,40 @@ DATASETS = (
     "raise ValueError('no\\nimages')",
     "sys.exit(0)",
     "raise KeyboardInterrupt",
-    "return dislab.Dataset('../../evil', 'rendered', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('/evil', 'rendered', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('..', '..', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('', '', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('a\\nb', 'rendered', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('a\\0b', 'rendered', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('a' * 300, 'rendered', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', '../../evil', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', 3, space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset(3, 'rendered', space, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', None, (1, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (0, 16, 16), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, 'abc', lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (3, 64, 64), lambda rows: images[rows], ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: images[rows], [])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: images[rows], ['shap'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: images[rows], 3)",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: images[rows], None)",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: None, ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: 1 / 0, ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: images[rows].float(), ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: images, ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda: images, ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), images, ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: images[rows].numpy(), ['shape'])",
-    "return dislab.Dataset('odd', 'rendered', space, (1, 16, 16), lambda rows: sys.exit(0), ['shape'])",
-    "return dislab.FactorSpace((), ())",
-    "return dislab.FactorSpace(('a', 'a'), (2, 2))",
-    "return dislab.FactorSpace(('a',), (0,))",
-    "return dislab.FactorSpace(('a',), (-1,))",
-    "return dislab.FactorSpace(('a',), (10**30,))",
-    "return dislab.FactorSpace(('a\\nb',), (3,))",
-    "return dislab.FactorSpace(3, 4)",
+    "return made(name='../../evil')",
+    "return made(name='/evil')",
+    "return made(name='..', source='..')",
+    "return made(name='', source='')",
+    "return made(name='a\\nb')",
+    "return made(name='a\\0b')",
+    "return made(name='a' * 300)",
+    "return made(name=3)",
+    "return made(source='../../evil')",
+    "return made(source=3)",
+    "return made(space=None)",
+    "return made(shape=(1, 16))",
+    "return made(shape=(0, 16, 16))",
+    "return made(shape='abc')",
+    "return made(shape=(3, 64, 64))",
+    "return made(group_by=[])",
+    "return made(group_by=['shap'])",
+    "return made(group_by=3)",
+    "return made(group_by=None)",
+    "return made(draw=lambda rows: None)",
+    "return made(draw=lambda rows: 1 / 0)",
+    "return made(draw=lambda rows: images[rows].float())",
+    "return made(draw=lambda rows: images[rows].numpy())",
+    "return made(draw=lambda rows: images)",
+    "return made(draw=lambda: images)",
+    "return made(draw=images)",
+    "return made(draw=lambda rows: sys.exit(0))",
+    "return made(space=((), ()))",
+    "return made(space=(('a', 'a'), (2, 2)))",
+    "return made(space=(('a',), (0,)))",
+    "return made(space=(('a',), (-1,)))",
+    "return made(space=(('shape',), (10**30,)))",
+    "return made(space=(('a\\nb',), (3,)))",
+    "return made(space=(3, 4))",
     "return dislab.Dataset()",
 )
 NETWORK = (
@@ -284,20 +287,10 @@ LONG = {  # kind -> files
     "file": FILES,
     "metric": tuple(METRIC.format(f"return {value}") for value in RETURNS) + tuple(map(METRIC.format, DOES)),
     "model": tuple(map(MODEL.format, MODELS)) + tuple(HEAD + text for text in OTHER_MODELS),
-    "dataset": tuple(map(DATASET.format, DATASETS)),
+    "dataset": tuple(DATASET.replace("{}", text) for text in DATASETS),
     "network": tuple(map(NETWORK.format, NETWORKS)),
 }
 ALL = [(kind, index) for kind, texts in LONG.items() for index in range(len(texts))]
-# A metric may return these; the others are no scores.
-RIGHT = (
-    "float('nan')",
-    "float('inf')",
-    "True",
-    "1.0",
-    "os.chdir",
-    '{"odd": 1, "odd_x": float("nan")}',
-    "masked",
-)
 
 
 def plugins(draw: random.Random, number: int) -> Case:

@@ -12,7 +12,6 @@ from dislab.benchmarks.robustness import bars
 from dislab.benchmarks.robustness.cases.case import (
     DAMAGES,
     DONE,
-    FAILED,
     HUGE,
     REFUSED,
     Case,
@@ -360,6 +359,3 @@ def pipes(draw: random.Random, number: int) -> Case:
             path.symlink_to(name if how == "loop" else "not_there")
 
     return Case(arguments, (REFUSED,), prepare, f"{name} is a {how}")
-
-
-FAILURES = (FAILED, REFUSED)
