@@ -61,7 +61,7 @@ def show(options, scratch: Path) -> int:
     chosen = {name: FAMILIES[name] for name in options.families.split(",")}
     whole = sum(part for _, part in chosen.values())
     counts: dict[str, Counter] = {name: Counter() for name in chosen}
-    texts, peak = [], 0
+    peak = 0
     todo = [
         (name, number)
         for name, (_, part) in chosen.items()
@@ -74,16 +74,16 @@ def show(options, scratch: Path) -> int:
             counts[family]["cases"] += 1
             counts[family]["right"] += not problems
             counts[family].update(kind for kind, _ in problems)
-            texts += [f"{family}:{number} ({case.about!a}) {kind}: {text}" for kind, text in problems]
+            for kind, text in problems:
+                print(f"{family}:{number} ({case.about!a}) {kind}: {text}", flush=True)
             bar.update(done, family)
-    print(*texts, sep="\n", end="\n" if texts else "")
     print("family".ljust(16) + "".join(name.rjust(12) for name in ("cases", "right", *PROBLEMS)))
     counts["all"] = sum(counts.values(), Counter())
     for name, count in counts.items():
         print(name.ljust(16) + "".join(str(count[key]).rjust(12) for key in ("cases", "right", *PROBLEMS)))
     print(f"peak memory of a case: {peak / 2**20:.2f} GB")
     sys.stdout.flush()
-    return int(bool(texts))
+    return int(counts["all"]["cases"] != counts["all"]["right"])
 
 
 def tell(family: str, number: int, options, scratch: Path) -> int:

@@ -52,11 +52,10 @@ class Tally:
 
     kills: int = 0
     counts: Counter = field(default_factory=Counter)
-    texts: list[str] = field(default_factory=list)
 
     def add(self, kind: str, story: str, text: str) -> None:
         self.counts[kind] += 1
-        self.texts.append(f"{story}: {kind}: {text}")
+        print(f"{story}: {kind}: {text}", flush=True)
 
 
 def add_options(part: argparse.ArgumentParser) -> None:
@@ -86,8 +85,6 @@ def print_table(tallies: dict[str, Tally]) -> int:
     lines = [["command", "kills", *PROBLEMS]]
     lines += [[name, t.kills, *(t.counts[kind] for kind in PROBLEMS)] for name, t in tallies.items()]
     lines.append(["all", *(sum(line[column] for line in lines[1:]) for column in range(1, len(lines[0])))])
-    for tally in tallies.values():
-        print(*tally.texts, sep="\n", end="\n" if tally.texts else "")
     for line in lines:
         print(
             "".join(
@@ -137,7 +134,7 @@ def tell(name: str, reference: Reference, tally: Tally, story: int, options, scr
     """Stop a command a few times, let it end, and compare."""
     draw = random.Random(f"{options.seed} {story}")
     folder = begin(name, scratch / f"story{story}", scratch)
-    before, where = len(tally.texts), f"story {story} ({name})"
+    before, where = tally.counts.total(), f"story {story} ({name})"
     for _ in range(1 + min(6, int(draw.expovariate(1 / (KILLS_OF_A_STORY - 1))))):
         stop = Stop.draw(draw, name, reference)
         command = stop.carry_out(COMMANDS[name], folder, scratch)
@@ -160,7 +157,7 @@ def tell(name: str, reference: Reference, tally: Tally, story: int, options, scr
             tally.add(kind, where, line)
     for line in contents.names(scratch / "tmp") - reference.temporary:
         tally.add("left over", where, f"$TMPDIR/{line}")
-    if len(tally.texts) > before and options.out is not None:
+    if tally.counts.total() > before and options.out is not None:
         shutil.copytree(folder, options.out / folder.name, dirs_exist_ok=True)
     shutil.rmtree(folder)
 

@@ -65,7 +65,6 @@ def show(options, scratch: Path) -> int:
     ):
         let_go(command, reference, scratch)
     counts: Counter = Counter()
-    texts = []
     with Bar("rounds", options.rounds) as bar:
         for number in range(options.rounds):
             draw = random.Random(f"{options.seed} {number}")
@@ -76,19 +75,17 @@ def show(options, scratch: Path) -> int:
             problems += compare(reference, folder, finished, order)
             problems += compare_leaderboard(folder, scratch)
             counts.update(kind for kind, _ in problems)
-            texts += [
-                f"round {number}{' (with waits)' * (number % 2)}: {kind}: {text}" for kind, text in problems
-            ]
+            for kind, text in problems:
+                print(f"round {number}{' (with waits)' * (number % 2)}: {kind}: {text}", flush=True)
             if problems and options.out is not None:
                 shutil.copytree(folder, options.out / folder.name, dirs_exist_ok=True)
             shutil.rmtree(folder)
             bar.update(number + 1)
-    print(*texts, sep="\n", end="\n" if texts else "")
     print("".join(str(cell).rjust(13) for cell in ("rounds", "processes", *PROBLEMS)))
     cells = (options.rounds, options.processes, *(counts[kind] for kind in PROBLEMS))
     print("".join(str(cell).rjust(13) for cell in cells))
     sys.stdout.flush()
-    return int(bool(texts))
+    return int(bool(counts))
 
 
 def let_go(arguments: list[str], folder: Path, scratch: Path) -> Command:
