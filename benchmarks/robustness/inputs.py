@@ -182,8 +182,8 @@ def wrong_answer(command: Command, case: Case, remarks: Path) -> list[tuple[str,
     lines = text.split("\n")
     known = remarks.read_text().splitlines()
     errors = [line for line in lines if line.startswith("dislab: ") and " ".join(line.split()) not in known]
-    last = ascii(lines[-2] if len(lines) > 1 else text)[1:200]
-    if command.has_traceback():
+    last = ascii(lines[-2] if len(lines) > 1 else text)[1:-1][:300]
+    if command.has_traceback() or "DISLAB_TRACEBACK" in text:  # an error that nobody expected
         problems.append(("tracebacks", last))
     if command.code not in case.expect:
         wanted = " or ".join(map(str, case.expect))
