@@ -8,6 +8,7 @@ processes of a child are its children in turn.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import inspect
 import os
 import re
@@ -21,8 +22,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import dislab.cli  # noqa: F401 (children have it)
+from dislab.registry import DATASETS, METRICS, MODELS, NETWORKS
 
+IMPORTED = [
+    "h5py",
+    "matplotlib.pyplot",
+    "pandas",
+    "safetensors.torch",
+    "scipy.io",
+    "sklearn.svm",
+    "dislab.cli",
+    "dislab.cli.app",
+    "dislab.report.figures",
+    "dislab.runs.run",
+    "dislab.scoring.evaluate",
+    "dislab.studies.study",
+]
 MOST_FILES = 4096  # that a process has open
 SET_CHILD_SUBREAPER = 36  # sys/prctl.h
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}  # exit codes
@@ -32,19 +47,9 @@ SECONDS_OF_PYTHON = 0.3
 
 def prepare() -> None:
     """Import all that commands import, and become the parent of orphans, so that they are seen."""
-    import h5py  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import pandas  # noqa: F401
-    import safetensors.torch  # noqa: F401
-    import scipy.io  # noqa: F401
-    import sklearn.svm  # noqa: F401
-
-    import dislab.report.figures
-    import dislab.runs.run
-    import dislab.scoring.evaluate
-    import dislab.studies.study  # noqa: F401
-    from dislab.registry import DATASETS, METRICS, MODELS, NETWORKS
-
+    for name in IMPORTED:
+        with suppress(ImportError):
+            importlib.import_module(name)
     for registry in (DATASETS, METRICS, MODELS, NETWORKS):
         list(registry)
     os.environ["OMP_NUM_THREADS"] = "1"

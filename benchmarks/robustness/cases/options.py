@@ -114,9 +114,11 @@ def options_of() -> list[tuple[tuple[str, ...], str, str, bool]]:
     """Return each option and argument of each command: the command, its name, how it is written, a flag."""
     import typer
 
-    from dislab import cli
+    try:
+        from dislab.cli.app import app
+    except ImportError:
+        from dislab.cli import app
 
-    app = cli.app if isinstance(cli.app, typer.Typer) else cli.app.app
     found = []
     for path in COMMANDS:
         command = typer.main.get_command(app)
@@ -163,7 +165,7 @@ def options(draw: random.Random, number: int) -> Case:
         ANY,
         furnish_paths,
         f"{' '.join(command)} {written or name}",
-        writes=name == "out",
+        writes=name == "out" or "show" in command,
         needs_runs=command[0] in ("evaluate", "leaderboard"),
     )
 
