@@ -148,7 +148,6 @@ WHOLE = {
     "an empty list of runs": "runs = []\n",
     "a byte order mark": "\ufeff" + STUDY,
     "NUL": STUDY + "\0",
-    "a bare carriage return": STUDY.replace("\n", "\r"),
     "a control character": STUDY + 'source = "\x01"\n',
     "an open text": STUDY + 'source = "x\n',
     "an open text of lines": STUDY + 'source = """x\n',
