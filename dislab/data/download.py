@@ -64,9 +64,10 @@ def fetch(name: str, data_dir=None, force: bool = False) -> None:
 
 def download(file: OfficialFile, target: Path) -> Verdict:
     """Receive a file beside its path, check it, and only then move it there."""
-    is_new = not target.parent.exists()
+    is_new = False
     partial = target.with_name(f"{target.name}.partial")
     try:
+        is_new = not target.parent.exists()
         target.parent.mkdir(parents=True, exist_ok=True)
         with claimed(target):
             _remove_earlier(target)

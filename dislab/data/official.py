@@ -127,12 +127,13 @@ def locate(dataset: OfficialDataset, file: OfficialFile, data_dir=None) -> Path 
     """
     folder = data_folder(data_dir)
     parents = (folder / dataset.name, folder)
-    for file_name, parent in itertools.product((*file.also, file.name), parents):
-        if (parent / file_name).is_file():
-            return parent / file_name
-    for parent, pattern in itertools.product(parents, file.unpacked):
-        for path in parent.glob(pattern):
-            return path.parent
+    with suppress(OSError):  # no file can have such a path
+        for file_name, parent in itertools.product((*file.also, file.name), parents):
+            if (parent / file_name).is_file():
+                return parent / file_name
+        for parent, pattern in itertools.product(parents, file.unpacked):
+            for path in parent.glob(pattern):
+                return path.parent
     return None
 
 
