@@ -14,14 +14,19 @@ import numpy as np
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def kept(threads: int | None = None) -> Iterator[None]:
     """Put back afterwards what a metric or a model of others changes for the rest of the process.
 
     These are the working folder, the environment, standard output and standard error, Python's limit on
     recursion, the global random states, numpy's handling of floating-point errors, and torch's default type,
     device, number of threads and recording of gradients.
+
+    Parameters
+    ----------
+    threads : torch's number of threads outside of a `threadpool_limits` that this lies in. The limit does not
+        reach torch's own libraries, which get this number back.
     """
-    before = [(put, get()) for get, put in _settings()]
+    before = [(put, get()) for get, put in _settings(threads)]
     try:
         yield
     finally:
@@ -30,7 +35,7 @@ def kept() -> Iterator[None]:
                 put(value)
 
 
-def _settings() -> Iterator[tuple[Callable, Callable]]:
+def _settings(threads: int | None) -> Iterator[tuple[Callable, Callable]]:
     """Yield a function that returns a setting, and one that sets it, for each setting."""
     with suppress(OSError):
         Path.cwd()
@@ -48,14 +53,20 @@ def _settings() -> Iterator[tuple[Callable, Callable]]:
     yield torch.get_rng_state, torch.set_rng_state
     yield torch.get_default_dtype, torch.set_default_dtype
     yield torch.is_grad_enabled, torch.set_grad_enabled
-    yield torch.get_num_threads, partial(_change, torch.get_num_threads, torch.set_num_threads)
-    yield torch.get_default_device, partial(_change, torch.get_default_device, torch.set_default_device)
+    # To set these two has effects of its own, even if the value is the same.
+    yield (
+        torch.get_num_threads,
+        lambda number: number == torch.get_num_threads() or torch.set_num_threads(threads or number),
+    )
+    yield (
+        torch.get_default_device,
+        lambda device: device == torch.get_default_device() or torch.set_default_device(device),
+    )
 
 
-def _change(get: Callable, put: Callable, value: object) -> None:
-    """Set what has effects of its own even if the value is the same."""
-    if get() != value:
-        put(value)
+def torch_threads() -> int | None:
+    """Return torch's number of threads; None if torch is not imported."""
+    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
 
 
 def _set_environment(variables: dict[str, str]) -> None:

@@ -324,10 +324,10 @@ def load_plugin(path: str | Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None:
         raise DislabError(f"plug-in '{path}' is not a Python file (.py)")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
         digest = digest_of(resolved.read_bytes())
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
         spec.loader.exec_module(module)
     except FAILURES as error:
         sys.modules.pop(name, None)

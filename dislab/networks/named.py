@@ -76,12 +76,14 @@ def make_networks(
                     f"network '{name}': its {which} returns {list(returned)} for an input "
                     f"{list(input_shape)}, but must return {list(expected)}{defined_in(make)}"
                 )
-    except DislabError:
-        raise
     except FAILURES as error:
+        text = in_words(error, make)
+        if isinstance(error, DislabError):  # its own words, or those above
+            position = "" if NETWORKS.is_built_in(name) or ", line " in text else defined_in(make)
+            raise DislabError(text + position) from error
         raise DislabError(
             f"network '{name}' must be a function of (image_shape, outputs, latents, channels) that returns "
-            f"an encoder and a decoder: {in_words(error, make)}"
+            f"an encoder and a decoder: {text}"
         ) from error
     return encoder, decoder
 

@@ -14,7 +14,7 @@ from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
 from dislab.data.own import expanded, is_folder_text
 from dislab.data.space import parse_groupings
-from dislab.errors import FAILURES, DislabError, defined_in, in_words
+from dislab.errors import FAILURES, DislabError, defined_in, in_words, one_line
 from dislab.kept import kept
 from dislab.networks.named import choose_network
 from dislab.progress import say
@@ -209,12 +209,17 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
     if same in _checked:
         return
     if network.supervision != "none":
-        batches = make_batches(config, images, network, torch.device("cpu"))
+        try:
+            batches = make_batches(config, images, network, torch.device("cpu"))
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            size = config.protocol.batch_size
+            raise DislabError(f"--batch-size {size} is too large: {one_line(error)}") from error
         if batches.remark:
             say(batches.remark, quiet)
-    network = network.to(images.images(images.train_rows()[:1]).device).eval()
-    if network.supervision != "none":  # others must be fitted first
-        with code_of_model(config.model):
+    device = images.images(images.train_rows()[:1]).device
+    with code_of_model(config.model):
+        network = network.to(device).eval()
+        if network.supervision != "none":  # others must be fitted first
             check_outputs(network, images)
     check_scores(config.metrics, network, images, config.group_by, config.protocol.rows, quiet, lenient)
     _checked.add(same)

@@ -86,7 +86,7 @@ class _Encoding:
     def __init__(self, encoder: Callable, dataset: Dataset, rows: np.ndarray, by_row: bool):
         self.encoder, self.dataset, self.rows, self.by_row = encoder, dataset, rows, by_row
         self.encode = _function(encoder)
-        self.source = getattr(encoder, "__wrapped__", None)  # the model's method, whose file errors name
+        self.source = getattr(encoder, "__wrapped__", None)  # the model's class, whose file errors name
         on_gpu = dataset.images(rows[:1]).is_cuda
         self.size = min(len(rows), BATCH_ON_GPU if on_gpu else BATCH)
         self.threads = torch.get_num_threads()
@@ -171,7 +171,7 @@ def _encoder_of(model, dataset: Dataset, device: torch.device) -> tuple[Callable
     """Return a model's encoder, of images or of dataset rows, and whether it is of rows."""
     by_row = model.encode_rows is not None
     encoder = partial(model.encode_rows, dataset) if by_row else partial(encode_on, device, model)
-    encoder.__wrapped__ = model.encode_rows if by_row else model.encode
+    encoder.__wrapped__ = type(model)
     return encoder, by_row
 
 

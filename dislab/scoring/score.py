@@ -12,7 +12,7 @@ from math import isfinite
 import numpy as np
 
 from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
-from dislab.kept import kept
+from dislab.kept import kept, torch_threads
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
 from dislab.scoring.readouts import Standardiser
@@ -153,7 +153,8 @@ def _call(entry: Entry, table: CodeTable, seed: int, settings: MetricSettings) -
     stream = zlib.crc32(METRICS.names_of(entry.make)[0].encode())
     # Classifiers' matrices are small: a second BLAS thread was measured to make them five times as slow on
     # two cores, and the last digits would depend on the number of threads.
-    with kept(), threadpool_limits(limits=1), warnings.catch_warnings(record=True) as caught:
+    threads = torch_threads()
+    with threadpool_limits(limits=1), kept(threads), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DislabWarning)
         warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # torch's: the metric owns it
         try:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dislab.data.dataset import Dataset, unit_images
-from dislab.data.groups import Groups
+from dislab.data.groups import Groups, join_by_one
 from dislab.errors import DislabError
 from dislab.scoring.encoding import first_codes
 from dislab.scoring.outputs import check_shapes, describe
@@ -217,8 +217,7 @@ def check_outputs(model: nn.Module, dataset: Dataset) -> None:
         if model.reconstruction is not None:
             check_shapes(model.reconstruction, model.reconstruction(images, codes), images.shape[:1])
         if model.encode_groups is not None:
-            every = torch.arange(len(images), device=images.device)
-            groupings = (Groups(every, every),) * (len(model.blocks) - 1)
+            groupings = join_by_one(1, len(images), 0, len(model.blocks) - 1, images.device)
             check_shapes(model.encode_groups, model.encode_groups(images, groupings), *[codes.shape] * 2)
         reported(model, images.shape[1:])
 
