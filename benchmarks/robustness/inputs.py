@@ -13,7 +13,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import unicodedata
 import warnings
 from collections import Counter
@@ -24,6 +23,7 @@ from dislab.benchmarks.robustness.cases import arrays, options, pictures, plugin
 from dislab.benchmarks.robustness.cases.case import REFUSED, Case
 from dislab.benchmarks.robustness.commands import Command, check_done, prepare, reap
 from dislab.benchmarks.robustness.moments import Changes
+from dislab.cli.tables import print_table
 from dislab.errors import DislabWarning
 from dislab.progress import Bar
 
@@ -77,12 +77,11 @@ def show(options, scratch: Path) -> int:
             for kind, text in problems:
                 print(f"{family}:{number} ({case.about!a}) {kind}: {text}", flush=True)
             bar.update(done, family)
-    print("family".ljust(16) + "".join(name.rjust(12) for name in ("cases", "right", *PROBLEMS)))
     counts["all"] = sum(counts.values(), Counter())
-    for name, count in counts.items():
-        print(name.ljust(16) + "".join(str(count[key]).rjust(12) for key in ("cases", "right", *PROBLEMS)))
+    columns = ("cases", "right", *PROBLEMS)
+    lines = [(name, *(str(count[key]) for key in columns)) for name, count in counts.items()]
+    print_table([("family", *columns), *lines])
     print(f"peak memory of a case: {peak / 2**20:.2f} GB")
-    sys.stdout.flush()
     return int(counts["all"]["cases"] != counts["all"]["right"])
 
 
