@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dislab.benchmarks.robustness import bars, contents
 from dislab.benchmarks.robustness.cases import arrays, options, pictures, plugins, results, texts
-from dislab.benchmarks.robustness.cases.case import REFUSED, Case
+from dislab.benchmarks.robustness.cases.case import DONE, REFUSED, Case
 from dislab.benchmarks.robustness.commands import Command, check_done, prepare, reap
 from dislab.benchmarks.robustness.moments import Changes
 from dislab.cli.tables import print_table
@@ -187,8 +187,8 @@ def wrong_answer(command: Command, case: Case, remarks: Path) -> list[tuple[str,
     if command.code not in case.expect:
         wanted = " or ".join(map(str, case.expect))
         problems.append(("exit codes", f"{command.code}, expected {wanted}: {last}"))
-    if command.code < 0 or "MemoryError" in last:
-        problems.append(("memory", f"ended by signal {-command.code}" if command.code < 0 else last))
+    if command.code < 0:
+        problems.append(("memory", f"ended by the signal {signal.Signals(-command.code).name}"))
     if command.code > 0 and len(errors) != 1 and not command.has_traceback():
         problems.append(("lines", f"{len(errors)} lines of error: {last}"))
     if odd := sorted({one for one in text if unicodedata.category(one) == "Cc"} - {"\n"}):
@@ -220,6 +220,8 @@ def wrong_files(before: dict, after: dict, case: Case, code: int) -> list[tuple[
     left = [
         name for name in changed if contents.LEFT_OVER.search(name.rpartition("/")[2]) and name not in before
     ]
+    if code != DONE:  # a run that failed goes on from its checkpoint
+        left = [name for name in left if not name.endswith("checkpoint.safetensors")]
     problems += [("files", f"left over: {name}") for name in left]
     refused = code == REFUSED and not case.needs_runs
     allowed = ("cache", "tmp") if refused else OURS
