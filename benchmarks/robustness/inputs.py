@@ -13,7 +13,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import unicodedata
 import warnings
 from collections import Counter
@@ -21,9 +20,10 @@ from pathlib import Path
 
 from dislab.benchmarks.robustness import bars, contents
 from dislab.benchmarks.robustness.cases import arrays, options, pictures, plugins, results, texts
-from dislab.benchmarks.robustness.cases.case import REFUSED, Case
+from dislab.benchmarks.robustness.cases.case import DONE, REFUSED, Case
 from dislab.benchmarks.robustness.commands import Command, check_done, prepare, reap
 from dislab.benchmarks.robustness.moments import Changes
+from dislab.cli.tables import print_table
 from dislab.errors import DislabWarning
 from dislab.progress import Bar
 
@@ -77,12 +77,11 @@ def show(options, scratch: Path) -> int:
             for kind, text in problems:
                 print(f"{family}:{number} ({case.about!a}) {kind}: {text}", flush=True)
             bar.update(done, family)
-    print("family".ljust(16) + "".join(name.rjust(12) for name in ("cases", "right", *PROBLEMS)))
     counts["all"] = sum(counts.values(), Counter())
-    for name, count in counts.items():
-        print(name.ljust(16) + "".join(str(count[key]).rjust(12) for key in ("cases", "right", *PROBLEMS)))
+    columns = ("cases", "right", *PROBLEMS)
+    lines = [(name, *(str(count[key]) for key in columns)) for name, count in counts.items()]
+    print_table([("family", *columns), *lines])
     print(f"peak memory of a case: {peak / 2**20:.2f} GB")
-    sys.stdout.flush()
     return int(counts["all"]["cases"] != counts["all"]["right"])
 
 
@@ -188,8 +187,8 @@ def wrong_answer(command: Command, case: Case, remarks: Path) -> list[tuple[str,
     if command.code not in case.expect:
         wanted = " or ".join(map(str, case.expect))
         problems.append(("exit codes", f"{command.code}, expected {wanted}: {last}"))
-    if command.code < 0 or "MemoryError" in last:
-        problems.append(("memory", f"ended by signal {-command.code}" if command.code < 0 else last))
+    if command.code < 0:
+        problems.append(("memory", f"ended by the signal {signal.Signals(-command.code).name}"))
     if command.code > 0 and len(errors) != 1 and not command.has_traceback():
         problems.append(("lines", f"{len(errors)} lines of error: {last}"))
     if odd := sorted({one for one in text if unicodedata.category(one) == "Cc"} - {"\n"}):
@@ -221,6 +220,8 @@ def wrong_files(before: dict, after: dict, case: Case, code: int) -> list[tuple[
     left = [
         name for name in changed if contents.LEFT_OVER.search(name.rpartition("/")[2]) and name not in before
     ]
+    if code != DONE:  # a run that failed goes on from its checkpoint
+        left = [name for name in left if not name.endswith("checkpoint.safetensors")]
     problems += [("files", f"left over: {name}") for name in left]
     refused = code == REFUSED and not case.needs_runs
     allowed = ("cache", "tmp") if refused else OURS

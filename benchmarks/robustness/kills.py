@@ -2,8 +2,8 @@
 
 A story is a command that is stopped once or several times, and then left alone. What it leaves is held
 against what the same command leaves undisturbed: names of all files, every score, loss history, code file,
-picture and table, bit for bit but for times. Every fourth process is a new Python, the others are children of
-this one. Half of the moments are random times, the others lie between two changes of files.
+picture and table, bit for bit but for times. More than a fourth of the processes are new Pythons, the others
+are children of this one. Half of the moments are random times, the others lie between two changes of files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pathlib import Path
 from dislab.benchmarks.robustness import bars, contents
 from dislab.benchmarks.robustness.commands import SECONDS_OF_PYTHON, Command, check_done, prepare, reap
 from dislab.benchmarks.robustness.moments import Changes
+from dislab.cli.tables import print_table
 from dislab.progress import Bar
 
 COMMANDS = {"run": bars.RUN, "seeds": bars.SEEDS, "bench": bars.BENCH, "evaluate": bars.EVALUATE}
@@ -51,6 +51,7 @@ class Tally:
     """What was done to a command, and what went wrong."""
 
     kills: int = 0
+    new_pythons: int = 0  # of these
     counts: Counter = field(default_factory=Counter)
 
     def add(self, kind: str, story: str, text: str) -> None:
@@ -78,21 +79,19 @@ def show(options, scratch: Path) -> int:
             if options.story is not None:
                 break
             bar.update(min(options.kills, sum(tally.kills for tally in tallies.values())), name)
-    return print_table(tallies)
+    return summarise(tallies)
 
 
-def print_table(tallies: dict[str, Tally]) -> int:
-    lines = [["command", "kills", *PROBLEMS]]
-    lines += [[name, t.kills, *(t.counts[kind] for kind in PROBLEMS)] for name, t in tallies.items()]
-    lines.append(["all", *(sum(line[column] for line in lines[1:]) for column in range(1, len(lines[0])))])
-    for line in lines:
-        print(
-            "".join(
-                str(cell).rjust(12) if column else str(cell).ljust(10) for column, cell in enumerate(line)
-            )
-        )
-    sys.stdout.flush()
-    return int(any(lines[-1][2:]))
+def summarise(tallies: dict[str, Tally]) -> int:
+    """Print the table; return the exit code."""
+    lines = [
+        [name, tally.kills, tally.new_pythons, *(tally.counts[kind] for kind in PROBLEMS)]
+        for name, tally in tallies.items()
+    ]
+    totals = [sum(column) for column in list(zip(*lines, strict=True))[1:]]
+    lines = [["command", "kills", "new Python", *PROBLEMS], *lines, ["all", *totals]]
+    print_table([tuple(map(str, line)) for line in lines])
+    return int(any(totals[2:]))
 
 
 def begin(name: str, folder: Path, scratch: Path) -> Path:
@@ -139,6 +138,7 @@ def tell(name: str, reference: Reference, tally: Tally, story: int, options, scr
         stop = Stop.draw(draw, name, reference)
         command = stop.carry_out(COMMANDS[name], folder, scratch)
         tally.kills += command.code != 0
+        tally.new_pythons += command.code != 0 and stop.real
         note_ending(tally, f"{where}, {stop}", stop.wrong_ending(command, reference.said), command)
         if command.code == 0:
             break
@@ -192,7 +192,7 @@ class Stop:
     def draw(cls, draw: random.Random, name: str, reference: Reference) -> Stop:
         number = draw.choices(list(SIGNALS), list(SIGNALS.values()))[0]
         target = draw.choices(list(TARGETS), list(TARGETS.values()))[0] if name == "seeds" else "command"
-        real, at_a_change, late = (draw.random() < part for part in (0.25, 0.5, 0.5))
+        real, at_a_change, late = (draw.random() < part for part in (0.3, 0.5, 0.5))
         first = 0.0 if number == signal.SIGKILL or not real else SECONDS_OF_PYTHON
         seconds = max(
             first, draw.uniform(0.6 * late, 1.02) * (reference.real_seconds if real else reference.seconds)

@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 from itertools import cycle, islice
@@ -21,6 +20,7 @@ from pathlib import Path
 from dislab.benchmarks.robustness import bars, contents
 from dislab.benchmarks.robustness.commands import Command, check_done, prepare, reap
 from dislab.benchmarks.robustness.moments import Changes
+from dislab.cli.tables import print_table
 from dislab.progress import Bar
 
 FINISHED = ["run", "--model", "vae", "--steps", "25", "--seeds", "0-1", "--jobs", "1", *bars.SMALL]
@@ -81,10 +81,8 @@ def show(options, scratch: Path) -> int:
                 shutil.copytree(folder, options.out / folder.name, dirs_exist_ok=True)
             shutil.rmtree(folder)
             bar.update(number + 1)
-    print("".join(str(cell).rjust(13) for cell in ("rounds", "processes", *PROBLEMS)))
     cells = (options.rounds, options.processes, *(counts[kind] for kind in PROBLEMS))
-    print("".join(str(cell).rjust(13) for cell in cells))
-    sys.stdout.flush()
+    print_table([("rounds", "processes", *PROBLEMS), tuple(map(str, cells))])
     return int(bool(counts))
 
 

@@ -328,7 +328,7 @@ def noise(content: bytes, draw: random.Random) -> bytes:
 
 
 DAMAGES = (flip, cut, zero, insert, double, nothing, noise)
-REPLACEMENTS = ("a folder", "a loop", "a link to nothing", "a pipe", "nothing there")
+REPLACEMENTS = ("a folder", "a loop", "a link to nothing", "nothing there")
 
 
 def damage(path: Path, how, draw: random.Random) -> None:
@@ -346,8 +346,6 @@ def damage(path: Path, how, draw: random.Random) -> None:
         path.symlink_to(path.name)
     elif how == "a link to nothing":
         path.symlink_to("not_there")
-    elif how == "a pipe":
-        os.mkfifo(path)
 
 
 def words(how) -> str:
