@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -23,6 +25,9 @@ class DislabWarning(UserWarning):
     """A remark on a result; it stops nothing."""
 
 
+BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")  # between lines
+MOST_CHARACTERS = 2000  # of a line for the user; a longer one is cut in its middle
+
 # The exceptions that code of others may raise. Ctrl-C is none of them: it ends the program.
 FAILURES = (Exception, SystemExit)
 
@@ -37,19 +42,44 @@ def line_within(error: BaseException, file_name: str) -> int | None:
     return line
 
 
+def one_line(text: str) -> str:
+    """Return a text as one line that a terminal can show: other signs than printable ones are escaped."""
+    text = BREAKS.sub(" ", text.rstrip())
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[: MOST_CHARACTERS // 2]} … {text[-MOST_CHARACTERS // 2 :]}"
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what went wrong as one line; of an unexpected error also where."""
+    text = str(error)
+    if isinstance(error, DislabError):
+        return one_line(text)
+    if isinstance(error, OSError) and error.filename is not None:
+        return one_line(f"'{os.fsdecode(error.filename)}': {error.strerror}")
+    # torch has no class of its own for the memory of the CPU.
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in text:
+        return one_line(f"not enough memory{': ' if text else ''}{text}")
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
+    return one_line(f"{type(error).__name__}: {text}{where}")
+
+
 def in_words(error: BaseException, make: Callable) -> str:
     """Return what a function or class of a user's file raised, in one line, with the file and its line.
 
     A DislabError has words of its own, which name what is wrong.
     """
     if isinstance(error, DislabError):
-        return " ".join(str(error).split())
+        return one_line(str(error))
     position = defined_in(make)
     with suppress(TypeError, OSError):  # it was typed in, or is compiled
         file = inspect.getfile(inspect.unwrap(make))
         line = line_within(error, file)
         position = f" ({file}, line {line})" if line else position
-    return " ".join(f"{type(error).__name__}: {error}{position}".split())
+    return one_line(f"{type(error).__name__}: {error}{position}")
 
 
 def defined_in(make: Callable) -> str:

@@ -77,10 +77,11 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, 
             failures.append(str(error))
             continue
         failures += [f"{name} ({cause}) in {run.path}" for name, cause in scores.failed.items()]
-    print_scores(runs, names)
     results = Results.around(folder)
-    if results is not None:
-        print(f"\nleaderboard: {write_leaderboard(results)}")
+    leaderboard = None if results is None else write_leaderboard(results)
+    print_scores(runs, names)
+    if leaderboard is not None:
+        print(f"\nleaderboard: {leaderboard}")
     if failures:
         raise RunFailed(f"{len(failures)} score(s) could not be computed: {failures[0]}")
 

@@ -122,9 +122,10 @@ def run_command(
     results = Results(out)
     runs = [run for one in configs if (run := results.find(one.digest))]
     if runs:
+        leaderboard = write_leaderboard(results)
         print_scores(runs)
         print("\n".join(["", *(f"run: {run.path}" for run in runs)]))
-        print(f"leaderboard: {write_leaderboard(results)}")
+        print(f"leaderboard: {leaderboard}")
     if len(failures) == 1:
         raise RunFailed(*failures.values())
     if failures:

@@ -16,7 +16,7 @@ import torch
 import dislab
 from dislab.claim import Claim
 from dislab.data.dataset import Dataset
-from dislab.errors import FAILURES, DislabError, RunFailed, in_words
+from dislab.errors import FAILURES, DislabError, RunFailed, in_one_line, in_words
 from dislab.files import write_atomically
 from dislab.networks.fused import fuse
 from dislab.progress import say
@@ -285,17 +285,6 @@ def _prepare(path: Path) -> None:
             abandoned.unlink(missing_ok=True)
     except OSError as error:
         raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
-
-
-def in_one_line(error: Exception) -> str:
-    """Return what went wrong as one line; of an unexpected error also where."""
-    if isinstance(error, DislabError):
-        return " ".join(str(error).split())
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
-    return " ".join(f"{type(error).__name__}: {error}{where}".split())
 
 
 @contextmanager
