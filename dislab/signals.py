@@ -17,7 +17,7 @@ ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if h
 SECONDS_UNTIL_REPEATED = 0.01
 
 received: list[int] = []  # by this program, while `raised` is in force
-_is_forgotten = False  # whether somebody caught the last Interruption and dropped it
+_is_repeated = False  # whether the next signal is the last one once more
 
 
 class Interruption(KeyboardInterrupt):
@@ -39,7 +39,8 @@ class Interruption(KeyboardInterrupt):
 def raised(to_the_end: bool) -> Iterator[None]:
     """Let each of the signals raise an Interruption in the main thread.
 
-    Once the program is ending, only Ctrl-C interrupts it again: a terminal that closes sends SIGHUP twice.
+    An import is finished before. Once the program is ending, only Ctrl-C interrupts it again: a terminal that
+    closes sends SIGHUP twice.
 
     Parameters
     ----------
@@ -100,18 +101,32 @@ def _restore(before: dict[int, object]) -> None:
 
 
 def _raise(number: int, frame) -> None:
-    global _is_forgotten
-    is_repeated, _is_forgotten = _is_forgotten, False
-    if number == SIGINT or is_repeated or not received:
-        received.append(number)
+    global _is_repeated
+    is_new, _is_repeated = _is_repeated or not received, False
+    received.append(number)
+    if is_new and _is_importing(frame):
+        _repeat(number)
+    elif is_new or number == SIGINT:
         raise Interruption(number)
 
 
+def _is_importing(frame) -> bool:
+    """Return whether a frame is part of an import. torch aborts the process if its own is interrupted."""
+    while frame is not None and frame.f_code.co_name != "_find_and_load":
+        frame = frame.f_back
+    return frame is not None
+
+
 def _repeat(number: int) -> None:
-    """Send a signal to this program a moment later, when the code that dropped it is left."""
-    global _is_forgotten
-    _is_forgotten = True
-    timer = threading.Timer(SECONDS_UNTIL_REPEATED, _thread.interrupt_main, [number])
+    """Send a signal to this program a moment later, when the code that cannot have it now may be left."""
+    global _is_repeated
+    _is_repeated = True
+
+    def send() -> None:
+        if received:
+            _thread.interrupt_main(number)
+
+    timer = threading.Timer(SECONDS_UNTIL_REPEATED, send)
     timer.daemon = True
     timer.start()
 
