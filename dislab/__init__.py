@@ -1,17 +1,11 @@
 """dislab: a benchmarking suite for disentangled representation learning.
 
-The public names are imported when they are first used, so that `dislab --help` does not wait for torch.
+The public names are imported when they are first used, so that `dislab --help` does not wait for torch. And
+until this file is read the command line cannot answer Ctrl-C: it imports nothing that Python has not yet.
 """
 
-from __future__ import annotations
-
-import importlib
 import os
 import sys
-import warnings
-from pathlib import Path
-
-from dislab.errors import DislabWarning
 
 __version__ = "0.1.0"
 
@@ -29,6 +23,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
 if "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        import warnings
+
+        from dislab.errors import DislabWarning
+
         warnings.warn(
             "CUDA was in use before dislab was imported: runs on it may fail. Import dislab first, or set "
             "CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment",
@@ -38,8 +36,9 @@ if "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
 
 # In a checkout the folders models/, metrics/ and benchmarks/ stand beside this one, not inside it: Python
 # started there finds this folder first, whatever is installed, and must find them too.
-if not (Path(__file__).parent / "models").is_dir():
-    __path__.append(str(Path(__file__).parent.parent))
+_here = os.path.dirname(__file__)  # noqa: PTH120
+if not os.path.isdir(os.path.join(_here, "models")):  # noqa: PTH112, PTH118
+    __path__.append(os.path.dirname(_here))  # noqa: PTH120
 
 _HOME = {
     "evaluate": "dislab.scoring.evaluate",
@@ -73,6 +72,8 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str):
     if name not in _HOME:
         raise AttributeError(f"module 'dislab' has no attribute '{name}'")
+    import importlib
+
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -23,7 +25,8 @@ class DislabWarning(UserWarning):
     """A remark on a result; it stops nothing."""
 
 
-MOST_SAID = 500  # characters of another program's error
+BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")  # between lines
+MOST_CHARACTERS = 2000  # of a line for the user; a longer one is cut in its middle
 
 # The exceptions that code of others may raise. Ctrl-C is none of them: it ends the program.
 FAILURES = (Exception, SystemExit)
@@ -39,33 +42,55 @@ def line_within(error: BaseException, file_name: str) -> int | None:
     return line
 
 
+def one_line(text: str) -> str:
+    """Return a text as one line that a terminal can show: other signs than printable ones are escaped."""
+    text = BREAKS.sub(" ", text.rstrip())
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[: MOST_CHARACTERS // 2]} … {text[-MOST_CHARACTERS // 2 :]}"
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def said_by(error: BaseException, with_type: bool = False) -> str:
+    """Return what an error says as one line, after the name of its class if that is wanted."""
+    try:
+        text = str(error)
+    except Exception:  # its class is a user's, too
+        text = ""
+    if with_type:
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return one_line(text)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what went wrong as one line; of an unexpected error also where."""
+    text = said_by(error)
+    if isinstance(error, DislabError):
+        return text
+    if isinstance(error, OSError) and error.filename is not None:
+        return one_line(f"'{os.fsdecode(error.filename)}': {error.strerror}")
+    # torch has no class of its own for the memory of the CPU.
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in text:
+        return one_line(f"not enough memory{': ' if text else ''}{text}")
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
+    return said_by(error, with_type=True) + one_line(where)
+
+
 def in_words(error: BaseException, make: Callable) -> str:
     """Return what a function or class of a user's file raised, in one line, with the file and its line.
 
     A DislabError has words of its own, which name what is wrong.
     """
     if isinstance(error, DislabError):
-        return one_line(error)
+        return said_by(error)
     position = defined_in(make)
     with suppress(TypeError, OSError):  # it was typed in, or is compiled
         file = inspect.getfile(inspect.unwrap(make))
         line = line_within(error, file)
         position = f" ({file}, line {line})" if line else position
-    return one_line(error, with_type=True) + position
-
-
-def one_line(error: BaseException, with_type: bool = False) -> str:
-    """Return what an error says as a line that a terminal can show; other programs' end after MOST_SAID."""
-    try:
-        text = str(error)
-    except Exception:  # its class is a user's, too
-        text = ""
-    text = " ".join(text.split())
-    if with_type:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    text = "".join(one if one.isprintable() else "?" for one in text)
-    is_long = len(text) > MOST_SAID and not isinstance(error, DislabError)
-    return text[:MOST_SAID] + " …" if is_long else text
+    return said_by(error, with_type=True) + position
 
 
 def defined_in(make: Callable) -> str:

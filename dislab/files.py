@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -89,6 +90,27 @@ def _delete(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def read_text(what: str, path: str | Path, most: int) -> str:
+    """Return the content of a text file that a user names; `what` says what it holds.
+
+    Raises
+    ------
+    DislabError : it is not there, is no file (but a folder, a pipe, a device), is not UTF-8, or has more
+        than `most` bytes.
+    """
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # to open a pipe waits for its writer
+            raise DislabError(f"{what} '{path}' cannot be read: it is not a file")
+        with Path(path).open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise DislabError(f"{what} '{path}' cannot be read: it has more than {most:,} bytes")
+        return content.decode("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DislabError(f"{what} '{path}' cannot be read: {reason}") from None
 
 
 # Digests -------------------------------------------------------------------------------------------

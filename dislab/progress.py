@@ -6,9 +6,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from dislab.errors import DislabWarning
+from dislab.errors import DislabWarning, one_line
 
 SECONDS_BETWEEN_LINES = 10
 
@@ -24,9 +24,13 @@ def clock(seconds: float) -> str:
 
 
 def say(message: str, quiet: bool = False) -> None:
-    """Print one line for the user, beside any output that a program reads."""
-    if not quiet:
-        print(message, file=sys.stderr, flush=True)
+    """Print one line for the user, beside any output that a program reads.
+
+    Training goes on if nobody can read it: standard error may be closed, or on a disk that is full.
+    """
+    if not quiet and sys.stderr is not None:
+        with suppress(OSError):
+            print(one_line(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -69,7 +73,7 @@ class Bar:
     def __init__(self, title: str, total: int, start: int = 0, quiet: bool = False):
         self.title, self.total, self.start, self.quiet = title, total, start, quiet
         self._began = self._spoke = time.monotonic()
-        self._live = None if quiet or not sys.stderr.isatty() else _live_bar(title, total, start)
+        self._live = None if quiet or not _has_terminal() else _live_bar(title, total, start)
 
     def __enter__(self) -> Bar:
         if self._live:
@@ -106,6 +110,10 @@ class Bar:
             self._spoke = now
             eta = "-:--:--" if left is None else clock(left)
             say(f"{self.title} {int(done)}/{self.total}  {note}  ETA {eta}")
+
+
+def _has_terminal() -> bool:
+    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
 
 
 def _live_bar(title: str, total: int, start: int):

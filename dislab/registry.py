@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from dislab.errors import FAILURES, DislabError, line_within, one_line
+from dislab.errors import FAILURES, DislabError, line_within, said_by
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
@@ -334,7 +334,7 @@ def load_plugin(path: str | Path) -> None:
         line = line_within(error, spec.origin)
         source = f"{path}, line {line}" if line else f"{path}"
         is_ours = isinstance(error, DislabError)
-        words = one_line(error, with_type=not is_ours)
+        words = said_by(error, with_type=not is_ours)
         raise DislabError(f"plug-in {source}{': ' if is_ours else ' does not import: '}{words}") from error
     finally:
         os.chdir(folder)  # paths that the user wrote are of this folder

@@ -23,7 +23,7 @@ ORDER = [
     ["claim"],
     ["files"],
     ["progress", "processes", "registry", "arguments", "kept"],
-    ["errors"],
+    ["errors", "signals", "streams"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 MOST_LINES = 400

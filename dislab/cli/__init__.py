@@ -1,66 +1,53 @@
-"""The command line: one file per command. Options become a RunConfig and a Machine, and nothing else.
+"""The command line. This file begins and ends the program; the commands are in `dislab.cli.app`.
 
-What needs torch or scikit-learn is imported inside the commands, so that help is shown at once.
+Ctrl-C may come at any moment, also while torch is imported: nothing is imported before `main` can answer it.
 """
 
-from __future__ import annotations
-
-import os
-import sys
-
-import typer
-
-from dislab.cli.bench import bench_command
-from dislab.cli.data import app as data_app
-from dislab.cli.evaluate import evaluate_command
-from dislab.cli.leaderboard import leaderboard_command
-from dislab.cli.list import list_command
-from dislab.cli.run import run_command
-from dislab.errors import DislabError
-from dislab.progress import remarks_in_one_line, say
-
-app = typer.Typer(
-    name="dislab",
-    help="Train disentangled representations, score them, and compare them in tables.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("run")(run_command)
-app.command("evaluate")(evaluate_command)
-app.command("leaderboard")(leaderboard_command)
-app.command("bench")(bench_command)
-app.command("list")(list_command)
-app.add_typer(data_app)
+RESUME = "run the same command to resume"
+EXIT_CODE = 128  # of a program that a signal ends, plus the signal's number
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; every expected error is one line on standard error and an exit code."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # it was closed
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # what the terminal's encoding lacks
+def main(arguments=None) -> int:
+    """Run the command line and return its exit code; whatever goes wrong is one line on standard error.
+
+    Parameters
+    ----------
+    arguments : list of str; None takes those of the program, which must end after this call: the signals that
+        end programs are ignored from then on.
+    """
     try:
-        with remarks_in_one_line():
-            code = app(arguments, standalone_mode=False)
-        if code == 130:  # Typer's own way of saying that Ctrl-C was pressed
-            raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
-    except DislabError as error:
-        say(f"dislab: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        say("dislab: interrupted; run the same command to resume")
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        # Typer's own errors (an unknown option, a missing value) know how to say themselves in one line.
-        if not hasattr(error, "format_message"):
-            raise
-        say(f"dislab: {error.format_message()} (see dislab --help)")
-        return 2
+        from dislab import signals, streams
+
+        with signals.raised(to_the_end=arguments is None), streams.guarded() as error_of_output:
+            try:
+                from dislab.cli.app import do
+
+                code = do(arguments)
+            except KeyboardInterrupt:
+                code = EXIT_CODE + signals.SIGINT
+            return _end(code, signals.ignored(), error_of_output)
+    except KeyboardInterrupt:  # in the first milliseconds, or once more in the last
+        import os
+        from contextlib import suppress
+
+        with suppress(OSError):
+            os.write(2, f"dislab: interrupted; {RESUME}\n".encode())
+        return EXIT_CODE + 2
+
+
+def _end(code: int, number: int, error_of_output) -> int:
+    """Say why the command ended, if no line has said so; return its exit code."""
+    from signal import SIGINT, Signals
+
+    from dislab.progress import say
+
+    number = number or (SIGINT if code == EXIT_CODE + SIGINT else 0)
+    if number:
+        cause = "interrupted" if number == SIGINT else f"ended by {Signals(number).name}"
+        say(f"dislab: {cause}; {RESUME}")
+        return EXIT_CODE + number
+    error = error_of_output()
+    if error is not None:
+        say(f"dislab: standard output cannot be written: {error.strerror}")
+        return code or 1
+    return code

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dislab.cli.options import DataDir, Device, Jobs, Plugin, load_plugins, parse_seeds
+from dislab.cli.options import DataDir, Device, Jobs, Plugin, a_path, load_plugins, parse_seeds
 from dislab.cli.tables import end, print_table
 from dislab.errors import DislabError
 
@@ -21,7 +21,12 @@ def bench_command(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the studies that come with dislab.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of its runs, tables and figures; by default results/NAME.")
+        Path | None,
+        typer.Option(
+            parser=a_path,
+            metavar="FOLDER",
+            help="Folder of its runs, tables and figures; by default results/NAME.",
+        ),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2 | 0-9", help="Seeds, instead of the study's.")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dislab.cli.options import DataDir, Plugin, Source, load_plugins
+from dislab.cli.options import DataDir, Plugin, Source, a_path, load_plugins
 from dislab.cli.tables import print_table
 from dislab.errors import DislabError, RunFailed
 
@@ -108,7 +108,8 @@ def show_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset, see `dislab list datasets`.")],
     source: Source = "auto",
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="The picture; by default NAME-SOURCE.png.")
+        Path | None,
+        typer.Option(parser=a_path, metavar="FILE.png", help="The picture; by default NAME-SOURCE.png."),
     ] = None,
     data_dir: DataDir = None,
     plugin: Plugin = None,

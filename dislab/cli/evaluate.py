@@ -12,6 +12,7 @@ from dislab.cli.options import (
     MetricProtocol,
     Metrics,
     Plugin,
+    a_path,
     load_plugins,
     parse_groupings,
     parse_names,
@@ -25,7 +26,8 @@ def evaluate_command(
     target: Annotated[
         Path,
         typer.Argument(
-            help="A results folder, one run's folder, or a .npz file with the arrays codes, factors."
+            parser=a_path,
+            help="A results folder, one run's folder, or a .npz file with the arrays codes, factors.",
         ),
     ] = Path("results"),
     metrics: Metrics = None,

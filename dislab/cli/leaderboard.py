@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from dislab.cli.options import Plugin, load_plugins
+from dislab.cli.options import Plugin, a_path, load_plugins
 from dislab.cli.tables import end
 
 
 def leaderboard_command(
-    results: Annotated[Path, typer.Argument(help="A results folder.")] = Path("results"),
+    results: Annotated[Path, typer.Argument(parser=a_path, help="A results folder.")] = Path("results"),
     format_: Annotated[str, typer.Option("--format", metavar="table|csv|markdown|latex")] = "table",
     rank_by: Annotated[
         str, typer.Option(help="The score that orders the rows of a dataset, best first.")

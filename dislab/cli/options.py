@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +14,24 @@ import typer
 from dislab.errors import DislabError
 
 MOST_SEEDS = 10_000
+SEEDS = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?", re.ASCII)  # a number or a range
+LONGEST_NAME = 255  # bytes of a file's name, in all usual file systems
+
+
+def a_path(text: str | Path) -> Path:
+    """Return the path of an option; raise DislabError if no file or folder can have it."""
+    reason = "" if str(text) else "it is empty"
+    try:
+        Path(text).stat()
+    except (FileNotFoundError, NotADirectoryError):  # the command says what it needs there
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(text).parts):
+            reason = os.strerror(errno.ENAMETOOLONG)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason:
+        raise DislabError(f"the path '{text}' cannot be used: {reason}")
+    return Path(text)
+
 
 Metrics = Annotated[
     str | None,
@@ -28,7 +50,9 @@ MetricProtocol = Annotated[
 Plugin = Annotated[
     list[Path] | None,
     typer.Option(
-        metavar="FILE.py", help="A file that registers metrics, models or datasets; may be repeated."
+        parser=a_path,
+        metavar="FILE.py",
+        help="A file that registers metrics, models or datasets; may be repeated.",
     ),
 ]
 GroupBy = Annotated[
@@ -50,7 +74,11 @@ HoldOut = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where official dataset files lie; else $DISLAB_DATA, else data in the cache folder."),
+    typer.Option(
+        parser=a_path,
+        metavar="FOLDER",
+        help="Where official dataset files lie; else $DISLAB_DATA, else data in the cache folder.",
+    ),
 ]
 Source = Annotated[
     str,
@@ -73,17 +101,19 @@ Jobs = Annotated[
 
 def parse_seeds(text: str) -> list[int]:
     """Return the seeds that "0,1,2", "0-9", or a mixture of both names."""
-    seeds: list[int] = []
+    ranges, number = [], 0
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not (last.isdecimal() and int(last) >= int(first))):
+        match = SEEDS.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
             raise DislabError(
                 f"--seeds is '{text}': write whole numbers such as 0,1,2 or a range such as 0-9"
             )
-        if int(last or first) - int(first) >= MOST_SEEDS or int(last or first) >= 2**63:
+        ranges.append(range(first, last + 1))
+        number += last + 1 - first
+        if number > MOST_SEEDS or last >= 2**63:
             raise DislabError(f"--seeds is '{text}': at most {MOST_SEEDS} seeds below 2**63")
-        seeds += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(seeds))
+    return list(dict.fromkeys(itertools.chain(*ranges)))
 
 
 def parse_settings(texts: list[str] | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from dislab.cli.options import (
     Metrics,
     Plugin,
     Source,
+    a_path,
     load_plugins,
     parse_groupings,
     parse_names,
@@ -71,11 +72,15 @@ def run_command(
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="run.json", help="Repeat the run of this record, in place of all options above."
+            parser=a_path,
+            metavar="run.json",
+            help="Repeat the run of this record, in place of all options above.",
         ),
     ] = None,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="Folder of all runs and of leaderboard.csv.")] = Path("results"),
+    out: Annotated[
+        Path, typer.Option(parser=a_path, metavar="FOLDER", help="Folder of all runs and of leaderboard.csv.")
+    ] = Path("results"),
     jobs: Jobs = None,
     data_dir: DataDir = None,
     plugin: Plugin = None,

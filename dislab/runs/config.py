@@ -16,6 +16,7 @@ from numbers import Integral
 from pathlib import Path
 
 from dislab.errors import DislabError
+from dislab.files import read_text
 from dislab.registry import MODELS
 from dislab.runs import hyperparameters as hyper
 from dislab.training.precision import USUAL
@@ -25,6 +26,7 @@ NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of 
 MEMORY = "memory"
 # In the source of official files, before a digest of their content.
 UNPUBLISHED = " (not the published file) "
+MOST_BYTES = 2**26  # of a run.json
 FORMAT = 7  # of records
 
 
@@ -84,7 +86,10 @@ class RunConfig:
         DislabError : it is not a configuration of this version.
         """
         try:
-            values = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
+            values = source
+            if not isinstance(source, Mapping):
+                text = read_text("the configuration", source, MOST_BYTES)
+                values = json.loads(text, object_pairs_hook=_members)
             if values.get("format", FORMAT) != FORMAT:
                 raise ValueError(f"it is of format {values['format']}, not {FORMAT}")
             values = dict(values.get("config", values))
@@ -100,9 +105,7 @@ class RunConfig:
             values["group_by"] = tuple(map(tuple, values["group_by"]))
             values["hold_out"], values["metrics"] = tuple(values["hold_out"]), tuple(values["metrics"])
             return cls(**values)
-        except OSError as error:
-            raise DislabError(f"the configuration '{source}' cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             name = "it" if isinstance(source, Mapping) else f"'{source}'"
             raise DislabError(
                 f"{name} is not a configuration of this version, such as run.json holds ({error!r})"
@@ -171,6 +174,14 @@ class RunConfig:
         if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
             raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
         return replace(self, seed=int(seed))
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object as a dict; raise ValueError if a name is twice in it."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"'{next(name for name in names if names.count(name) > 1)}' is in it twice")
+    return dict(pairs)
 
 
 def merge(configs: Iterable[RunConfig]) -> dict[str, RunConfig]:

@@ -11,6 +11,7 @@ from dislab.errors import DislabError
 # A quick run was measured to take 0.9 GB at its peak. Scores of all rows of a full grid, other models and
 # metrics take more, and a process that the kernel kills for memory loses its run.
 BYTES_PER_RUN = 3 * 2**30
+MOST_JOBS = 1000  # processes on one machine
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Machine:
 
         Raises
         ------
-        DislabError : the device cannot be used here, or `jobs` is below 1.
+        DislabError : the device cannot be used here, or `jobs` is no number of processes.
         """
         from dislab.data.devices import choose_device
 
-        if jobs is not None and jobs < 1:
-            raise DislabError(f"jobs is {jobs}: it must be 1 or more")
+        if jobs is not None and not 1 <= jobs <= MOST_JOBS:
+            raise DislabError(f"jobs is {jobs}: it must be 1 to {MOST_JOBS}")
         directory = None if data_dir is None else str(data_dir)
         return cls(str(choose_device(device)), jobs, directory, str(out), quiet)
 

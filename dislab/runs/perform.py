@@ -15,7 +15,7 @@ import torch
 import dislab
 from dislab.claim import Claim
 from dislab.data.dataset import Dataset
-from dislab.errors import FAILURES, DislabError, RunFailed, one_line
+from dislab.errors import FAILURES, DislabError, RunFailed, in_one_line
 from dislab.files import digest, sweep, write_atomically
 from dislab.networks.fused import fuse
 from dislab.progress import say
@@ -292,17 +292,6 @@ def _prepare(path: Path) -> None:
         sweep(path)
     except OSError as error:
         raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
-
-
-def in_one_line(error: Exception) -> str:
-    """Return what went wrong as one line; of an unexpected error also where."""
-    if isinstance(error, DislabError):
-        return one_line(error)
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
-    return one_line(error, with_type=True) + where
 
 
 def _environment(device: torch.device) -> dict[str, object]:

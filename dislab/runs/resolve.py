@@ -14,7 +14,7 @@ from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
 from dislab.data.own import expanded, is_folder_text
 from dislab.data.space import parse_groupings
-from dislab.errors import FAILURES, DislabError, defined_in, in_words, one_line
+from dislab.errors import FAILURES, DislabError, defined_in, in_words, said_by
 from dislab.kept import kept
 from dislab.networks.named import choose_network
 from dislab.progress import say
@@ -213,7 +213,7 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
             batches = make_batches(config, images, network, torch.device("cpu"))
         except (RuntimeError, MemoryError, OverflowError) as error:
             size = config.protocol.batch_size
-            raise DislabError(f"--batch-size {size} is too large: {one_line(error)}") from error
+            raise DislabError(f"--batch-size {size} is too large: {said_by(error)}") from error
         if batches.remark:
             say(batches.remark, quiet)
     device = images.images(images.train_rows()[:1]).device

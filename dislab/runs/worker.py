@@ -5,7 +5,8 @@
 Tasks come as lines of JSON on standard input; see dislab/runs/execute.py. Lines of JSON go out on standard
 output: {"progress": […]}, {"outcome": {…}}, and {} when a task is done. When standard input ends, because the
 parent was interrupted, killed or is done, a worker that is training saves its checkpoint between two steps
-and ends. So no run trains on without a parent, and all of them resume.
+and ends. So no run trains on without a parent, and all of them resume. SIGTERM and SIGHUP, which schedulers
+send to every process of a job, end a worker in the same way.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 
-from dislab import registry
-from dislab.errors import DislabError
+from dislab import registry, signals
+from dislab.errors import in_one_line
 from dislab.progress import remarks_in_one_line
 from dislab.runs.execute import SECONDS_TO_STOP, do_task
-from dislab.runs.perform import Outcome, in_one_line
+from dislab.runs.perform import Outcome
+from dislab.streams import guarded
 
 
 def main() -> None:
@@ -35,9 +37,7 @@ def main() -> None:
     lines = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
-    if sys.stderr is None:  # it was closed
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    os.dup2(2, sys.stdout.fileno())
     tasks: SimpleQueue = SimpleQueue()
     busy = threading.Event()
 
@@ -60,7 +60,7 @@ def main() -> None:
         with suppress(OSError):  # the parent has ended: `listen` sees to it
             reply(progress=progress)
 
-    with suppress(KeyboardInterrupt, OSError), remarks_in_one_line():
+    def work() -> None:
         while (task := tasks.get()) is not None:
             try:
                 for plugin in task["plugins"]:
@@ -68,11 +68,21 @@ def main() -> None:
                         registry.load_plugin(plugin)
                 for outcome in do_task(task, tell):
                     reply(outcome=outcome.to_json())
-            except DislabError as error:
+            except Exception as error:
                 for digest in task["digests"]:
                     reply(outcome=Outcome(digest, failure=in_one_line(error)).to_json())
             busy.clear()
             reply()
+
+    with signals.raised(to_the_end=True), guarded(), remarks_in_one_line():
+        try:
+            work()
+            number = 0
+        except (KeyboardInterrupt, OSError):
+            number = signals.ignored()
+    if number not in (0, signal.SIGINT):  # which is the parent's: see `listen`
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)  # so that the parent sees what ended this process
 
 
 if __name__ == "__main__":

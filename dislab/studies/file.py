@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib.resources
 import itertools
+import math
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dislab.errors import DislabError
+from dislab.files import read_text
 from dislab.registry import unknown_name
+
+MOST_BYTES = 2**20  # of a study file
+MOST_RUNS = 100_000  # of a study
 
 
 def _is_text(value) -> bool:
@@ -142,9 +148,11 @@ def find_study(text: str) -> Path:
     path = Path(text)
     if text in shipped:
         return shipped[text]
-    if path.is_file():
+    if os.path.lexists(path):  # `read_study` says it if that is no file
         return path
-    beside = [str(other) for other in sorted(path.parent.glob("*.toml"))]
+    beside = []
+    with suppress(OSError):
+        beside = [str(other) for other in sorted(path.parent.glob("*.toml"))]
     raise unknown_name("study", text, [*shipped, *beside])
 
 
@@ -161,19 +169,22 @@ def read_study(path: str | Path, seeds: Sequence[int] | None = None) -> Study:
     DislabError : the file cannot be read, is not TOML, or has keys or values that a study has not.
     """
     path = Path(path)
+    text = read_text("the study", path, MOST_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
-    except OSError as error:
-        raise DislabError(f"the study '{path}' cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise DislabError(f"the study '{path}' is not TOML: it is nested too deep") from None
+    except ValueError as error:  # also of a number with thousands of digits
         raise DislabError(f"the study '{path}' is not TOML: {error}") from None
     with within(str(path)):
         _check_keys(content, STUDY_KEYS, required=["runs"])
-        drafts = []
+        drafts, runs = [], 0
         for number, table in enumerate(content["runs"], start=1):
             with within(f"[[runs]] table {number}"):
                 _check_keys(table, TABLE_KEYS, required=["model", "dataset"])
+                runs += _number(content, table, seeds)
+                if runs > MOST_RUNS:
+                    raise DislabError(f"the study has {runs:,} runs up to here: at most {MOST_RUNS:,}")
                 drafts += _expand(f"{path}: [[runs]] table {number}", content, table, seeds)
         figures = content.get("figures")
         return Study(
@@ -207,10 +218,10 @@ def _check_keys(table: Mapping, keys: Mapping[str, tuple], required: list[str]) 
 
 def _expand(where: str, study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> list[Draft]:
     """Return the runs of a table: datasets x models x hyper-parameter values, the last fastest."""
-    chosen = {key: table.get(key, study.get(key)) for key in TRAINING}
+    chosen = {key: table.get(key, study.get(key)) for key in TRAINING if key != "seeds"}
     chosen |= {key: table.get(key) for key in ("group_by", "hold_out", "source")}
-    seeds = tuple(dict.fromkeys(seeds or chosen.pop("seeds") or [0]))
-    chosen = {key: value for key, value in chosen.items() if value is not None and key != "seeds"}
+    seeds = _seeds(study, table, seeds)
+    chosen = {key: value for key, value in chosen.items() if value is not None}
     swept = {name: _listed(value) for name, value in table.get("set", {}).items()}
     combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
     return [
@@ -224,6 +235,16 @@ def _expand(where: str, study: Mapping, table: Mapping, seeds: Sequence[int] | N
             _listed(table["dataset"]), _listed(table["model"]), combinations
         )
     ]
+
+
+def _seeds(study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(seeds or table.get("seeds", study.get("seeds")) or [0]))
+
+
+def _number(study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> int:
+    """Return how many runs a table names."""
+    lists = [table["dataset"], table["model"], *table.get("set", {}).values()]
+    return math.prod(map(len, map(_listed, lists))) * len(_seeds(study, table, seeds))
 
 
 def _listed(value) -> list:

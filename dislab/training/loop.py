@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import torch
 from torch import nn
 
 from dislab.progress import Bar, say
+from dislab.signals import held_back
 from dislab.training.checkpoint import History, Member
 from dislab.training.protocol import Protocol
 from dislab.training.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
@@ -100,11 +99,9 @@ def _train(steps: Steps, until: int, protocol: Protocol, quiet: bool) -> None:
                 member.history.seconds = seconds + time.monotonic() - began
                 member.save()
 
-    with (
-        Bar(title, protocol.steps, start=done, quiet=quiet) as bar,
-        _interrupt_between_steps() as interrupted,
-    ):
-        while done < until and not interrupted:
+    # A signal waits until the step is whole and saved. If it does not end the program, `train_stack` goes on.
+    with Bar(title, protocol.steps, start=done, quiet=quiet) as bar, held_back() as signals:
+        while done < until and not signals:
             terms = steps.step()
             done += 1
             if done % LOG_EVERY == 0 or done == protocol.steps:
@@ -127,20 +124,4 @@ def _train(steps: Steps, until: int, protocol: Protocol, quiet: bool) -> None:
                 if now - saved > SECONDS_BETWEEN_CHECKPOINTS:
                     save()
                     saved = now
-    save()
-    if interrupted:
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _interrupt_between_steps() -> Iterator[list[int]]:
-    """Hold back Ctrl-C until a step is whole. Yield a list that is no longer empty once it was pressed."""
-    pressed: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
+        save()

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 from dislab.errors import DislabError
 from dislab.registry import unknown_name
 
+# What a protocol may ask for at most: a number above is a slip, and some are too large for torch.
+MOST_STEPS = 10**9
+MOST_IMAGES = 2**20  # in a batch
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -21,13 +25,15 @@ class Protocol:
     def __post_init__(self):
         if not isinstance(self.name, str):
             raise DislabError(f"the protocol's name is {self.name!r}: it must be a text")
-        for what, value, lowest in (
-            ("--steps", self.steps, "0 (an untrained model)"),
-            ("--batch-size", self.batch_size, "2"),
-            ("rows", 1 if self.rows is None else self.rows, "1"),
+        for what, value, lowest, highest in (
+            ("--steps", self.steps, "0 (an untrained model)", MOST_STEPS),
+            ("--batch-size", self.batch_size, "2", MOST_IMAGES),
+            ("rows", 1 if self.rows is None else self.rows, "1", 2**63 - 1),
         ):
-            if not isinstance(value, int) or value < int(lowest[0]):
+            if not isinstance(value, int) or isinstance(value, bool) or value < int(lowest[0]):
                 raise DislabError(f"{what} is {value!r}: it must be {lowest} or more")
+            if value > highest:
+                raise DislabError(f"{what} is {value}: it must be {highest} or less")
         if not (isinstance(self.learning_rate, int | float) and self.learning_rate > 0):
             raise DislabError(f"the learning rate is {self.learning_rate!r}: it must be above 0")
 

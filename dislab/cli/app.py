@@ -1,0 +1,75 @@
+"""The commands, one file each. Options become a RunConfig and a Machine, and nothing else.
+
+What needs torch or scikit-learn is imported inside the commands, so that help is shown at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+
+import typer
+
+from dislab.cli.bench import bench_command
+from dislab.cli.data import app as data_app
+from dislab.cli.evaluate import evaluate_command
+from dislab.cli.leaderboard import leaderboard_command
+from dislab.cli.list import list_command
+from dislab.cli.run import run_command
+from dislab.errors import FAILURES, DislabError, in_one_line
+from dislab.progress import remarks_in_one_line, say
+from dislab.signals import received
+
+# The system's reasons to refuse a path that the user is at fault for; others are the system's own.
+OF_THE_PATH = (
+    *(errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM),
+    *(errno.ELOOP, errno.EROFS, errno.EINVAL, errno.ENXIO),
+)
+TRACEBACK = "DISLAB_TRACEBACK"  # the environment variable that asks for tracebacks
+
+app = typer.Typer(
+    name="dislab",
+    help="Train disentangled representations, score them, and compare them in tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("run")(run_command)
+app.command("evaluate")(evaluate_command)
+app.command("leaderboard")(leaderboard_command)
+app.command("bench")(bench_command)
+app.command("list")(list_command)
+app.add_typer(data_app)
+
+
+def do(arguments: list[str] | None) -> int:
+    """Do a command; return its exit code. Every error is one line on standard error."""
+    try:
+        with remarks_in_one_line():
+            code = app(arguments, prog_name="dislab", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except FAILURES as error:
+        if received:  # a library has turned Ctrl-C into another error
+            raise KeyboardInterrupt from error
+        say(f"dislab: {_words(error)}")
+        if os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
+        return _exit_code(error)
+
+
+def _words(error: BaseException) -> str:
+    # Typer's own errors (an unknown option, a missing value) know how to say themselves in one line.
+    if hasattr(error, "format_message"):
+        return f"{error.format_message()} (see dislab --help)"
+    is_expected = isinstance(error, (DislabError, OSError, MemoryError))
+    return in_one_line(error) + ("" if is_expected else f"; {TRACEBACK}=1 shows where")
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, DislabError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return 2 if error.errno in OF_THE_PATH else 1
+    return 2 if hasattr(error, "format_message") else 1
