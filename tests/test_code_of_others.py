@@ -314,7 +314,7 @@ def test_a_method_of_a_model_that_raises_is_refused(folder, tiny_dataset, method
         ({"init": "sys.exit(0)"}, "model 'odd' failed: SystemExit: 0"),
         ({"init": "raise dislab.DislabError('a\\nb')"}, "before: a b ("),
         ({"init": "raise type('E', (Exception,), {'__str__': None})"}, "model 'odd' failed: E ("),
-        ({"init": "raise ValueError('\\x1b[2J' + 'x' * 10**6)"}, "?[2Jxxx"),
+        ({"init": "raise ValueError('\\x1b[2J' + 'x' * 10**6)"}, r"\x1b[2Jxxx"),
         ({"init": "self.latents = '3'"}, "`latents` is '3': it must be 1 or more"),
         ({"init": "self.latents = True"}, "`latents` is True: it must be 1 or more"),
         ({"init": "self.latents = 10**400"}, "it must be 1 or more"),
