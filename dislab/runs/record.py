@@ -55,6 +55,7 @@ class Results:
         self._lines: dict[str, bytes] = {}  # of records.jsonl, by digest; parsed when they are used
         self._damaged: dict[str, bytes] = {}  # lines that are left out, by what they are called
         self._read: tuple = (None, 0, 0)  # which file was read, and how many bytes and lines of it
+        self._last = b""  # the last line, if it has no end
 
     @classmethod
     def around(cls, path: str | Path) -> Results | None:
@@ -109,10 +110,11 @@ class Results:
             raise DislabError(f"the records '{path}' cannot be read: {error.strerror}") from None
         lines = text.split(b"\n")
         last = lines.pop()
+        self._last = b""
         if is_sealed(last + b"\n"):  # joined files may lack the last line's end
             lines.append(last)
-        else:  # it is still being written
-            text = text[: len(text) - len(last)]
+        else:  # it is being written, or it was when a process was killed
+            text, self._last = text[: len(text) - len(last)], last
         self._read = which, begin + len(text), number + len(lines)
         for position, line in enumerate(lines, start=number + 1):
             self._take(line + b"\n", f"line {position} of '{path}'")
@@ -147,8 +149,10 @@ class Results:
         A damaged record of a run that has another one, because the run was done again, is not named.
         """
         self._refreshed()
-        named = []
-        for name, line in self._damaged.items():
+        named, damaged = [], dict(self._damaged)
+        if self._last and Claim(self.folder / RECORDS).is_free():  # nobody writes it
+            damaged[f"the last line of '{self.folder / RECORDS}'"] = self._last
+        for name, line in damaged.items():
             match, head = NAMED.search(line), HEAD.match(line)
             is_again = head is not None and head[2].decode(errors="replace") in self._lines
             if match is not None and not is_again:
