@@ -481,6 +481,7 @@ WRONG_DATASETS = [
     {"source": "'../../evil'"},
     {"source": "None"},
     {"space": "5"},
+    {"body": "return dislab.Dataset('odd', 'own', space, (1, 16, 16), 5, ['shape'])"},
     {"held_out": "np.arange(60)"},
     {"held_out": "np.array([], int)"},
     {"held_out": "[60]"},

@@ -70,6 +70,8 @@ class Dataset:
                 raise DislabError(f"the dataset's {what} is {text!r}: it becomes part of a file's name")
         if not isinstance(space, FactorSpace):
             raise DislabError(f"the space of {name} is {space!r}: it must be a dislab.FactorSpace")
+        if not callable(draw):
+            raise DislabError(f"draw of {name} is {draw!r}: it must be a function of rows")
         shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
         if len(shape) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
             raise DislabError(f"the image shape of {name} is {image_shape!r}: it must be (C, H, W)")
