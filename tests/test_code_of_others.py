@@ -428,3 +428,113 @@ def test_no_score_of_dislab_depends_on_the_global_random_state(isolated):
             torch.manual_seed(seed)
             scores.append(score(table, names, **SMALL))
     assert scores[0] == scores[1] and len(scores[0]) > 40 and not scores[0].failed
+
+
+DATASET = """
+import sys
+import numpy as np
+import torch
+import dislab
+
+images = torch.arange(60, dtype=torch.uint8)[:, None, None, None].expand(60, 1, 16, 16)
+space = dislab.FactorSpace(("shape", "size"), (4, 15))
+
+
+def draw(rows):
+    {draw}
+
+
+@dislab.register_dataset("odd")
+def odd(source, data_dir, device):
+    {body}
+"""
+RIGHT = {
+    "name": "'odd'",
+    "source": "'rendered'",
+    "space": "space",
+    "image_shape": "(1, 16, 16)",
+    "draw": "draw",
+    "group_by": "['shape']",
+}
+WRONG_SPACES = [
+    "('shape', 'size'), (0, 3)",
+    "('shape', 'shape'), (4, 15)",
+    "('shape', 'size'), (4,)",
+    "('shape', 'size'), (10**10, 10**10)",
+    "(1, 2), (4, 15)",
+    "('shape',), (3,), np.full((60, 1), 9)",
+    "('shape',), (3,), np.full((60, 1), np.nan)",
+    "('shape', 'size'), (4, 15), None, 'size'",
+    "('shape', 'size'), (4, 15), None, dislab.Circle('angle', 4)",
+]
+WRONG_DATASETS = [
+    {"body": "return None"},
+    {"body": "return dislab.Dataset"},
+    {"body": "sys.exit(0)"},
+    {"body": "raise dislab.DislabError('a\\nb')"},
+    {"group_by": "[]"},
+    {"group_by": "['shap']"},
+    {"group_by": "5"},
+    {"image_shape": "(16, 16)"},
+    {"name": "'a\\nb'"},
+    {"name": "'a' * 200"},
+    {"source": "'../../evil'"},
+    {"source": "None"},
+    {"space": "5"},
+    {"body": "return dislab.Dataset('odd', 'own', space, (1, 16, 16), 5, ['shape'])"},
+    {"held_out": "np.arange(60)"},
+    {"held_out": "np.array([], int)"},
+    {"held_out": "[60]"},
+    {"held_out": "'x'"},
+    *({"space": f"dislab.FactorSpace({space})"} for space in WRONG_SPACES),
+]
+WRONG_DRAWS = [
+    "raise ValueError('a\\nb')",
+    "sys.exit(0)",
+    "return None",
+    "return images[rows].float()",
+    "return images[rows].numpy()",
+    "return images[rows, :, :8]",
+    "return images[rows][1:]",
+    "return images[rows].expand(-1, 3, 16, 16)",
+]
+
+
+def write_dataset(draw="return images[rows]", body=None, **changes) -> None:
+    arguments = ", ".join(f"{name}={value}" for name, value in (RIGHT | changes).items())
+    text = DATASET.format(draw=draw, body=body or f"return dislab.Dataset({arguments})")
+    Path("odd.py").write_text(text)
+    load_plugin("odd.py")
+
+
+def refused(**settings) -> str:
+    with pytest.raises(DislabError) as error:
+        dislab.run("vae", "odd", device="cpu", network="mlp", steps=4, batch_size=16, **settings)
+    text = str(error.value)
+    assert "odd.py, line" in text and "\n" not in text and "dataset" in text + "space"
+    return text
+
+
+@pytest.mark.parametrize("changes", WRONG_DATASETS)
+def test_a_dataset_that_is_wrong_is_refused(folder, changes):
+    write_dataset(**changes)
+    refused()
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("draw", WRONG_DRAWS)
+@pytest.mark.parametrize("when", ["", "if (rows == 7).any(): "])
+def test_a_dataset_that_draws_wrong_images_is_named(folder, draw, when):
+    write_dataset(draw=f"{when}{draw}\n    return images[rows]")
+    assert "dataset 'odd'" in refused()
+    assert Path("results").exists() == bool(when), "the images of row 7 are first asked for in training"
+
+
+def test_stored_images_and_rows_stay_as_they_are(folder):
+    """An encoder may write to its images, and `draw` to its rows."""
+    write_dataset(draw="rows -= 1; return images[rows + 1]", held_out="np.arange(30, 60)")
+    dataset = dislab.load_dataset("odd")
+    before = dataset.images(range(60)).clone(), dataset.evaluation_rows().copy()
+    dislab.evaluate(lambda images: images.zero_().flatten(1)[:, :2], dataset=dataset, metrics=["mig"])
+    assert torch.equal(dataset.images(range(60)), before[0])
+    assert np.array_equal(dataset.evaluation_rows(), before[1])

@@ -18,7 +18,7 @@ import numpy as np
 from dislab.data.devices import choose_device
 from dislab.data.official import unpublished
 from dislab.data.space import FactorSpace
-from dislab.errors import FAILURES, DislabError, DislabWarning, in_words
+from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
 from dislab.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Dataset:
             raise DislabError(
                 f"the source of {name} is {in_short(source)}: it must be a text that tables show"
             )
+        if not isinstance(space, FactorSpace):
+            raise DislabError(f"the space of {name} is {space!r}: it must be a dislab.FactorSpace")
+        if not callable(draw):
+            raise DislabError(f"draw of {name} is {draw!r}: it must be a function of rows")
         shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
         if len(shape) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
             raise DislabError(f"the image shape of {name} is {image_shape!r}: it must be (C, H, W)")
@@ -82,6 +86,11 @@ class Dataset:
         if not self.group_by:
             raise DislabError(f"group_by of {name} is empty: name at least one factor")
         space.columns(self.group_by)
+        if held_out is not None:
+            held_out = np.unique(held_out)
+            is_part = held_out.dtype.kind in "iu" and 0 < len(held_out) < len(space)
+            if not is_part or held_out[0] < 0 or held_out[-1] >= len(space):
+                raise DislabError(f"held_out of {name} must be some, not all, of its {len(space):,} rows")
         self.file, self.renderer, self.split, self.unpublished = file, renderer, "", ""
         self._draw, self._held_out, self._test = draw, held_out, test
 
@@ -95,7 +104,22 @@ class Dataset:
         """Return images uint8 [B, C, H, W] in 0..255 of the rows [B], a tensor, an array or a list."""
         import torch
 
-        return self._draw(torch.as_tensor(index, dtype=torch.int64))
+        rows = torch.as_tensor(index, dtype=torch.int64).clone()  # `draw` may be a user's, and write to it
+        try:
+            images = self._draw(rows)
+        except DislabError:
+            raise
+        except FAILURES as error:
+            reason = in_words(error, self._draw)
+            raise DislabError(f"dataset '{self.name}' failed to draw images: {reason}") from error
+        expected = len(rows), *self.image_shape
+        if not isinstance(images, torch.Tensor) or (images.dtype, images.shape) != (torch.uint8, expected):
+            kind = str(getattr(images, "dtype", type(images).__name__)).removeprefix("torch.")
+            raise DislabError(
+                f"dataset '{self.name}' must draw {len(rows)} rows as uint8 {[*expected]}, not as {kind} "
+                f"{[*getattr(images, 'shape', [])]}{defined_in(self._draw)}"
+            )
+        return images
 
     def with_held_out(self, rows: np.ndarray, split: str) -> Dataset:
         """Return the same images with other rows held out, int64, sorted, each once; `split` names them."""
@@ -158,31 +182,28 @@ def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str 
     try:
         inspect.signature(make).bind(**options)
     except TypeError as error:
-        message = f"dataset '{name}' must be called with (source, data_dir, device): {error}"
+        message = (
+            f"dataset '{name}' must be called with (source, data_dir, device): {error}{defined_in(make)}"
+        )
         raise DislabError(message) from None
-    dataset = _checked(name, make, lambda: make(**options))
+    try:
+        dataset = make(**options)
+    except FAILURES as error:
+        text = in_words(error, make)
+        if not isinstance(error, DislabError):
+            raise DislabError(f"dataset '{name}' cannot be opened: {text}") from error
+        if DATASETS.is_built_in(name):
+            raise
+        raise type(error)(text + defined_in(make)) from error
     if not isinstance(dataset, Dataset):
-        raise DislabError(f"dataset '{name}' must return a dislab.Dataset, not {type(dataset).__name__}")
-    images = _checked(name, make, lambda: dataset.images([0]))
-    kind = str(getattr(images, "dtype", type(images).__name__)).removeprefix("torch.")
-    shape, expected = list(getattr(images, "shape", [])), [1, *dataset.image_shape]
-    if (kind, shape) != ("uint8", expected):
-        raise DislabError(f"dataset '{name}' must draw one row as uint8 {expected}, not as {kind} {shape}")
+        kind = type(dataset).__name__
+        raise DislabError(f"dataset '{name}' must return a dislab.Dataset, not {kind}{defined_in(make)}")
+    dataset.images([0])
     if dataset.source == "official" and entry.official is not None:
         dataset.unpublished, words = unpublished(entry.official, data_dir)
         if words:
             warnings.warn(f"{dataset.name}: {words}", DislabWarning, stacklevel=2)
     return dataset
-
-
-def _checked(name: str, make: Callable, call: Callable):
-    """Return what a dataset's function returns; put what it raises in one line."""
-    try:
-        return call()
-    except DislabError:
-        raise
-    except FAILURES as error:
-        raise DislabError(f"dataset '{name}' cannot be opened: {in_words(error, make)}") from error
 
 
 def unit_images(pixels: Tensor) -> Tensor:

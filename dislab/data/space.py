@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from dislab.errors import DislabError
 from dislab.registry import unknown_name
 
 MOST_CHARACTERS = 200  # of a factor's name
+MOST_ROWS = 2**48  # of a full grid
 MOST_VALUES = 10_000_000  # of a factor: a column with larger numbers holds identifiers or measurements
 
 
@@ -59,6 +61,20 @@ class FactorSpace:
             raise ValueError(f"{len(self.names)} factor names but {len(self.sizes)} sizes")
         if values is not None and (values.ndim != 2 or values.shape[1] != len(self.names)):
             raise ValueError(f"values must be [N, {len(self.names)}], not {list(values.shape)}")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"factor names must be different texts, not {', '.join(map(repr, self.names))}")
+        if not self.sizes or min(self.sizes) < 1 or (values is None and math.prod(self.sizes) > MOST_ROWS):
+            raise ValueError(f"sizes must be whole numbers of 1 or more, and not {list(self.sizes)}")
+        if values is not None and not (
+            len(values) and np.min(values) >= 0 and (np.max(values, axis=0) < self.sizes).all()
+        ):
+            raise ValueError("values must be 0, 1, 2, … and below the size of their factor")
+        if circle is not None:
+            if not isinstance(circle, Circle) or circle.steps < 1:
+                raise ValueError(f"circle must be a dislab.Circle with steps of 1 or more, not {circle!r}")
+            self.columns(
+                [name for name in (circle.factor, circle.instance, *(circle.only or ())[:1]) if name]
+            )
         self._values = values
         self.circle = circle
 
