@@ -26,7 +26,7 @@ class DislabWarning(UserWarning):
 
 
 BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")  # between lines
-MOST_CHARACTERS = 2000  # of a line for the user; a longer one is cut in its middle
+MOST_CHARACTERS = 1000  # of a line for the user; a longer one is cut in its middle
 
 # The exceptions that code of others may raise. Ctrl-C is none of them: it ends the program.
 FAILURES = (Exception, SystemExit)

@@ -69,13 +69,14 @@ class Dataset:
         renderer: int | None = None,
     ):
         check_name(name)
-        if not isinstance(source, str) or not source.isprintable() or len(source) > MOST_CHARACTERS:
+        is_short = isinstance(source, str) and source.isprintable() and len(source) <= MOST_CHARACTERS
+        if not is_short or Path(source).name != source:
             raise DislabError(
-                f"the source of {name} is {in_short(source)}: it must be a text that tables show"
+                f"the source of {name} is {in_short(source)}: it becomes part of tables and of a file's name"
             )
         if not isinstance(space, FactorSpace):
             raise DislabError(f"the space of {name} is {space!r}: it must be a dislab.FactorSpace")
-        if not callable(draw):
+        if draw is not None and not callable(draw):  # None: only the factors are used
             raise DislabError(f"draw of {name} is {draw!r}: it must be a function of rows")
         shape = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
         if len(shape) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):

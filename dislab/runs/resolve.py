@@ -14,7 +14,7 @@ from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
 from dislab.data.own import expanded, is_folder_text
 from dislab.data.space import parse_groupings
-from dislab.errors import FAILURES, DislabError, defined_in, in_words, said_by
+from dislab.errors import FAILURES, DislabError, defined_in, in_words
 from dislab.kept import kept
 from dislab.networks.named import choose_network
 from dislab.progress import say
@@ -203,25 +203,22 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
     All of a model is tried but its loss, which may take its process down: that is left to the run's own.
     """
     network = make_model(config, images.image_shape)
-    # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
-    same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)
-    same = (*same, config.protocol.batch_size, config.protocol.rows, network.group_size, quiet, lenient)
-    if same in _checked:
-        return
-    if network.supervision != "none":
-        try:
-            batches = make_batches(config, images, network, torch.device("cpu"))
-        except (RuntimeError, MemoryError, OverflowError) as error:
-            size = config.protocol.batch_size
-            raise DislabError(f"--batch-size {size} is too large: {said_by(error)}") from error
-        if batches.remark:
-            say(batches.remark, quiet)
     device = images.images(images.train_rows()[:1]).device
     with code_of_model(config.model):
         network = network.to(device).eval()
         if network.supervision != "none":  # others must be fitted first
             check_outputs(network, images)
-    check_scores(config.metrics, network, images, config.group_by, config.protocol.rows, quiet, lenient)
+    # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
+    same = (config.dataset, config.source, config.hold_out, config.group_by, config.metrics, quiet, lenient)
+    protocol, make = config.protocol, MODELS[config.model].make
+    same = (*same, make, protocol.batch_size, protocol.rows, network.group_size)
+    if same in _checked:
+        return
+    if network.supervision != "none":
+        batches = make_batches(config, images, network, torch.device("cpu"))
+        if batches.remark:
+            say(batches.remark, quiet)
+    check_scores(config.metrics, network, images, config.group_by, protocol.rows, quiet, lenient)
     _checked.add(same)
 
 
