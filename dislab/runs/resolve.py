@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
 from dislab.data.own import is_folder_text
 from dislab.data.space import parse_groupings
-from dislab.errors import FAILURES, DislabError
+from dislab.errors import FAILURES, DislabError, in_one_line
 from dislab.networks.named import choose_network
 from dislab.progress import say
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
@@ -121,7 +122,8 @@ def complete(chosen: Checked, machine: Machine, lenient: bool = False) -> RunCon
     if isinstance(dataset, Dataset):
         images, own_images = remember(dataset), MEMORY
     else:
-        own_images = str(Path(dataset).expanduser().absolute()) if is_folder_text(dataset) else ""
+        home = os.path.expanduser(dataset)  # noqa: PTH111  (Path's own raises an error for an unknown user)
+        own_images = str(Path(home).absolute()) if is_folder_text(dataset) else ""
         images = open_images(own_images or dataset, chosen.source, machine)
     held_out = (images.split,) if images.split else ()
     if chosen.hold_out:
@@ -203,7 +205,9 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
         network = make_model(config, images.image_shape)
     except DislabError:
         raise
-    except FAILURES:
+    except FAILURES as error:
+        if MODELS.is_built_in(config.model):
+            raise DislabError(f"{config} cannot be made: {in_one_line(error)}") from error
         return
     # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
     same = (config.dataset, config.source, config.hold_out, config.group_by, config.model, config.metrics)
