@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from test_training import PROTOCOL, assert_same_progress, at_step, make_training, train
 
-import dislab
 from dislab import signals
 from dislab.cli import main
 
@@ -41,7 +40,7 @@ def wait_for_checkpoints(folder: str, number: int, process: subprocess.Popen) ->
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("after", [0.5, 1.0, 1.4, 2.0])
+@pytest.mark.parametrize("after", [0.5, 1.2, 2.0])
 def test_ctrl_c_at_any_moment_is_one_line(after, bars):
     process = start(*SLOW, *bars)
     time.sleep(after)
@@ -217,8 +216,6 @@ dislab.run("vae", "bars", steps=5000, batch_size=16, network="mlp", metrics=["mi
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM
     assert len(list(Path("results").rglob("checkpoint.safetensors"))) == 1
-    run = dislab.run("vae", "bars", steps=50, batch_size=16, network="mlp", metrics=["mig"], out="other")
-    assert run.scores
 
 
 def test_an_interruption_that_is_handled_is_not_repeated():
