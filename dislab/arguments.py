@@ -11,6 +11,8 @@ from functools import cache
 
 from dislab.errors import DislabError
 
+MOST_WHOLE = 2**31 - 1  # of what counts something: torch and numpy take larger numbers as sizes and fail
+
 
 @cache
 def keyword_defaults(function: Callable) -> dict[str, object]:
@@ -63,6 +65,8 @@ def converted(what: str, value: object, default: object, choices: tuple | None =
         number = math.nan
     if not math.isfinite(number) or number != kind(number):
         raise DislabError(f"{what} is {value!r}: it must be {wanted}")
+    if kind is int and abs(number) > MOST_WHOLE:
+        raise DislabError(f"{what} is {value}: it must be {MOST_WHOLE:,} or less")
     # Sizes and counts start at 1, weights at 0, unless the default itself is below.
     lowest = 1 if kind is int and default > 0 else 0
     if number < lowest <= default:

@@ -5,7 +5,6 @@ A signal that is ignored when the program starts stays ignored: nohup does so wi
 
 from __future__ import annotations
 
-import _thread
 import signal
 import sys
 import threading
@@ -124,7 +123,7 @@ def _repeat(number: int) -> None:
 
     def send() -> None:
         if received:
-            _thread.interrupt_main(number)
+            signal.pthread_kill(threading.main_thread().ident, number)
 
     timer = threading.Timer(SECONDS_UNTIL_REPEATED, send)
     timer.daemon = True

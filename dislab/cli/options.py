@@ -128,13 +128,21 @@ def parse_settings(texts: list[str] | None) -> dict[str, str]:
 
 
 def parse_names(text: str | None) -> list[str] | None:
-    """Return the names of a text with commas; None where there is no text."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """Return the names of a text with commas; None where there is no text.
+
+    Raises
+    ------
+    DislabError : there is no name in it.
+    """
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise DislabError(f"'{text}' names nothing: write names with commas between them")
+    return names or None
 
 
 def parse_groupings(texts: list[str] | None) -> list[list[str]] | None:
     """Return the groupings, one for each text; None where there is none."""
-    return [names for text in texts or [] if (names := parse_names(text))] or None
+    return [parse_names(text) for text in texts or []] or None
 
 
 def load_plugins(paths: list[Path] | None) -> None:

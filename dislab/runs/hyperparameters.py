@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dislab.arguments import choices_of, converted
+from dislab.errors import DislabError
 from dislab.registry import Entry, unknown_name
 from dislab.training.model import constructor_parameters
+
+SIZES = ("latents", "content", "style")  # hyper-parameters that are numbers of dimensions of a code
+MOST_DIMENSIONS = 10_000
 
 
 def defaults(model: type) -> dict[str, object]:
@@ -36,5 +40,8 @@ def complete(entry: Entry, values: Mapping[str, object]) -> dict[str, object]:
     for name, value in values.items():
         if name not in completed:
             raise unknown_name(f"hyper-parameter of {entry.name}", name, completed)
-        completed[name] = converted(f"{entry.name}: {name}", value, completed[name], allowed.get(name))
+        value = converted(f"{entry.name}: {name}", value, completed[name], allowed.get(name))
+        if name in SIZES and isinstance(value, int) and value > MOST_DIMENSIONS:
+            raise DislabError(f"{entry.name}: {name} is {value}: it must be {MOST_DIMENSIONS} or less")
+        completed[name] = value
     return completed
