@@ -49,12 +49,23 @@ def raised(to_the_end: bool) -> Iterator[None]:
     before, hooks = _set(_raise), (sys.unraisablehook, sys.excepthook)
     sys.unraisablehook, sys.excepthook = _unraisable(hooks[0]), _uncaught(hooks[1])
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)  # see `blocked`
         yield
     finally:
         ignored()
         sys.unraisablehook, sys.excepthook = hooks
         if not to_the_end:
             _restore(before)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Keep the signals from a program that is started within the block until it can answer them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ignored() -> int:

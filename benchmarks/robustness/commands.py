@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from dislab.registry import DATASETS, METRICS, MODELS, NETWORKS
 
 IMPORTED = [
@@ -53,6 +55,7 @@ def prepare() -> None:
     for registry in (DATASETS, METRICS, MODELS, NETWORKS):
         list(registry)
     os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)  # a child of a process that has used several would wait for ever
     with suppress(AttributeError, OSError):  # Linux only
         ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1)
 

@@ -22,7 +22,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 
-from dislab import registry
+from dislab import registry, signals
 from dislab.errors import DislabError
 from dislab.progress import heard_by, say
 from dislab.runs.config import MEMORY, RunConfig, merge
@@ -159,20 +159,21 @@ class _Worker:
 
     def __init__(self, threads: int, replies: queue.SimpleQueue):
         self.task: Mapping | None = None  # that it does
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "dislab.runs.worker"],
-            # BLAS and torch read the number of threads when they are imported.
-            env=os.environ
-            | {
-                "OMP_NUM_THREADS": str(threads),
-                "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
-        )
+        with signals.blocked():
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dislab.runs.worker"],
+                # BLAS and torch read the number of threads when they are imported.
+                env=os.environ
+                | {
+                    "OMP_NUM_THREADS": str(threads),
+                    "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its workers
+            )
         threading.Thread(target=self._read, args=(replies,), daemon=True).start()
 
     def _read(self, replies: queue.SimpleQueue) -> None:
