@@ -25,14 +25,10 @@ def in_shell(command: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("redirected", "code"),
     [
-        (">&-", 0),
         ("<&- >&- 2>&-", 0),
         (">/dev/full", 1),
-        (">/dev/full 2>/dev/full", 1),
         ("2>/dev/full", 0),
-        ("2>&1 | head -1", 0),
         ("--seeds 0,1 --jobs 2 2>&1 | head -1", 0),
-        ("--seeds 0,1 --jobs 2 >&- 2>&-", 0),
     ],
 )
 def test_a_run_is_stored_whatever_becomes_of_its_output(redirected, code, bars):
@@ -46,7 +42,7 @@ def test_a_run_is_stored_whatever_becomes_of_its_output(redirected, code, bars):
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["list metrics", "list models", "--help"])
+@pytest.mark.parametrize("command", ["list networks", "--help"])
 def test_a_reader_may_stop_early(command):
     done = in_shell(f"dislab {command} | true")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
