@@ -1,4 +1,4 @@
-"""Signals that end programs: one line and an exit code at any moment; checkpoints from which runs resume."""
+"""Signals that end programs: one line and an exit code at any moment, and checkpoints to resume from."""
 
 import gc
 import os

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from dislab.errors import DislabError
@@ -17,7 +18,9 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old names of devices, which are refused below
+            device = torch.device(name)
         if device.type == "cpu" and device.index:
             raise RuntimeError("there is one cpu")
         torch.ones(1, device=device).item()  # the device "meta" computes nothing

@@ -25,13 +25,13 @@ def choose_network(network: object, image_shape: tuple[int, int, int]) -> str:
 
     Raises
     ------
-    DislabError : the network is no text; the file is missing, or its text has another digest.
+    DislabError : the network is no name; the file is missing, or its text has another digest.
     """
-    if not isinstance(network, str):
+    if not isinstance(network, str) or not network:
         raise DislabError(f"network is {network!r}: {FORM}")
     if network == "auto":
         return "conv" if all(side % 16 == 0 for side in image_shape[1:]) else "mlp"
-    name, wanted = RECORDED.fullmatch(network or " ").groups()
+    name, wanted = RECORDED.fullmatch(network).groups()
     if IN_FILE.fullmatch(name):
         digest = _function_in_file(name)[1]
     elif name in NETWORKS and not NETWORKS.is_built_in(name):

@@ -116,6 +116,8 @@ def _scores(runs: list[Run], names: list[str]) -> pd.DataFrame:
     """Return mean, std, n and ci95 of every score; the index is the row."""
     from scipy.stats import t
 
+    if not names:  # no run was asked for a score
+        return pd.DataFrame(index=pd.Index([], dtype=object))
     table = tidy(runs).groupby(["row", "score"])["value"].agg(mean="mean", std="std", n="count")
     freedom = (table["n"] - 1).where(table["n"] > 1)
     table["ci95"] = t.ppf(0.975, freedom) * table["std"] / np.sqrt(table["n"])

@@ -96,8 +96,10 @@ class RunConfig:
             texts = ("model", "dataset", "source", "precision", "own_images")
             lists = [values["hold_out"], values["metrics"], *values["group_by"]]
             words = [values.get(name, "") for name in texts] + [word for words in lists for word in words]
-            if not values["group_by"] or not all(isinstance(one, list | tuple) for one in lists):
+            if not all(isinstance(one, list | tuple) for one in lists):
                 raise TypeError("hold_out, metrics and the parts of group_by must be lists")
+            if not values["group_by"] or not all(values["group_by"]):
+                raise TypeError("group_by must be a list of lists of factors")
             if not all(isinstance(word, str) for word in words):
                 raise TypeError(f"{', '.join(texts)} and what the lists hold must be texts")
             values["protocol"] = Protocol(**values["protocol"])

@@ -16,7 +16,8 @@ from dislab.errors import DislabError
 from dislab.files import read_text
 from dislab.registry import unknown_name
 
-MOST_BYTES = 2**20  # of a study file
+MOST_BYTES = 2**18  # of a study file
+MOST_DOTS = 1000  # in a line of it: Python's reader takes minutes for a key of many parts
 MOST_RUNS = 100_000  # of a study
 
 
@@ -171,6 +172,8 @@ def read_study(path: str | Path, seeds: Sequence[int] | None = None) -> Study:
     path = Path(path)
     text = read_text("the study", path, MOST_BYTES)
     try:
+        if max((line.count(".") for line in text.splitlines()), default=0) > MOST_DOTS:
+            raise RecursionError
         content = tomllib.loads(text)
     except RecursionError:
         raise DislabError(f"the study '{path}' is not TOML: it is nested too deep") from None
