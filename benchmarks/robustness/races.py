@@ -95,12 +95,15 @@ def let_go(arguments: list[str], folder: Path, scratch: Path) -> Command:
     return command
 
 
-def play(commands: list[list[str]], folder: Path, scratch: Path, waits: str | None) -> list[tuple[str, str]]:
+def play(
+    commands: list[list[str]], folder: Path, scratch: Path, waits: str | None, draw: random.Random
+) -> list[tuple[str, str]]:
     """Start all commands at the same moment; return what is wrong with how they end.
 
     Parameters
     ----------
     waits : what the names of files hold before whose change each process waits; None if none waits.
+    draw : decides how long.
     """
     moment = time.monotonic() + 0.1 + 0.03 * len(commands)
 
