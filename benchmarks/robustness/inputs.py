@@ -108,7 +108,7 @@ def make_runs(scratch: Path) -> None:
             check_done(command, SECONDS)
 
     def stop_after_checkpoint() -> None:
-        Changes(folder, lambda number: is_there() and os.kill(os.getpid(), signal.SIGKILL))
+        Changes(folder, lambda number, path: is_there() and os.kill(os.getpid(), signal.SIGKILL))
 
     def is_there() -> bool:
         return any(folder.glob("results/*/*/*/*/checkpoint.safetensors"))

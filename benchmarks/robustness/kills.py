@@ -113,7 +113,7 @@ def refer(name: str, scratch: Path) -> Reference:
     counts.mkdir()
 
     def watch() -> None:
-        Changes(folder, lambda number: (counts / f"{os.getpid()}").write_text(str(number)) and None)
+        Changes(folder, lambda number, path: (counts / f"{os.getpid()}").write_text(str(number)) and None)
 
     command = Command(COMMANDS[name], folder, log, before=watch, environment=bars.places(scratch))
     check_done(command, SECONDS)
@@ -212,7 +212,7 @@ class Stop:
         def watch() -> None:
             main = os.getpid()
 
-            def then(number: int) -> None:
+            def then(number: int, path: str) -> None:
                 if number == self.change and (os.getpid() == main) == (self.target == "command"):
                     os.kill(os.getpid(), self.number)
 

@@ -17,10 +17,10 @@ class Changes:
     Parameters
     ----------
     folder : absolute.
-    then : called with the number of the change, which counts from 1 in every process.
+    then : called with the number of the change, which counts from 1 in every process, and the path.
     """
 
-    def __init__(self, folder: Path, then: Callable[[int], None]):
+    def __init__(self, folder: Path, then: Callable[[int, str], None]):
         self.folder, self.then = str(folder), then
         self.process, self.number = os.getpid(), 0
         sys.addaudithook(self._hear)
@@ -41,4 +41,4 @@ class Changes:
         if os.getpid() != self.process:
             self.process, self.number = os.getpid(), 0
         self.number += 1
-        self.then(self.number)
+        self.then(self.number, os.fsdecode(path))

@@ -1,8 +1,8 @@
 """Start several processes on one results folder at the same moment: every run and every score must be there.
 
 They do different runs and the same run, a study, scores of runs that are finished, and a leaderboard. In
-every other round each process waits a random time before every change of a file, so that what it has read
-may be out of date when it writes.
+every other round each process waits before it changes the records, the leaderboard, or another kind of
+file, so that what it has read may be out of date when it writes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ FINISHED = ["run", "--model", "vae", "--steps", "25", "--seeds", "0-1", "--jobs"
 NEW = ["run", "--model", "vae", "--steps", "25", *bars.SMALL]
 SCORES = ("sap", "irs", "modularity", "explicitness")
 SECONDS = 120  # that a command may take
-LONGEST_WAIT = 0.05  # seconds before a change of files, in every other round
+# In every other round each process waits before it changes one of these, and at most so many seconds.
+WAITS, LONGEST_WAIT = ("records.jsonl", "leaderboard.csv", "run.json", ".claim-", ""), 0.6
 PROBLEMS = ("exit codes", "lost", "wrong", "left over", "leaderboard")
 
 
@@ -71,7 +72,8 @@ def show(options, scratch: Path) -> int:
             folder = scratch / f"round{number}"
             shutil.copytree(finished, folder)
             order = draw.sample(commands, len(commands))
-            problems = play(order, folder, scratch, draw.random() if number % 2 else None)
+            waits = WAITS[number // 2 % len(WAITS)] if number % 2 else None
+            problems = play(order, folder, scratch, waits, draw)
             problems += compare(reference, folder, finished, order)
             problems += compare_leaderboard(folder, scratch)
             counts.update(kind for kind, _ in problems)
@@ -94,26 +96,33 @@ def let_go(arguments: list[str], folder: Path, scratch: Path) -> Command:
 
 
 def play(
-    commands: list[list[str]], folder: Path, scratch: Path, waits: float | None
+    commands: list[list[str]], folder: Path, scratch: Path, waits: str | None, draw: random.Random
 ) -> list[tuple[str, str]]:
     """Start all commands at the same moment; return what is wrong with how they end.
 
     Parameters
     ----------
-    waits : decides how long each process waits before a change of files; None if none does.
+    waits : what the names of files hold before whose change each process waits; None if none waits.
+    draw : decides how long.
     """
     moment = time.monotonic() + 0.1 + 0.03 * len(commands)
 
-    def before() -> None:
-        if waits is not None:
-            draw = random.Random(f"{waits} {os.getpid()}")
-            Changes(folder, lambda number: time.sleep(LONGEST_WAIT * draw.random() ** 4))
-        time.sleep(max(0, moment - time.monotonic()))
+    def start(number: int, arguments: list[str]) -> Command:
+        own = random.Random(draw.random())
 
-    started = [
-        Command(arguments, folder, scratch / f"log{number}", before=before, environment=bars.places(scratch))
-        for number, arguments in enumerate(commands)
-    ]
+        def then(change: int, path: str) -> None:
+            if waits in path:
+                time.sleep(own.random() ** (1 if waits else 9) * LONGEST_WAIT)
+
+        def before() -> None:
+            if waits is not None:
+                Changes(folder, then)
+            time.sleep(max(0, moment - time.monotonic()))
+
+        log = scratch / f"log{number}"
+        return Command(arguments, folder, log, before=before, environment=bars.places(scratch))
+
+    started = [start(number, arguments) for number, arguments in enumerate(commands)]
     problems = []
     for command in started:
         if not command.wait(SECONDS):
