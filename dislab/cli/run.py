@@ -130,4 +130,4 @@ def run_command(
         print_scores(runs)
         print("\n".join(["", *(f"run: {run.path}" for run in runs)]))
         print(f"leaderboard: {write_leaderboard(results)}")
-    end([*failures.values(), *results.damaged])
+    end([*failures.values(), *results.damaged], said=len(failures))

@@ -28,11 +28,16 @@ def print_table(lines: list[tuple[str, ...]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def end(failures: list[str]) -> None:
-    """Raise RunFailed if anything failed: with its line, or with the number of them after a line for each."""
+def end(failures: list[str], said: int = 0) -> None:
+    """Raise RunFailed if anything failed: with its line, or with the number of them after a line for each.
+
+    Parameters
+    ----------
+    said : how many of them, the first ones, have been said already.
+    """
     if len(failures) == 1:
         raise RunFailed(failures[0])
-    for line in failures:
+    for line in failures[said:]:
         say(f"failed: {line}")
     if failures:
         raise RunFailed(f"{len(failures)} failed, all else is done")
