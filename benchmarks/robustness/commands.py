@@ -87,9 +87,7 @@ class Command:
         self.code: int | None = None
         self.usage = None
         self.began = time.monotonic()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _leave(self._in_child, folder, before, environment or {})
+        self.pid = _fork(self._in_child, folder, before, environment or {})
 
     def _in_child(self, folder: Path, before: Callable[[], None], environment: dict[str, str]) -> None:
         os.environ.update(environment, PYTHONDONTWRITEBYTECODE="1")
@@ -101,6 +99,7 @@ class Command:
         if self.real:
             os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.execv(sys.executable, [sys.executable, "-m", "dislab", *self.arguments])
         _like_new()
         from dislab.runs import execute
@@ -195,8 +194,16 @@ def reap(seconds: float) -> int:
             time.sleep(0.01)
 
 
-def _leave(work: Callable, *arguments) -> None:
-    """Do the work of a child process, and end it as Python would."""
+def _fork(work: Callable, *arguments) -> int:
+    """Do work in a child process, which ends as Python would; return its number.
+
+    Signals wait until the child is like a new process: it must not go on with what its parent does.
+    """
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    number = os.fork()
+    if number:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return number
     code = 1
     try:
         work(*arguments)
@@ -222,6 +229,7 @@ def _like_new() -> None:
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.dont_write_bytecode = True
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class _ForkedWorker(subprocess.Popen):
@@ -233,13 +241,10 @@ class _ForkedWorker(subprocess.Popen):
         if given["args"][1:2] != ["-m"]:
             return execute_child(*arguments)
         sys.stdout.flush()
-        self.pid = os.fork()
-        if self.pid:
-            self._child_created = True
-            os.close(given["p2cread"])
-            os.close(given["c2pwrite"])
-            return
-        _leave(self._in_child, given)
+        self.pid = _fork(self._in_child, given)
+        self._child_created = True
+        os.close(given["p2cread"])
+        os.close(given["c2pwrite"])
 
     @staticmethod
     def _in_child(given: dict) -> None:

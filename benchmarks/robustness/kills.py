@@ -193,7 +193,7 @@ class Stop:
         number = draw.choices(list(SIGNALS), list(SIGNALS.values()))[0]
         target = draw.choices(list(TARGETS), list(TARGETS.values()))[0] if name == "seeds" else "command"
         real, at_a_change, late = (draw.random() < part for part in (0.3, 0.5, 0.5))
-        first = 0.0 if number == signal.SIGKILL or not real else SECONDS_OF_PYTHON
+        first = 0.0 if number == signal.SIGKILL else SECONDS_OF_PYTHON if real else 0.05
         seconds = max(
             first, draw.uniform(0.6 * late, 1.02) * (reference.real_seconds if real else reference.seconds)
         )
