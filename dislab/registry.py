@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from dislab.errors import FAILURES, DislabError, line_within, said_by
+from dislab.errors import DislabError, line_within, said_by
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
@@ -329,7 +329,9 @@ def load_plugin(path: str | Path) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code of others may raise anything
         sys.modules.pop(name, None)
         line = line_within(error, spec.origin)
         source = f"{path}, line {line}" if line else f"{path}"

@@ -55,7 +55,8 @@ def guarded() -> Iterator[Callable[[], OSError | None]]:
             setattr(sys, name, _like(stream, guards[name]))
 
     def error_of_output() -> OSError | None:
-        sys.stdout.flush()
+        with suppress(ValueError):  # another program's stream, which a plug-in has closed
+            sys.stdout.flush()
         error = guards["stdout"].error if "stdout" in guards else None
         return None if error is None or error.errno == errno.EPIPE else error
 
@@ -63,15 +64,22 @@ def guarded() -> Iterator[Callable[[], OSError | None]]:
         yield error_of_output
     finally:
         for name, stream in before.items():
-            with suppress(ValueError):  # a plug-in has closed it
-                getattr(sys, name).flush()
+            getattr(sys, name).flush()
             setattr(sys, name, stream)
 
 
-def _like(stream, guard: Guarded) -> io.TextIOWrapper:
+class Text(io.TextIOWrapper):
+    """A text stream that stays open, also where a plug-in closes it."""
+
+    def close(self) -> None:
+        """Write what is left; what is printed later goes the same way."""
+        self.flush()
+
+
+def _like(stream, guard: Guarded) -> Text:
     """Return a text stream with the settings of another one, which has a sign for every character."""
     buffer = io.BufferedWriter(guard)
     if stream is None:  # it was closed
-        return io.TextIOWrapper(buffer, "utf-8", "replace")
+        return Text(buffer, "utf-8", "replace")
     flush = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-    return io.TextIOWrapper(buffer, stream.encoding, "replace", **flush)
+    return Text(buffer, stream.encoding, "replace", **flush)

@@ -17,7 +17,7 @@ from dislab.cli.evaluate import evaluate_command
 from dislab.cli.leaderboard import leaderboard_command
 from dislab.cli.list import list_command
 from dislab.cli.run import run_command
-from dislab.errors import FAILURES, DislabError, in_one_line
+from dislab.errors import DislabError, in_one_line
 from dislab.progress import remarks_in_one_line, say
 from dislab.signals import received
 
@@ -50,7 +50,9 @@ def do(arguments: list[str] | None) -> int:
         with remarks_in_one_line():
             code = app(arguments, prog_name="dislab", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # code of others may raise anything
         if received:  # a library has turned Ctrl-C into another error
             raise KeyboardInterrupt from error
         say(f"dislab: {_words(error)}")

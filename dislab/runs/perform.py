@@ -112,6 +112,7 @@ def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]
                 # Its last owner may just have finished it.
                 elif (run := results.finished(config)) is not None:
                     claim.release()
+                    results.tidy([run])
                     outcome = _complete(run, config, machine)
                 else:
                     claims[config.digest] = claim
