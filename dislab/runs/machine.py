@@ -46,7 +46,8 @@ class Machine:
         from dislab.data.devices import choose_device
 
         if jobs is not None and not 1 <= jobs <= MOST_JOBS:
-            raise DislabError(f"jobs is {jobs}: it must be 1 to {MOST_JOBS}")
+            bound = "1 or more" if jobs < 1 else f"{MOST_JOBS} or less"
+            raise DislabError(f"jobs is {jobs}: it must be {bound}")
         directory = None if data_dir is None else str(data_dir)
         return cls(str(choose_device(device)), jobs, directory, str(out), quiet)
 

@@ -17,7 +17,7 @@ from dislab.data.dataset import Dataset, unit_images
 from dislab.errors import FAILURES, DislabError, defined_in, in_words
 from dislab.progress import Bar
 from dislab.scoring.outputs import check_shapes, mean_and_logvar
-from dislab.scoring.table import CodesOnDemand, CodeTable, EncoderFailed, as_float32, check_finite
+from dislab.scoring.table import CodesOnDemand, CodeTable, EncoderFailed, NotFinite, as_float32, check_finite
 
 # Images per batch. On a CPU the activations of 128 images stay in the cache, which was measured at 1.4 times
 # the speed of 512. A GPU needs larger batches.
@@ -140,7 +140,7 @@ class _Encoding:
                     f"the encoder's output changed its form at row {batch[0]}{defined_in(self.source)}"
                 )
             if values is not None:
-                check_finite(what, values, batch, EncoderFailed)
+                check_finite(what, values, batch, NotFinite)
                 array[batch] = values
         self.known[batch] = True
 

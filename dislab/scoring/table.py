@@ -24,6 +24,10 @@ class EncoderFailed(DislabError):
     """An encoder raised an error, or did not return codes."""
 
 
+class NotFinite(EncoderFailed):
+    """An encoder returned NaN or an infinite number."""
+
+
 class CodesOnDemand(np.lib.mixins.NDArrayOperatorsMixin):
     """An array float32 [N, D] whose rows are computed when they are first read.
 

@@ -17,7 +17,7 @@ from dislab.data.groups import Groups, join_by_one
 from dislab.errors import DislabError
 from dislab.scoring.encoding import first_codes
 from dislab.scoring.outputs import check_shapes, describe
-from dislab.scoring.table import CodeTable
+from dislab.scoring.table import CodeTable, NotFinite
 from dislab.training.batches import Batch
 
 SUPERVISIONS = ("none", "iid", "groups")
@@ -207,7 +207,10 @@ def check_outputs(model: nn.Module, dataset: Dataset) -> None:
     raised if it returns something else than `Model` says.
     """
     rows = dataset.train_rows()
-    mean, _ = first_codes(model, dataset, rows)
+    try:
+        mean, _ = first_codes(model, dataset, rows)
+    except NotFinite:  # a seed whose start is bad: its run fails, and the others go on
+        return
     CodeTable(np.zeros(mean.shape), np.zeros(len(mean), int), blocks=model.blocks)
     images = unit_images(dataset.images(rows[: len(mean)]))
     with torch.no_grad():
