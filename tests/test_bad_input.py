@@ -199,7 +199,8 @@ def test_half_a_run_is_never_a_result(bars, no_pictures, capsys):
     out, err = capsys.readouterr()
     [row] = list(csv.DictReader(out.splitlines()[-2:]))
     assert row["seeds"] == "0"
-    assert re.search(r"dislab: line 1 of '.*results/records.jsonl' is damaged and left out\n$", err)
+    assert re.search(r"failed: line 1 of '.*results/records.jsonl' is damaged and left out\n", err)
+    assert re.search(r"failed: the last line of '.*' is damaged and left out: the record of bars-rend", err)
     with pytest.raises(dislab.DislabError, match=r"seed1/run\.json' is damaged"):
         dislab.load(half)
     # The next run begins a line of its own.

@@ -129,9 +129,9 @@ def test_a_last_line_that_is_not_whole_is_cut_off(results, configs, capsys):
     for length in (1, 100, len(text) // 3):
         path.write_bytes(text + text[:length])
         assert len(list(fresh.records())) == 2
-        # From its beginning on it names a run, which has another record.
-        said = ["the last line of 'results/records.jsonl' is damaged and left out"]
-        assert fresh.damaged == (said if length == 1 else [])
+        [line] = fresh.damaged
+        assert line.startswith("the last line of 'results/records.jsonl' is damaged and left out")
+        assert str(configs[0].folder) in line or length < 300
     path.write_bytes(text + text[:1])
     with fresh.lock():
         assert fresh.damaged == [], "it is being written"
@@ -221,15 +221,35 @@ def test_a_damaged_record_is_named_and_the_others_are_shown(change, results, con
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
-def test_a_damaged_run_json_is_written_anew_from_the_records(change, results, configs):
+def test_a_damaged_run_json_is_written_anew_from_the_records(change, results, configs, capsys):
     path = Path("results") / configs[0].folder / "run.json"
     whole = path.read_bytes()
     path.write_bytes(CHANGES[change](whole))
     with pytest.raises(dislab.DislabError, match=r"run.json' is damaged: its bytes are not those"):
         dislab.load(path.parent)
     assert len(dislab.runs_in("results")) == 2
-    assert main(["evaluate", "results", "--metrics", "mig"]) == 0
-    assert path.read_bytes() == whole
+    assert main(["evaluate", "results", "--metrics", "mig"]) == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dislab: ")]
+    assert f"'{path}' is damaged" in line and line.endswith("it is written anew from the records")
+    assert path.read_bytes() == whole and main(["evaluate", "results", "--metrics", "mig"]) == 0
+    path.write_bytes(CHANGES[change](whole))
+    [outcome] = execute(configs[:1], Machine())
+    assert "is damaged" in outcome.failure and outcome.record == lines()[0] and path.read_bytes() == whole
+
+
+def test_the_newest_scores_are_kept_if_their_line_is_damaged(results, configs, capsys):
+    run = results.find(configs[0].digest)
+    run.add_scores(["sap"])
+    path = Path("results/records.jsonl")
+    *first, last = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(first) + last.replace(b'"sap": ', b'"sap": 1', 1))
+    assert main(["leaderboard"]) == 1
+    assert f"line 3 of '{path}' is damaged and left out: the record of {configs[0].folder}" in (
+        capsys.readouterr().err
+    )
+    assert main(["evaluate", "results", "--metrics", "mig"]) == 1, "it is said once more"
+    assert main(["evaluate", "results", "--metrics", "mig"]) == 0 == main(["leaderboard"])
+    assert Results("results").find(configs[0].digest).scores["sap"] == run.scores["sap"]
 
 
 def test_damaged_run_folders_without_records_are_named(results, configs, capsys):

@@ -75,7 +75,7 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, 
         raise DislabError("; ".join([f"there is no finished run in '{folder}'", *failures]))
     if not is_copy and any(run.lacks(asked, force) for run in runs):
         results.create()
-    results.tidy(runs)
+    failures += results.tidy(runs).values()
     for run in runs:
         say(f"{run.path}")
         try:

@@ -123,11 +123,12 @@ def run_command(
             raise DislabError(f"--set {name} is no hyper-parameter: it is an option of its own, --{option}")
         first = resolve(model, dataset, machine, **settings, **hyperparameters)
         configs = [first.with_seed(seed) for seed in numbers]
-    failures = {o.digest: o.failure for o in execute(configs, machine) if o.failure}
     results = Results(out)
+    damaged = results.damaged
+    failures = {o.digest: o.failure for o in execute(configs, machine) if o.failure}
     runs = [run for one in configs if (run := results.find(one.digest))]
     if runs:
         print_scores(runs)
         print("\n".join(["", *(f"run: {run.path}" for run in runs)]))
         print(f"leaderboard: {write_leaderboard(results)}")
-    end([*failures.values(), *results.damaged], said=len(failures))
+    end([*failures.values(), *damaged], said=len(failures))

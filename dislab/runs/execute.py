@@ -69,8 +69,10 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
             todo.append(config)
             continue
         finished.append(run)
-        yield Outcome(digest, run.record)
-    results.tidy(finished)
+    damaged = results.tidy(finished)
+    for run in finished:
+        digest = run.record["digest"]
+        yield Outcome(digest, run.record, failure=damaged.get(digest, ""))
     if len(todo) < len(merged):
         number = f"{len(merged) - len(todo)} of {len(merged)}"
         say(f"{number} run(s) finished before (another --out trains them again)", machine.quiet)

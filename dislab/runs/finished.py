@@ -26,7 +26,9 @@ ABOUT = {"direction", "digest"}  # what a record says of a metric
 
 
 class NotWhole(DislabError):
-    """A folder that holds no finished run."""
+    """A folder that holds no finished run, or one whose run.json is damaged."""
+
+    is_damaged = True
 
 
 class Run:
@@ -217,7 +219,9 @@ def read_record(path: Path) -> dict:
     try:
         content = (path / "run.json").read_bytes()
     except FileNotFoundError:
-        raise NotWhole(f"'{path}' is not a finished run: it has no run.json") from None
+        missing = NotWhole(f"'{path}' is not a finished run: it has no run.json")
+        missing.is_damaged = False
+        raise missing from None
     except OSError as error:
         raise NotWhole(f"'{path / 'run.json'}' cannot be read: {error.strerror}") from None
     record = record_in(_in_a_line(content), path / "run.json")

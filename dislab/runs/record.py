@@ -127,6 +127,11 @@ class Results:
             digest = head[2].decode()
             self._lines.pop(digest, None)
             self._lines[digest] = line
+            folder = NAMED.search(line)[1] if self._damaged else b""
+            for other, damaged in list(self._damaged.items()):  # of the same run, which was done again
+                its_head, its_folder = HEAD.match(damaged), NAMED.search(damaged)
+                if (its_head and its_head[2] == head[2]) or (its_folder and its_folder[1] == folder):
+                    del self._damaged[other]
         elif line.strip():
             record_in(line, self.folder / RECORDS)  # which may be one of another format
             self._damaged[name] = line
@@ -146,20 +151,16 @@ class Results:
     def damaged(self) -> list[str]:
         """A line for every record that was read and is left out because it is damaged.
 
-        A damaged record of a run that has another one, because the run was done again, is not named.
+        A damaged record of a run that has a later one is not named.
         """
         self._refreshed()
         named, damaged = [], dict(self._damaged)
         if self._last and Claim(self.folder / RECORDS).is_free():  # nobody writes it
             damaged[f"the last line of '{self.folder / RECORDS}'"] = self._last
         for name, line in damaged.items():
-            match, head = NAMED.search(line), HEAD.match(line)
-            is_again = head is not None and head[2].decode(errors="replace") in self._lines
-            if match is not None and not is_again:
-                is_again = any(NAMED.search(other)[1] == match[1] for other in self._lines.values())
-            if not is_again:
-                run = f": the record of {match[1].decode(errors='replace')}" if match else ""
-                named.append(f"{name} is damaged and left out{run}")
+            match = NAMED.search(line)
+            run = f": the record of {match[1].decode(errors='replace')}" if match else ""
+            named.append(f"{name} is damaged and left out{run}")
         return named
 
     def records(self) -> Iterator[dict]:
@@ -245,9 +246,12 @@ class Results:
                 raise RunFailed(f"cannot write '{path}': {error.strerror}") from None
         return run
 
-    def tidy(self, runs: Iterable[Run]) -> None:
-        """Remove what killed processes left of finished runs, and write a damaged run.json anew."""
-        parents = set()
+    def tidy(self, runs: Iterable[Run]) -> dict[str, str]:
+        """Remove what killed processes left of finished runs; return a line for each damaged run.json.
+
+        A damaged one is written anew from the records, and the line is by the digest of its run.
+        """
+        parents, damaged = set(), {}
         for run in runs:
             if not run.path.is_dir():
                 continue
@@ -257,12 +261,29 @@ class Results:
             with suppress(RunFailed, OSError):  # a folder that cannot be written to
                 if not run.is_tidy and claim.take():
                     try:
-                        (self.find(run.record["digest"]) or run).write()
+                        text = self._mend(self.find(run.record["digest"]) or run)
+                        if text:
+                            damaged[run.record["digest"]] = text
                         (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
                     finally:
                         claim.release()
         for parent in parents:
             sweep_claims(parent)
+        return damaged
+
+    def _mend(self, run: Run) -> str:
+        """Make run.json and the record of a run the same; return a line if run.json is damaged, else ""."""
+        try:
+            kept = read_record(run.path)
+        except NotWhole as error:
+            run.write()
+            return f"{error}; it is written anew from the records" if error.is_damaged else ""
+        # A process was killed after it wrote run.json, or the line that it wrote then is damaged.
+        if kept["digest"] == run.record["digest"] and kept["metrics"].keys() > run.record["metrics"].keys():
+            self.write(kept)
+        else:
+            run.write()
+        return ""
 
     def lock(self):
         """Hold the records and the leaderboard, as a context manager; wait until they are free."""

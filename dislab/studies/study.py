@@ -121,9 +121,9 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
     configs, quiet = plan(study, machine), machine.quiet
     check_own(*_paths(study, Path(machine.out)))
     say(f"{study.title}: {len(configs)} runs", quiet)
-    failed = {one.digest: one.failure for one in execute(configs.values(), machine) if one.failure}
     results = Results(machine.out)
-    folder = results.folder
+    folder, damaged = results.folder, results.damaged
+    failed = {one.digest: one.failure for one in execute(configs.values(), machine) if one.failure}
     runs = [run for digest in configs if (run := results.find(digest))]
     failures = [f"{config}: {failed[digest]}" for digest, config in configs.items() if digest in failed]
     others = len(results.runs()) - len(runs)
@@ -133,7 +133,7 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
     _write_copy(study, folder)
     paths = [write_leaderboard(results, rank_by, study.title), folder / "leaderboard.md"]
     drawn, problems = _draw_figures(study, runs, folder, quiet)
-    return StudyOutcome(runs, failures + problems + results.damaged, paths + drawn, rank_by)
+    return StudyOutcome(runs, failures + problems + damaged, paths + drawn, rank_by)
 
 
 def _paths(study: Study, folder: Path) -> list[Path]:
