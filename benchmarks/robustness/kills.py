@@ -165,7 +165,8 @@ def tell(name: str, reference: Reference, tally: Tally, story: int, options, scr
 def note_ending(tally: Tally, where: str, problem: str, command: Command) -> None:
     if problem:
         kind = "tracebacks" if problem == "traceback" else "endings"
-        last = "".join(f"\n    {line}" for line in command.messages().splitlines()[-3:])
+        shown = 30 if kind == "tracebacks" else 3
+        last = "".join(f"\n    {line}" for line in command.messages().splitlines()[-shown:])
         tally.add(kind, where, f"{problem}{last}")
 
 
