@@ -33,11 +33,26 @@ from dislab.streams import guarded
 def main() -> None:
     """Do tasks until standard input ends."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    number = 0
+    try:
+        with signals.raised(to_the_end=True), guarded(), remarks_in_one_line():
+            work()
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+    except OSError:  # the parent has ended
+        pass
+    if number not in (0, signal.SIGINT):  # which is the parent's: see `listen`
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)  # so that the parent sees what ended this process
+
+
+def work() -> None:
+    """Do tasks; KeyboardInterrupt is raised if standard input ends before they are done."""
     # What a plug-in prints is no reply, and what it reads is no task.
     lines = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8")
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
-    os.dup2(2, sys.stdout.fileno())
+    os.dup2(2, 1)
     tasks: SimpleQueue = SimpleQueue()
     busy = threading.Event()
 
@@ -60,29 +75,18 @@ def main() -> None:
         with suppress(OSError):  # the parent has ended: `listen` sees to it
             reply(progress=progress)
 
-    def work() -> None:
-        while (task := tasks.get()) is not None:
-            try:
-                for plugin in task["plugins"]:
-                    if Path(plugin) not in registry.plugin_files:
-                        registry.load_plugin(plugin)
-                for outcome in do_task(task, tell):
-                    reply(outcome=outcome.to_json())
-            except Exception as error:
-                for digest in task["digests"]:
-                    reply(outcome=Outcome(digest, failure=in_one_line(error)).to_json())
-            busy.clear()
-            reply()
-
-    with signals.raised(to_the_end=True), guarded(), remarks_in_one_line():
+    while (task := tasks.get()) is not None:
         try:
-            work()
-            number = 0
-        except (KeyboardInterrupt, OSError):
-            number = signals.ignored()
-    if number not in (0, signal.SIGINT):  # which is the parent's: see `listen`
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)  # so that the parent sees what ended this process
+            for plugin in task["plugins"]:
+                if Path(plugin) not in registry.plugin_files:
+                    registry.load_plugin(plugin)
+            for outcome in do_task(task, tell):
+                reply(outcome=outcome.to_json())
+        except Exception as error:
+            for digest in task["digests"]:
+                reply(outcome=Outcome(digest, failure=in_one_line(error)).to_json())
+        busy.clear()
+        reply()
 
 
 if __name__ == "__main__":
