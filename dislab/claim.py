@@ -30,6 +30,7 @@ SECONDS_UNTIL_SAID = 5.0
 CLAIM = re.compile(r".+\.claim-\d+$")
 
 _held: set[Path] = set()
+_holding = threading.Lock()  # while a claim's file is there and not yet in `_held`
 _beating = threading.Lock()
 
 
@@ -67,15 +68,7 @@ class Claim:
             if not self.is_free():
                 return False
             self.number = max(self._others(), default=0) + 1
-            file = self._file(self.number)
-            handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            _held.add(file)
-            try:
-                with os.fdopen(handle, "w") as stream:
-                    json.dump(processes.this_process(), stream)
-            except OSError:  # a full disk: an empty file would look like a living owner's
-                file.unlink(missing_ok=True)
-                raise
+            self._create(self._file(self.number))
             # While an owner of several files removed them, two processes may each have created one.
             if self.is_free():
                 _beat()
@@ -90,6 +83,22 @@ class Claim:
             self._forget()
             raise
         return False
+
+    def _create(self, file: Path) -> None:
+        """Create the claim's file, with its owner in it from the first moment on."""
+        with temporary(file) as beside:
+            beside.write_text(json.dumps(processes.this_process()))
+            with _holding:
+                try:
+                    os.link(beside, file)
+                except FileExistsError:  # another process was faster
+                    raise
+                except OSError:
+                    # A file system without links. A process that is killed here leaves an empty file, which
+                    # looks like a living owner's until it is old.
+                    with file.open("x") as stream:
+                        stream.write(beside.read_text())
+                _held.add(file)
 
     def _forget(self) -> None:
         _held.discard(self._file(self.number))
@@ -150,7 +159,8 @@ def _is_dead(file: Path) -> bool:
     if not isinstance(owner, dict) or not me.keys() <= owner.keys():
         owner = {}
     if owner == me:
-        return file not in _held
+        with _holding:
+            return file not in _held
     if owner and isinstance(owner["process"], int):
         is_dead = processes.is_dead(owner)
         if is_dead is not None:

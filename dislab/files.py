@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -84,6 +85,13 @@ def sweep(folder: Path) -> None:
                 _delete(Path(entry.path))
 
 
+def open_file(path: Path):
+    """Open a file to read its bytes; raise OSError if it is a pipe or a device, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+    return path.open("rb")
+
+
 def _delete(path: Path) -> None:
     with suppress(OSError):  # it was moved, or another process deleted it
         if path.is_dir():
@@ -154,8 +162,10 @@ def about_of(content: bytes) -> dict[str, str]:
 def check_own(*paths: Path) -> None:
     """Raise DislabError if one of the files is there, and is none that dislab wrote."""
     for path in paths:
+        if path.exists() and not path.is_file():
+            raise not_own(path)
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 head = file.read(400)
         except OSError:  # there is none, or writing it will tell
             continue

@@ -113,7 +113,7 @@ class Bar:
 
 
 def _has_terminal() -> bool:
-    return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    return sys.stderr is not None and not getattr(sys.stderr, "closed", False) and sys.stderr.isatty()
 
 
 def _live_bar(title: str, total: int, start: int):

@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_a_claim_that_was_interrupted_does_not_hang_its_own_process(tmp_path, monkeypatch):
     """Ctrl-C comes while the claim's file is written."""
-    monkeypatch.setattr(claims.json, "dump", lambda *content: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(claims.json, "dumps", lambda *content: (_ for _ in ()).throw(KeyboardInterrupt))
     claim = Claim(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         claim.take()
@@ -151,10 +151,11 @@ def test_a_claim_that_was_interrupted_does_not_hang_its_own_process(tmp_path, mo
 
 
 def test_a_claim_that_cannot_be_written_leaves_no_file(tmp_path, monkeypatch):
-    def full(*content):
+    def full(*content, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(claims.json, "dump", full)
+    monkeypatch.setattr(claims.os, "link", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(RunFailed, match=r"cannot claim .*No space left"):
         Claim(tmp_path / "run").take()
     assert files(tmp_path) == []

@@ -1,6 +1,7 @@
 """A results folder: its records are found, read, joined and written whole, by one process or by several."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -271,7 +272,7 @@ def test_a_file_of_a_run_that_has_changed_is_refused(name, results, configs):
     content = bytearray((run.path / name).read_bytes())
     content[-3] ^= 1
     (run.path / name).write_bytes(content)
-    with pytest.raises(dislab.RunFailed, match=f"{name}' is damaged: its bytes are not those"):
+    with pytest.raises(dislab.RunFailed, match=f"{name}' is damaged, or of another training"):
         getattr(run, name.split(".")[0])
 
 
@@ -292,6 +293,57 @@ def test_a_file_that_dislab_did_not_write_is_never_overwritten(name, configs):
         list(execute(configs, Machine()))
     assert [path.name for path in Path("results").iterdir()] == [name], "nothing was trained"
     assert (Path("results") / name).read_text() == "mine\n"
+
+
+def test_a_cut_off_record_comes_back_from_its_run_json(results, configs):
+    path = Path("results/records.jsonl")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "the record of" in Results("results").damaged[0]
+    [outcome] = execute([configs[0].with_seed(2)], Machine())
+    assert outcome.failure == ""
+    assert [run.config.seed for run in dislab.runs_in("results")] == [0, 1, 2] and len(lines()) == 3
+
+
+def test_a_cut_off_record_without_its_folder_stays_named(results, configs):
+    path = Path("results/records.jsonl")
+    path.write_bytes(path.read_bytes()[:-9])
+    shutil.rmtree(Path("results") / configs[1].folder)
+    [outcome] = execute([configs[0].with_seed(2)], Machine())
+    assert outcome.failure == ""
+    [line] = Results("results").damaged
+    assert line == f"line 2 of '{path}' is damaged and left out: the record of {configs[1].folder}"
+
+
+def test_records_joined_to_half_a_line_are_all_read(results):
+    first, second = Path("results/records.jsonl").read_bytes().splitlines(keepends=True)
+    Path("joined").mkdir()
+    Path("joined/records.jsonl").write_bytes(second[:300] + first + second)
+    joined = Results("joined")
+    assert [run.config.seed for run in joined.runs()] == [0, 1] and joined.damaged == []
+
+
+def test_a_run_json_of_another_training_stays(results, configs):
+    """The run was trained on two machines, whose records were joined: the last counts."""
+    run = results.find(configs[0].digest)
+    kept = (run.path / "run.json").read_bytes()
+    other = run.record | {"scores": {"mig": 0.25}, "files": dict.fromkeys(run.record["files"], "0")}
+    with Path("results/records.jsonl").open("ab") as file:
+        file.write(as_json(other))
+    assert main(["evaluate", "results", "--metrics", "mig"]) == 0
+    assert (run.path / "run.json").read_bytes() == kept
+    assert Results("results").find(configs[0].digest).scores["mig"] == 0.25
+    with pytest.raises(dislab.RunFailed, match="of another training of this run"):
+        results.find(configs[0].digest).add_scores(["sap"])
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "leaderboard.csv", "run.json", "codes.safetensors"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(name, results, configs, capsys):
+    of_run = name in ("run.json", "codes.safetensors")
+    path = (Path("results") / configs[0].folder if of_run else Path("results")) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert main(["evaluate", "results", "--metrics", "sap"]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_records_of_others_are_no_results_folder(results):

@@ -46,6 +46,7 @@ def as_factors(values) -> np.ndarray:
     factors = array[:, None] if array.ndim == 1 else array
     if factors.ndim != 2 or 0 in factors.shape:
         raise DislabError(f"factors must be whole numbers [N, K], not {array.dtype} {list(array.shape)}")
+    factors = factors.astype(np.float32) if factors.dtype == np.float16 else factors
     right = np.zeros(factors.shape, bool)
     if factors.dtype.kind in "fiub":
         right = (factors >= 0) & (factors <= MOST_VALUES)  # false for NaN

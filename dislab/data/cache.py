@@ -126,7 +126,13 @@ def _empty(path: Path, shape: tuple[int, ...]) -> np.memmap:
         os.fchmod(file.fileno(), 0o644)  # others may read a shared cache folder
         # The space is taken now, and the file is never truncated: if the disk filled up while a memory map
         # is written, the process would die.
-        os.posix_fallocate(file.fileno(), 0, len(header) + math.prod(shape) + DIGEST_BYTES)
+        size = len(header) + math.prod(shape) + DIGEST_BYTES
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # as on macOS
+            for start in range(0, size, 2**20):
+                file.write(bytes(min(2**20, size - start)))
+            file.seek(0)
         file.write(header)
     return np.memmap(path, np.uint8, "r+", len(header), shape)
 

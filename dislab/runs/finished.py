@@ -12,7 +12,7 @@ import msgspec
 
 from dislab.claim import claimed
 from dislab.errors import DislabError, RunFailed
-from dislab.files import UNSEALED, digest, is_sealed, sealed, write_atomically
+from dislab.files import UNSEALED, digest, is_sealed, open_file, sealed, write_atomically
 from dislab.runs.config import FORMAT, RunConfig
 from dislab.runs.resolve import make_model
 from dislab.scoring.protocols import metric_of, protocol_of
@@ -28,7 +28,9 @@ ABOUT = {"direction", "digest"}  # what a record says of a metric
 class NotWhole(DislabError):
     """A folder that holds no finished run, or one whose run.json is damaged."""
 
-    is_damaged = True
+
+class NoRecord(NotWhole):
+    """A folder without a run.json."""
 
 
 class Run:
@@ -103,11 +105,13 @@ class Run:
         """
         path = self.path / name
         try:
-            content = path.read_bytes()
+            with open_file(path) as file:
+                content = file.read()
         except OSError as error:
             raise RunFailed(f"'{path}' cannot be read: {error.strerror}") from None
         if digest(content) != self.record["files"].get(name):
-            raise RunFailed(f"'{path}' is damaged: its bytes are not those that the run wrote")
+            why = "its bytes are not those that the run wrote"
+            raise RunFailed(f"'{path}' is damaged, or of another training of this run: {why}")
         return content
 
     def write(self) -> None:
@@ -121,7 +125,8 @@ class Run:
     def is_tidy(self) -> bool:
         """Whether run.json holds the record, and nothing is left of the training."""
         try:
-            record = _decoded((self.path / "run.json").read_bytes())
+            with open_file(self.path / "run.json") as file:
+                record = _decoded(file.read())
         except (OSError, ValueError, RecursionError):
             return False
         # NaN equals nothing but its text.
@@ -217,11 +222,10 @@ def read_record(path: Path) -> dict:
     DislabError : it is of another format.
     """
     try:
-        content = (path / "run.json").read_bytes()
+        with open_file(path / "run.json") as file:
+            content = file.read()
     except FileNotFoundError:
-        missing = NotWhole(f"'{path}' is not a finished run: it has no run.json")
-        missing.is_damaged = False
-        raise missing from None
+        raise NoRecord(f"'{path}' is not a finished run: it has no run.json") from None
     except OSError as error:
         raise NotWhole(f"'{path / 'run.json'}' cannot be read: {error.strerror}") from None
     record = record_in(_in_a_line(content), path / "run.json")

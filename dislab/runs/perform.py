@@ -38,6 +38,8 @@ from dislab.training.loop import fit, train_stack
 from dislab.training.model import reported
 from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
 
+FILES = ("model.safetensors", "codes.safetensors", "history.csv")  # that every finished run has
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -216,7 +218,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         joined = []
         with code_of_model(config.model, RunFailed):
             report = reported(network, images.image_shape)
-            draw_pictures(path, network, images, table, rows)
+            pictures = draw_pictures(path, network, images, table, rows)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
     trained_on = config.protocol.steps * config.protocol.batch_size
@@ -231,7 +233,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         "blocks": {name: [block.start, block.stop] for name, block in table.blocks.items()},
         "scored_rows": len(rows),
         "train_rows": trained.num_rows,
-        "files": {file.name: digest(file.read_bytes()) for file in sorted(path.iterdir()) if _is_kept(file)},
+        "files": {name: digest((path / name).read_bytes()) for name in (*FILES, *[p.name for p in pictures])},
         **recorded(scores),
         "losses": history.last_tenth(),
         "evidence": joined,
@@ -249,11 +251,6 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
     run = results.write(record)
     (path / "checkpoint.safetensors").unlink(missing_ok=True)
     return _outcome(run, scores)
-
-
-def _is_kept(file: Path) -> bool:
-    """Return whether a file in a run's folder stays as it is: all but the checkpoint and run.json."""
-    return file.suffix in (".safetensors", ".csv", ".png") and file.name != "checkpoint.safetensors"
 
 
 def _encode(

@@ -32,13 +32,14 @@ from pathlib import Path
 
 from dislab.claim import Claim, claimed, sweep_claims
 from dislab.errors import DislabError, DislabWarning, RunFailed
-from dislab.files import check_own, is_sealed, not_own, sweep, write_atomically
+from dislab.files import check_own, is_sealed, not_own, open_file, sweep, write_atomically
 from dislab.runs.config import RunConfig
-from dislab.runs.finished import FORMAT, NotWhole, Run, as_json, read_record, record_in
+from dislab.runs.finished import FORMAT, NoRecord, NotWhole, Run, as_json, read_record, record_in
 
 RECORDS = "records.jsonl"
-HEAD = re.compile(rb'{"format": (\d+), "digest": "([^"]+)", "check": ')  # of a line
+HEAD = re.compile(rb'{"format": (\d{1,9}), "digest": "([^"]+)", "check": ')  # of a line
 BEGIN = b'{"format": '
+SHORT = 400  # bytes in which a line names its run
 NAMED = re.compile(rb'"folder": "([^"]+)"')  # in a line, also in a damaged one
 
 
@@ -95,7 +96,7 @@ class Results:
         """
         path = self.folder / RECORDS
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 status = os.fstat(file.fileno())
                 which, (before, begin, number) = (status.st_dev, status.st_ino), self._read
                 if which != before or status.st_size < begin:  # another file than before
@@ -107,7 +108,7 @@ class Results:
                 self._lines, self._read = dict(self._lines_of_folders()), ("folders", 0, 0)
             return self._lines
         except OSError as error:
-            raise DislabError(f"the records '{path}' cannot be read: {error.strerror}") from None
+            raise DislabError(f"the records '{path}' cannot be read: {error.strerror or error}") from None
         lines = text.split(b"\n")
         last = lines.pop()
         self._last = b""
@@ -133,7 +134,11 @@ class Results:
                 if (its_head and its_head[2] == head[2]) or (its_folder and its_folder[1] == folder):
                     del self._damaged[other]
         elif line.strip():
-            record_in(line, self.folder / RECORDS)  # which may be one of another format
+            record_in(line, self.folder / RECORDS)  # which raises if it is one of another format
+            begin = line.rfind(BEGIN)  # files were joined, the first of which ends within a line
+            if begin > 0 and is_sealed(line[begin:]):
+                self._take(line[begin:], name)
+                line = line[:begin]
             self._damaged[name] = line
 
     def _lines_of_folders(self) -> Iterator[tuple[str, bytes]]:
@@ -155,7 +160,12 @@ class Results:
         """
         self._refreshed()
         named, damaged = [], dict(self._damaged)
-        if self._last and Claim(self.folder / RECORDS).is_free():  # nobody writes it
+        is_written = False
+        if self._last:
+            with suppress(OSError):  # a folder that cannot be written to
+                is_written = not Claim(self.folder / RECORDS).is_free()
+            self._refreshed()  # its writer may just have ended
+        if self._last and not is_written:
             damaged[f"the last line of '{self.folder / RECORDS}'"] = self._last
         for name, line in damaged.items():
             match = NAMED.search(line)
@@ -234,17 +244,36 @@ class Results:
             size = None
             try:
                 with path.open("ab+") as file:
-                    size = _whole_size(file)
-                    file.truncate(size)  # a process was killed while it wrote
-                    if size:
-                        file.seek(size - 1)
-                        line = line if file.read(1) == b"\n" else b"\n" + line
-                    file.write(line)
+                    size, last = file.tell(), _last_line(file)
+                    again = b"\n" if last else b""
+                    if last and not is_sealed(last + b"\n"):  # a process was killed while it wrote it
+                        again = self._again(last, record["digest"])
+                        if again is None:  # it stays, and is named
+                            again = b"\n"
+                        else:
+                            size -= len(last)
+                    file.truncate(size)
+                    file.write(again + line)
             except OSError as error:
                 if size is not None:
                     os.truncate(path, size)  # no half line stays on a full disk
                 raise RunFailed(f"cannot write '{path}': {error.strerror}") from None
         return run
+
+    def _again(self, line: bytes, written: str) -> bytes | None:
+        """Return what stands in place of a record that was cut off: that in the run.json which it names.
+
+        Nothing does if it is the record that is being written, or too short to name a run. None is returned
+        if there is no such run.json.
+        """
+        match = NAMED.search(line)
+        if match is None:
+            return b"" if len(line) < SHORT else None
+        try:
+            record = read_record(self.folder / match[1].decode(errors="replace"))
+        except DislabError:
+            return None
+        return b"" if record["digest"] == written else as_json(record)
 
     def tidy(self, runs: Iterable[Run]) -> dict[str, str]:
         """Remove what killed processes left of finished runs; return a line for each damaged run.json.
@@ -275,9 +304,15 @@ class Results:
         """Make run.json and the record of a run the same; return a line if run.json is damaged, else ""."""
         try:
             kept = read_record(run.path)
+        except NoRecord:
+            run.write()
+            return ""
         except NotWhole as error:
             run.write()
-            return f"{error}; it is written anew from the records" if error.is_damaged else ""
+            return f"{error}; it is written anew from the records"
+        # Records of several machines may have been joined, and this run.json may be of another training.
+        if kept["files"] != run.record["files"]:
+            return ""
         # A process was killed after it wrote run.json, or the line that it wrote then is damaged.
         if kept["digest"] == run.record["digest"] and kept["metrics"].keys() > run.record["metrics"].keys():
             self.write(kept)
@@ -338,20 +373,19 @@ def results_of(folder: str | Path) -> Results:
 def _is_records(path: Path) -> bool:
     """Return whether a file holds records, or nothing yet: a results folder is known by it."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             first = file.readline(200)
             return not first or first.startswith(BEGIN) or b"\n" + BEGIN in first + file.read()
     except OSError:
         return False
 
 
-def _whole_size(file) -> int:
-    """Return the size of the records without a last line that is not whole."""
-    size = end = file.seek(0, os.SEEK_END)
+def _last_line(file) -> bytes:
+    """Return what follows the last end of a line in an open file."""
+    end = file.seek(0, os.SEEK_END)
     last = b""
     while end and b"\n" not in last:
         begin = max(0, end - 2**16)
         file.seek(begin)
         last, end = file.read(end - begin) + last, begin
-    last = last[last.rfind(b"\n") + 1 :]
-    return size if is_sealed(last + b"\n") else size - len(last)
+    return last[last.rfind(b"\n") + 1 :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
 from dislab.data.own import expanded, is_folder_text
 from dislab.data.space import parse_groupings
-from dislab.errors import FAILURES, DislabError, defined_in, in_words
+from dislab.errors import FAILURES, DislabError, defined_in, in_words, line_within
 from dislab.kept import kept
 from dislab.networks.named import choose_network
 from dislab.progress import say
@@ -241,6 +242,8 @@ def code_of_model(model: str, kind: type[DislabError] = DislabError) -> Iterator
     except FAILURES as error:
         make, text = MODELS[model].make, in_words(error, MODELS[model].make)
         if not isinstance(error, DislabError):
+            if MODELS.is_built_in(model) and line_within(error, inspect.getfile(make)) is None:
+                raise  # it is not the model's own
             raise kind(f"model '{model}' failed: {text}") from error
         if MODELS.is_built_in(model) or ", line " in text:
             raise

@@ -11,7 +11,6 @@ send to every process of a job, end a worker in the same way.
 
 from __future__ import annotations
 
-import _thread
 import json
 import os
 import signal
@@ -61,8 +60,8 @@ def work() -> None:
             busy.set()
             tasks.put(json.loads(line))
         tasks.put(None)
-        if busy.is_set():
-            _thread.interrupt_main()
+        if busy.is_set():  # as a signal of the system, which ends also what waits
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         time.sleep(SECONDS_TO_STOP)
         os._exit(1)
 

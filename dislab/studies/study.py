@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dislab
 from dislab.data.official import is_complete
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import DislabError, in_one_line
 from dislab.files import check_own, picture_of, write_own
 from dislab.progress import say
 from dislab.registry import unknown_name
@@ -188,22 +188,26 @@ def _draw_figures(study: Study, runs: list[Run], folder: Path, quiet: bool) -> t
     paths, problems = [], []
     for name in FIGURES if study.figures is None else study.figures:
         try:
-            table, figure = FIGURES[name].draw(runs)
-        except RunFailed as error:
-            problems.append(f"figure {name}: {error}")
-            continue
-        if table.empty:
-            say(f"figure {name} is left out: no run has what it shows", quiet)
-            continue
-        if isinstance(figure, Mapping):  # pictures, in a folder of their own
-            shown = folder / name
-            shown.mkdir(exist_ok=True)
-            for file, picture in figure.items():
-                write_own(shown / file, picture())
-        else:
-            shown = folder / f"{name}.png"
-            figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
-            write_own(shown, picture_of(figure))
-        write_own(folder / f"{name}.csv", table.to_csv(index=False).encode())
-        paths += [shown, folder / f"{name}.csv"]
+            paths += _draw_figure(name, runs, folder, quiet)
+        except (DislabError, OSError) as error:
+            problems.append(f"figure {name}: {in_one_line(error)}")
     return paths, problems
+
+
+def _draw_figure(name: str, runs: list[Run], folder: Path, quiet: bool) -> list[Path]:
+    """Write one figure of a study; return its files, none if no run has what it shows."""
+    table, figure = FIGURES[name].draw(runs)
+    if table.empty:
+        say(f"figure {name} is left out: no run has what it shows", quiet)
+        return []
+    if isinstance(figure, Mapping):  # pictures, in a folder of their own
+        shown = folder / name
+        shown.mkdir(exist_ok=True)
+        for file, picture in figure.items():
+            write_own(shown / file, picture())
+    else:
+        shown = folder / f"{name}.png"
+        figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
+        write_own(shown, picture_of(figure))
+    write_own(folder / f"{name}.csv", table.to_csv(index=False).encode())
+    return [shown, folder / f"{name}.csv"]
