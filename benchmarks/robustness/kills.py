@@ -229,10 +229,10 @@ class Stop:
         )
         if self.seconds is not None and not command.wait(self.seconds):
             first, *others = command.family()
-            targets = {"command": [first], "worker": others[-1:] or [first], "all": [first, *others]}[
-                self.target
-            ]
-            for number in targets:
+            if self.target == "worker" and not others:  # none has begun
+                self.target = "command"
+            targets = {"command": [first], "worker": others[-1:], "all": [first, *others]}
+            for number in targets[self.target]:
                 with suppress(ProcessLookupError):
                     os.kill(number, self.number)
         if not command.wait(SECONDS):
