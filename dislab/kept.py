@@ -53,15 +53,18 @@ def _settings(threads: int | None) -> Iterator[tuple[Callable, Callable]]:
     yield torch.get_rng_state, torch.set_rng_state
     yield torch.get_default_dtype, torch.set_default_dtype
     yield torch.is_grad_enabled, torch.set_grad_enabled
+
     # To set these two has effects of its own, even if the value is the same.
-    yield (
-        torch.get_num_threads,
-        lambda number: number == torch.get_num_threads() or torch.set_num_threads(threads or number),
-    )
-    yield (
-        torch.get_default_device,
-        lambda device: device == torch.get_default_device() or torch.set_default_device(device),
-    )
+    def set_threads(number: int) -> None:
+        if number != torch.get_num_threads():
+            torch.set_num_threads(threads or number)
+
+    def set_device(device) -> None:
+        if device != torch.get_default_device():
+            torch.set_default_device(device)
+
+    yield torch.get_num_threads, set_threads
+    yield torch.get_default_device, set_device
 
 
 def torch_threads() -> int | None:

@@ -1,6 +1,10 @@
 """The signals that end a program: Ctrl-C, and what schedulers and closing terminals send.
 
 A signal that is ignored when the program starts stays ignored: nohup does so with SIGHUP.
+
+A signal raises `Interruption` in the main thread. Some code cannot have it, and the signal then comes again a
+moment later: torch's import would abort the process (`_is_importing`), a library may catch and drop the error
+(`Interruption.__del__`), and Python drops errors of callbacks and prints those of C code (the two hooks).
 """
 
 from __future__ import annotations
@@ -112,7 +116,8 @@ def _restore(before: dict[int, object]) -> None:
 
 def _raise(number: int, frame) -> None:
     global _is_repeated
-    is_new, _is_repeated = _is_repeated or not received, False
+    is_new = _is_repeated or not received
+    _is_repeated = False
     received.append(number)
     if is_new and _is_importing(frame):
         _repeat(number)
