@@ -229,8 +229,7 @@ class Stop:
         )
         if self.seconds is not None and not command.wait(self.seconds):
             first, *others = command.family()
-            if self.target == "worker" and not others:  # none has begun
-                self.target = "command"
+            # A worker may not have begun: then nothing is stopped.
             targets = {"command": [first], "worker": others[-1:], "all": [first, *others]}
             for number in targets[self.target]:
                 with suppress(ProcessLookupError):
