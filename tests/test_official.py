@@ -131,3 +131,15 @@ def test_unpacked_files_are_told_apart_by_their_content(file, tmp_path):
     assert dislab.load_dataset("pixels").unpublished == first
     (folder / "part_2").write_bytes(OTHER[half:])
     assert dislab.load_dataset("pixels").unpublished not in ("", first)
+
+
+def test_a_zip_with_a_flag_of_encryption_is_not_whole(tmp_path):
+    """A single flipped bit says that a member is encrypted."""
+    path = tmp_path / "images.npz"
+    np.savez(path, images=np.zeros(4, np.uint8))
+    assert official._is_whole_zip(path)
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + flags] |= 1
+    path.write_bytes(content)
+    assert not official._is_whole_zip(path)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from dislab.claim import claimed
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, digest, is_sealed, open_file, sealed, write_atomically
 from dislab.runs.config import FORMAT, RunConfig
 from dislab.runs.resolve import make_model
@@ -86,8 +86,9 @@ class Run:
         try:
             model.load_state_dict(load(content))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise RunFailed(f"the parameters in '{self.path}' are of another model: {reason}") from None
+            raise RunFailed(
+                f"the parameters in '{self.path}' are of another model: {said_by(error)}"
+            ) from None
         return model.eval()
 
     @cached_property

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, about_of, is_sealed, sealed, write_atomically
 from dislab.progress import say
 from dislab.training.batches import Batches
@@ -117,7 +117,7 @@ class Member:
         try:
             self.model.load_state_dict(parameters)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
+            reason = said_by(error)
             raise DislabError(f"'{path}' is of another model, delete it to train anew: {reason}") from None
         settings = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": state, "param_groups": settings})
