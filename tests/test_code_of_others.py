@@ -22,6 +22,7 @@ from dislab.scoring.score import score
 from dislab.scoring.table import CodesOnDemand
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
+from dislab.training.protocol import PROTOCOLS
 from dislab.training.steps import SingleSteps
 
 METRIC = """
@@ -380,7 +381,7 @@ def test_a_loss_that_writes_to_its_arguments_changes_no_later_step(folder, tiny_
         batches = Batches(tiny_dataset, network, 16, [["shape"]], 0, torch.device("cpu"))
         member = Member(network, batches, Path("checkpoint"))
         member.resume(0.0)
-        steps = SingleSteps(member)
+        steps = SingleSteps(member, PROTOCOLS["plain"])
         for _ in range(3):
             steps.step()
         seen.append(network.seen)

@@ -202,5 +202,5 @@ def test_a_checked_model_can_be_trained_in_a_stack(tmp_path):
     members = make_members(tmp_path, VAE, (0, 1))
     for member in members:
         check_model(member.model, "vae")
-    terms = StackedSteps(begun(members), PROTOCOL.learning_rate).step()
+    terms = StackedSteps(begun(members), PROTOCOL).step()
     assert terms["loss"].shape == torch.Size([2])

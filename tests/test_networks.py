@@ -10,10 +10,11 @@ from torch import nn
 
 import dislab
 from dislab.errors import DislabError
+from dislab.networks.architectures import initialisation
 from dislab.networks.named import choose_network, make_networks
 from dislab.registry import NETWORKS
 from dislab.runs.machine import Machine
-from dislab.runs.resolve import resolve
+from dislab.runs.resolve import make_model, resolve
 
 OWN = """
 from torch import nn
@@ -36,6 +37,40 @@ def broken(image_shape, outputs, latents, channels):
 def alone(image_shape, outputs, latents, channels):
     return nn.Identity()
 """
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
+def test_orthogonal_weights_before_a_relu_keep_the_variance_and_others_are_as_usual(name):
+    with initialisation("orthogonal"):
+        parts = make_networks(name, (3, 64, 64), outputs=20, latents=10, channels=3)
+    for layers in map(list, parts):
+        for layer, after in zip(layers, [*layers[1:], None], strict=True):
+            if not hasattr(layer, "weight"):
+                continue
+            assert (layer.bias == 0).all()
+            matrix = layer.weight.detach().flatten(1).double()
+            matrix = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+            is_orthogonal = torch.allclose(matrix @ matrix.T, 2 * torch.eye(len(matrix)).double(), atol=1e-4)
+            assert is_orthogonal == isinstance(after, nn.ReLU), layer
+
+
+def test_a_run_has_the_initialisation_of_its_protocol():
+    """And what is made afterwards has the usual one again."""
+
+    def first_weight(protocol: str) -> torch.Tensor:
+        config = resolve("vae", "dsprites", Machine(), source="rendered", protocol=protocol, network="conv")
+        return next(make_model(config, (1, 64, 64)).parameters()).flatten(1)
+
+    for protocol, squared in (("plain", None), ("paper", None), ("quick", 2.0), ("medium", 2.0)):
+        weight = first_weight(protocol)
+        gram = weight @ weight.T if len(weight) <= weight.shape[1] else weight.T @ weight
+        off_diagonal = (gram - gram.diagonal().diag()).abs().max()
+        assert (off_diagonal < 1e-5) == (squared is not None)
+        if squared is not None:
+            torch.testing.assert_close(gram.diagonal(), torch.full((len(gram),), squared))
+    encoder, _ = make_networks("conv", (1, 64, 64), outputs=2, latents=1, channels=1)
+    bound = (6 / (16 + 16 * 32)) ** 0.5  # Glorot & Bengio 2010, eq. 16
+    assert 0.9 * bound < encoder[0].weight.abs().max() <= bound
 
 
 @pytest.fixture

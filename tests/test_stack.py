@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("error:There is a performance drop")
 CPU = torch.device("cpu")
 STEPS = 60
 PROTOCOL = Protocol("test", steps=STEPS, learning_rate=1e-3, batch_size=10, rows=None)
+WARMED_UP = replace(PROTOCOL, warmup=2)  # the rate changes at every step
 
 
 def make_members(folder, kind: type = MLVAE, seeds=(0, 1, 2)) -> list[Member]:
@@ -77,7 +79,7 @@ def test_members_draw_their_own_batches(tiny_dataset, group_by):
 @pytest.mark.parametrize("kind", [VAE, BetaVAE, BetaTCVAE, MLVAE])
 def test_first_steps_are_those_of_the_members_alone(tmp_path, kind):
     members, alone = (begun(make_members(tmp_path, kind)) for _ in range(2))
-    stack, single = StackedSteps(members, 1e-3), [SingleSteps(member) for member in alone]
+    stack, single = StackedSteps(members, WARMED_UP), [SingleSteps(member, WARMED_UP) for member in alone]
     for _ in range(5):
         together, one_by_one = stack.step(), [steps.step() for steps in single]
         for name, values in together.items():
@@ -99,8 +101,8 @@ def test_several_groupings_and_the_convolutional_network(tiny_dataset, tmp_path)
         return Member(model.to(memory_format=torch.channels_last), batches, tmp_path / "none")
 
     members, alone = (begun([make(seed) for seed in (0, 1)]) for _ in range(2))
-    together = StackedSteps(members, 1e-3).step()["loss"]
-    expected = torch.stack([SingleSteps(member).step()["loss"] for member in alone])
+    together = StackedSteps(members, PROTOCOL).step()["loss"]
+    expected = torch.stack([SingleSteps(member, PROTOCOL).step()["loss"] for member in alone])
     torch.testing.assert_close(together, expected)
 
 
@@ -112,7 +114,7 @@ def test_members_may_differ_in_the_weights_of_the_loss(tmp_path):
         return begun(members)
 
     members, alone = make(), make()
-    stack, single = StackedSteps(members, 1e-3), [SingleSteps(member) for member in alone]
+    stack, single = StackedSteps(members, WARMED_UP), [SingleSteps(member, WARMED_UP) for member in alone]
     for _ in range(3):
         loss = stack.step()["loss"]
         expected = torch.stack([steps.step()["loss"] for steps in single])
@@ -124,7 +126,7 @@ def test_members_that_differ_in_more_cannot_be_stacked(tmp_path):
     members = begun(make_members(tmp_path, BetaVAE))
     members[1].model.warmup_steps = 10
     with pytest.raises(CannotStack, match="they differ in warmup_steps: 0, 10, 0"):
-        StackedSteps(members, 1e-3)
+        StackedSteps(members, PROTOCOL)
 
 
 def test_a_stack_is_trained_like_its_members(tmp_path):
@@ -265,7 +267,7 @@ def test_what_is_no_number_and_differs_is_not_stacked(tmp_path):
     for member, capacity in zip(members, (5.0, 25.0), strict=True):
         member.model.capacity = (0.0, capacity)
     with pytest.raises(CannotStack, match="they differ in capacity"):
-        StackedSteps(members, PROTOCOL.learning_rate)
+        StackedSteps(members, PROTOCOL)
 
 
 # On a GPU
@@ -291,7 +293,8 @@ def make_members_on_gpu(folder, kind: type, seeds) -> list[Member]:
 def test_a_cuda_graph_takes_the_same_steps(tmp_path, kind, seeds):
     members, plain = (begun(make_members_on_gpu(tmp_path, kind, seeds)) for _ in range(2))
     steps, eager = (
-        StackedSteps(them, 1e-3) if len(seeds) > 1 else SingleSteps(them[0]) for them in (members, plain)
+        StackedSteps(them, PROTOCOL) if len(seeds) > 1 else SingleSteps(them[0], PROTOCOL)
+        for them in (members, plain)
     )
     captured = CapturedSteps(steps, quiet=False)
     for _ in range(20):
@@ -329,7 +332,7 @@ def test_images_on_the_host_are_drawn_outside_of_the_graph(tmp_path):
         batches = Batches(dataset, model, 10, [["shape"]], 0, torch.device("cuda"))
         return begun([Member(model, batches, tmp_path / "none")])[0]
 
-    captured, eager = CapturedSteps(SingleSteps(make()), quiet=False), SingleSteps(make())
+    captured, eager = CapturedSteps(SingleSteps(make(), PROTOCOL), quiet=False), SingleSteps(make(), PROTOCOL)
     for _ in range(10):
         torch.testing.assert_close(captured.step()["loss"], eager.step()["loss"], rtol=1e-5, atol=1e-4)
     assert captured.graph is not None and captured.batch is not None

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 STEPS = 60
-PROTOCOL = Protocol("test", steps=STEPS, learning_rate=1e-3, batch_size=10, rows=None)
+PROTOCOL = Protocol("test", steps=STEPS, learning_rate=2e-3, batch_size=10, rows=None, warmup=5)
 
 
 def make_training(kind: type = MLVAE, seed: int = 0) -> tuple[VAE, Batches]:
@@ -93,6 +93,7 @@ def test_training_is_adam_on_the_loss(tmp_path, uninterrupted):
     model, batches = make_training()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, fused=False)
     for step in range(STEPS):
+        optimiser.param_groups[0]["lr"] = 2e-3 * min((step + 1) / 5, 1 - step / STEPS)
         optimiser.zero_grad()
         model.loss(batches.draw(), torch.tensor(float(step)))["loss"].backward()
         optimiser.step()

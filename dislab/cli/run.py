@@ -45,7 +45,11 @@ def run_command(
     ] = "shapes3d",
     protocol: Annotated[
         str,
-        typer.Option(metavar="quick|paper", help="quick: minutes on a CPU; paper: 300,000 steps, Adam 1e-4."),
+        typer.Option(
+            metavar="quick|medium|plain|paper",
+            help="quick: a minute or two on a CPU core; medium: ten; plain: quick's rows, the reference's "
+            "initialisation and a constant rate; paper: 300,000 steps, Adam 1e-4.",
+        ),
     ] = "quick",
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of the protocol's.")] = None,
     seeds: Annotated[

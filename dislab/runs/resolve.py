@@ -17,6 +17,7 @@ from dislab.data.own import expanded, is_folder_text
 from dislab.data.space import parse_groupings
 from dislab.errors import FAILURES, DislabError, defined_in, in_words, line_within
 from dislab.kept import kept
+from dislab.networks.architectures import initialisation
 from dislab.networks.named import choose_network
 from dislab.progress import say
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
@@ -229,7 +230,7 @@ _checked: set[tuple] = set()  # what `_check_untrained` has checked once
 def make_model(config: RunConfig, image_shape: tuple[int, int, int]) -> torch.nn.Module:
     """Return the model with the initial parameters of its seed; torch's global random state stays."""
     entry = MODELS[config.model]
-    with kept(), code_of_model(entry.name):
+    with kept(), code_of_model(entry.name), initialisation(config.protocol.initialisation):
         torch.manual_seed(config.seed)
         return check_model(entry.make(image_shape, **config.hyperparameters), entry.name)
 

@@ -135,5 +135,6 @@ class Member:
 
 def adam(parameters: list[Tensor], learning_rate: float) -> torch.optim.Adam:
     """Return Adam with its published betas. It runs as one kernel and can be part of a CUDA graph."""
-    cuda = parameters[0].is_cuda
-    return torch.optim.Adam(parameters, lr=learning_rate, fused=True, capturable=cuda)
+    # A tensor, so that a CUDA graph reads the rate of every step.
+    rate = torch.tensor(learning_rate, device=parameters[0].device)
+    return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=rate.is_cuda)

@@ -43,18 +43,18 @@ def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = Tru
         done = min(one.done for one in going)
         until = min((one.done for one in going if one.done > done), default=protocol.steps)
         together = [one for one in going if one.done == done]
-        for steps in steps_of(together, protocol.learning_rate, quiet):
+        for steps in steps_of(together, protocol, quiet):
             _train(steps, until, protocol, quiet)
     for member in members:
         member.model.eval()
 
 
-def steps_of(members: Sequence[Member], learning_rate: float, quiet: bool) -> Iterator[Steps]:
+def steps_of(members: Sequence[Member], protocol: Protocol, quiet: bool) -> Iterator[Steps]:
     """Yield what takes the steps of the members: all at once, or one after the other if they do not stack."""
-    stack: Iterable[Steps] = map(SingleSteps, members)
+    stack: Iterable[Steps] = (SingleSteps(member, protocol) for member in members)
     if len(members) > 1:
         try:
-            stack = [StackedSteps(members, learning_rate)]
+            stack = [StackedSteps(members, protocol)]
         except CannotStack as error:
             say(f"the models are trained one after the other, not at once: {error}", quiet)
     for steps in stack:

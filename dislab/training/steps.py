@@ -18,6 +18,7 @@ from dislab.progress import say
 from dislab.training.batches import Batch, draw_together
 from dislab.training.checkpoint import Member, adam
 from dislab.training.model import check_terms
+from dislab.training.protocol import Protocol
 
 EAGER_STEPS = 3  # before a CUDA graph is captured: by then everything that is allocated once exists
 
@@ -25,8 +26,8 @@ EAGER_STEPS = 3  # before a CUDA graph is captured: by then everything that is a
 class SingleSteps:
     """The training steps of one model."""
 
-    def __init__(self, member: Member):
-        self.members = [member]
+    def __init__(self, member: Member, protocol: Protocol):
+        self.members, self.protocol = [member], protocol
         self.model, self.batches, self.optimiser = member.model, member.batches, member.optimiser
         # The number of the step that the loss gets lies on the device, where nothing waits for it.
         self.number = torch.tensor(float(member.done), device=member.batches.device)
@@ -52,7 +53,9 @@ class SingleSteps:
         return terms
 
     def update(self) -> None:
-        """Change the parameters by their gradients."""
+        """Change the parameters by their gradients, at the learning rate of this step."""
+        if self.protocol.warmup is not None:
+            self.optimiser.param_groups[0]["lr"].copy_(self.protocol.rate(self.number))
         self.optimiser.step()
         self.number += 1
 
@@ -66,8 +69,8 @@ class StackedSteps:
     the losses cannot be mapped, or a mapped loss differs from that of its member.
     """
 
-    def __init__(self, members: Sequence[Member], learning_rate: float):
-        self.members = list(members)
+    def __init__(self, members: Sequence[Member], protocol: Protocol):
+        self.members, self.protocol = list(members), protocol
         self.number = torch.tensor(float(members[0].done), device=members[0].batches.device)
         self.floats = _differing_floats(members)
         self.loss = _Loss(members[0].model)
@@ -78,7 +81,8 @@ class StackedSteps:
             for name, same in twins.items()
         }
         self._check()
-        self.optimiser = adam([one for one in self.parameters.values() if one.requires_grad], learning_rate)
+        trained = [one for one in self.parameters.values() if one.requires_grad]
+        self.optimiser = adam(trained, protocol.learning_rate)
         for name, same in twins.items():
             self._adopt(self.parameters[name], same)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dislab.benchmarks.robustness import bars
 from dislab.benchmarks.robustness.cases.case import (
+from dislab.runs.config import FORMAT
     DAMAGES,
     DONE,
     HUGE,
@@ -208,14 +209,14 @@ def encoded(text: str) -> bytes:
 # Configurations ------------------------------------------------------------------------------------
 
 CONFIGURATION = {
-    "format": 6,
+    "format": FORMAT,
     "config": {
         "model": "vae",
         "hyperparameters": {"latents": 10, "network": "mlp", "likelihood": "bernoulli"},
         "dataset": "bars",
         "source": "rendered",
         "protocol": {
-            "name": "quick+steps=2+batch_size=16",
+            "name": "plain+steps=2+batch_size=16",
             "steps": 2,
             "learning_rate": 0.001,
             "batch_size": 16,
