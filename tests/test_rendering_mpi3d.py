@@ -100,7 +100,7 @@ def test_a_crop_lies_in_its_window_and_nowhere_else():
     ends = [select(range(4800), key=lambda i: windows[i][side]) for side in (0, 2) for select in (min, max)]
     assert len(set(ends)) == 4 and windows[ends[0]].top == 0
     for index in [*ends, *rng.choice(4800, 50)]:
-        poses[index] = rng.integers(0, 40, renderer.POSE_BYTES)  # so small that no sum needs more than 16 bits
+        poses[index] = rng.integers(0, 40, renderer.POSE_BYTES)  # no sum needs more than 15 bits
         (camera, horizontal, vertical), window = grid[index], windows[index]
         shape, size, colour, background = rng.integers((6, 2, 6, 3))
         factors = torch.tensor([[colour, shape, size, camera, background, horizontal, vertical]])

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dislab.data.groups import Groups
 from dislab.progress import say
-from dislab.training.batches import Batch, draw_together
+from dislab.training.batches import Batch, batch_of, draw_together
 from dislab.training.checkpoint import Member, adam
 from dislab.training.model import check_terms
 
@@ -102,9 +101,8 @@ class StackedSteps:
             with _replaced(self.floats, values):
                 return torch.func.functional_call(self.loss, parameters, (one, self.number.clone()))
 
-        shared = batch.groupings[0].index.ndim == 1
         values = [values for _, _, values in self.floats]
-        mapped = torch.func.vmap(of_one, in_dims=(0, 0 if values else None, 0, 0, None if shared else 0))
+        mapped = torch.func.vmap(of_one, in_dims=(0, 0 if values else None, 0, 0, 0))
         return mapped(self.parameters, values, batch.images, batch.noise, batch.groupings)
 
     def _check(self) -> None:
@@ -113,7 +111,7 @@ class StackedSteps:
             with _random_state_kept(self.members), torch.no_grad():
                 batch = self.draw()
                 together = self._terms(batch)["loss"]
-                batches = (_batch_of(batch, index) for index in range(len(self.members)))
+                batches = (batch_of(batch, index) for index in range(len(self.members)))
                 pairs = zip(self.members, batches, strict=True)
                 alone = [member.model.loss(own, self.number)["loss"] for member, own in pairs]
             torch.testing.assert_close(together, torch.stack(alone), rtol=0.01, atol=0.01, equal_nan=True)
@@ -285,14 +283,6 @@ def _random_state_kept(members: Sequence[Member]) -> Iterator[None]:
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-
-
-def _batch_of(batch: Batch, index: int) -> Batch:
-    """Return the batch of one member of those that `draw_together` joined."""
-    groupings = batch.groupings
-    if groupings[0].index.ndim == 2:
-        groupings = tuple(Groups(*(tensor[index] for tensor in groups)) for groups in groupings)
-    return Batch(batch.images[index], batch.noise[index], batch.dataset_size, groupings)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
