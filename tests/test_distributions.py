@@ -16,7 +16,9 @@ from dislab.networks.distributions import (
     normal_log_density,
     pixel_channels,
     product_of_normals,
+    rows_of,
     sample_normal,
+    sum_by_group,
 )
 
 # Normals and likelihoods
@@ -119,7 +121,7 @@ def test_mean_image_is_the_mean_of_the_likelihood():
 # The product of Normals
 
 
-def test_product_of_normals_equals_the_normalised_product_of_densities():
+def test_product_of_normals_equals_the_normalised_product_of_densities(way_of_sums):
     sizes = torch.tensor([1, 2, 5])
     group = torch.repeat_interleave(torch.arange(3), sizes)
     group = group[torch.randperm(8, generator=torch.Generator().manual_seed(1))]
@@ -141,13 +143,38 @@ def test_product_of_normals_equals_the_normalised_product_of_densities():
         torch.testing.assert_close(product_logvar[g, d].exp(), expected_variance, rtol=1e-7, atol=0)
 
 
+def test_sums_and_rows_by_group(way_of_sums):
+    values, other = random_normals(7, 3)
+    group = torch.tensor([2, 0, 1, 2, 1, 2, 3])
+    sums = sum_by_group(values, group, 4)
+    rows = rows_of(sums, group)
+    for g in range(4):
+        expected = sum(values[i] for i in range(7) if group[i] == g)
+        torch.testing.assert_close(sums[g], expected, rtol=1e-14, atol=1e-14)
+    assert torch.equal(rows, torch.stack([sums[g] for g in group.tolist()]))
+    # A value that is not finite stays in its group, in the gradient too.
+    values[0, 0] = torch.inf
+    values.requires_grad_()
+    sums = sum_by_group(values, group, 4)
+    assert torch.isfinite(sums).sum() == 11
+    (slope,) = torch.autograd.grad(rows_of(sums, group)[:, 1:].square().sum(), values)
+    assert torch.isfinite(slope).all()
+    assert torch.autograd.gradcheck(lambda v: sum_by_group(v, group, 4), other.requires_grad_())
+    assert torch.autograd.gradcheck(lambda v: rows_of(v, group), other[:4].detach().requires_grad_())
+    both = torch.stack([group] * 2)
+    together = torch.vmap(sum_by_group, (0, 0, None))(torch.stack([other, -other]), both, 4)
+    torch.testing.assert_close(together[1], -sum_by_group(other, group, 4))
+    together = torch.vmap(rows_of)(together, both)
+    torch.testing.assert_close(together[0], rows_of(sum_by_group(other, group, 4), group))
+
+
 def test_product_of_one_normal_is_itself():
     mean, logvar = random_normals(4, 3)
     found = product_of_normals(mean, logvar, torch.arange(4), 4)
     torch.testing.assert_close(found, (mean, logvar))
 
 
-def test_gradients_of_the_product_flow_to_every_member():
+def test_gradients_of_the_product_flow_to_every_member(way_of_sums):
     group = torch.tensor([2, 0, 1, 2, 1, 2])
     mean, logvar = (tensor.requires_grad_() for tensor in random_normals(6, 2))
     assert torch.autograd.gradcheck(lambda m, v: product_of_normals(m, v, group, 3), (mean, logvar))
