@@ -2,14 +2,17 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from small_models import random_normals
 from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from dislab.networks.distributions import (
     LOWEST_PIXEL_LOGVAR,
+    bernoulli,
     kl_to_standard_normal,
     mean_image,
     negative_log_likelihood,
@@ -79,6 +82,23 @@ def test_bernoulli_likelihood_of_grey_pixels_is_the_cross_entropy():
     share = torch.sigmoid(logits)
     expected = -(images * share.log() + (1 - images) * (1 - share).log()).sum((1, 2, 3))
     torch.testing.assert_close(negative_log_likelihood(logits, images, "bernoulli"), expected)
+
+
+def test_derivatives_of_the_bernoulli_likelihood():
+    """The first of all arguments, the second, those of a batch in vmap, and torch's own in float32."""
+    logits, _ = random_normals(2, 3)
+    pixels = torch.rand(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    arguments = logits.requires_grad_(), pixels.requires_grad_()
+    assert torch.autograd.gradcheck(bernoulli, arguments)
+    assert torch.autograd.gradgradcheck(bernoulli, arguments)
+    (slope,) = torch.autograd.grad(torch.vmap(bernoulli)(*arguments).sum(), logits)
+    torch.testing.assert_close(slope, torch.sigmoid(logits) - pixels)
+    wide = torch.linspace(-30, 30, 1000, requires_grad=True)
+    share = torch.linspace(0, 1, 1000)
+    ours, theirs = (f(wide, share) for f in (bernoulli, partial(cross_entropy, reduction="none")))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    ours, theirs = (torch.autograd.grad(terms.sum(), wide)[0] for terms in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 def test_gaussian_likelihood_equals_torch_distributions():

