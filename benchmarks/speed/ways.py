@@ -29,8 +29,9 @@ from dislab.training.batches import Batch, Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import keep_freed_memory, steps_of
 from dislab.training.precision import compute_in_bfloat16
+from dislab.training.protocol import PROTOCOLS
 
-LEARNING_RATE = 1e-4
+PROTOCOL = PROTOCOLS["paper"]
 POOL = 20_000  # images that the usual way holds in memory; a whole grid would take 6 GB
 
 
@@ -43,7 +44,8 @@ class Work:
     model, dataset : registered names.
     hyperparameters : the model's.
     batch_size : images per step.
-    members : number of models that are trained at once, as a stack.
+    members : number of models that are trained at once.
+    stacked : train them in the same kernels, not side by side; see `dislab.training.loop.steps_of`.
     rows : number of the dataset's images that are trained on; None is all.
     seed : decides the initial parameters and the batches. Further members have the seeds after it.
     """
@@ -53,6 +55,7 @@ class Work:
     hyperparameters: Mapping = field(default_factory=dict)
     batch_size: int = 64
     members: int = 1
+    stacked: bool = False
     rows: int | None = None
     seed: int = 0
 
@@ -86,12 +89,11 @@ class OfDislab:
             members.append(Member(model, batches, Path("no-checkpoint")))
         self.model = members[0].model
         for member in members:
-            member.resume(LEARNING_RATE)
-        self.all_steps = list(steps_of(members, LEARNING_RATE, quiet=True))
+            member.resume(PROTOCOL.learning_rate)
+        self.steps = steps_of(members, PROTOCOL, quiet=True, stacked=work.stacked)
 
     def step(self) -> Tensor:
-        losses = [steps.step()["loss"].mean() for steps in self.all_steps]
-        return torch.stack(losses).mean()
+        return self.steps.step()["loss"].mean()
 
     def encode(self, rows: np.ndarray) -> None:
         encode(partial(encode_on, self.device, self.model), self.dataset, rows)
@@ -123,7 +125,7 @@ class Usual:
             pin_memory=device.type == "cuda",
         )
         self.batches = iter(self.loader)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=PROTOCOL.learning_rate)
         self.number_of_step = 0
 
     def step(self) -> Tensor:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dislab.benchmarks.robustness import bars
 from dislab.benchmarks.robustness.cases.case import (
-from dislab.runs.config import FORMAT
     DAMAGES,
     DONE,
     HUGE,
@@ -19,6 +18,7 @@ from dislab.runs.config import FORMAT
     damage,
     words,
 )
+from dislab.runs.config import FORMAT
 
 STUDY = """steps = 2
 batch_size = 16
