@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import dislab
 from dislab.benchmarks import reference
+from dislab.benchmarks import speed as columns
 from dislab.benchmarks.reference import Goldens
 from dislab.benchmarks.speed import __main__ as table
+from dislab.benchmarks.speed import command, peers, processes, ways
 from dislab.benchmarks.speed import metrics as speed
-from dislab.benchmarks.speed import ways
-from dislab.benchmarks.speed.processes import WayProcesses
+from dislab.benchmarks.speed.processes import WayEnded, WayProcess, WayProcesses
 from dislab.networks import distributions
 from dislab.networks.fused import Fused
 
@@ -249,10 +251,10 @@ def test_a_ratio_is_of_readings_that_follow_on_each_other():
 def test_models_side_by_side_are_trained_at_the_same_time(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     work = ways.Work("vae", "shapes3d", {"network": "mlp"}, batch_size=8, rows=64)
-    with contextlib.closing(WayProcesses(2, ways.OfDislab, "fp32", "cpu", None, threads=2)) as both:
+    with contextlib.closing(WayProcesses(2, "ours", ways.OfDislab, "fp32", "cpu", None, threads=2)) as both:
         both.ask("begin", work)
-        (seconds, other), (one, same) = both.ask("steps", 3), both.ask("losses", 4, 2)
-        assert seconds > 0 and other > 0 and one == same and len(one) == 2
+        readings, (one, same) = both.ask("steps", 3), both.ask("losses", 4, 2)
+        assert all(0 < cpu <= 1.5 * seconds for seconds, cpu in readings) and one == same and len(one) == 2
         assert min(both.ask("memory")) > 50
         with pytest.raises(dislab.DislabError, match="unknown model 'vea'"):
             both.ask("begin", dataclasses.replace(work, model="vea"))
@@ -267,3 +269,153 @@ def test_the_usual_way_draws_groups_of_one_class():
         for begin in (0, 4, 8):
             group = drawn[begin : begin + 4]
             assert len(set(labels[group])) == 1 and len(set(group)) == len(group)
+
+
+@pytest.mark.parametrize("kind", [ways.Usual, ways.OfDislab])
+def test_more_images_are_encoded_than_a_dataset_has(monkeypatch, kind):
+    monkeypatch.setattr(distributions, "bernoulli", distributions.bernoulli)  # the usual way replaces it
+    work = ways.Work("vae", "shapes3d", {"network": "mlp"}, batch_size=4, rows=8)
+    way = kind(work, "fp32", torch.device("cpu"), None)
+    way.encode(np.arange(479_998, 480_002))  # Shapes3D has 480,000
+
+
+def test_a_process_that_ends_is_named_with_what_it_did_last():
+    with contextlib.closing(WayProcess("dislab bf16", ways.OfDislab, "fp32", "cpu", None, 1)) as process:
+        process.start("begin", ways.Work("vae", "shapes3d", {"network": "mlp"}, batch_size=8))
+        process.answer()
+        process.ask("steps", 1)
+        process.process.kill()
+        process.process.join()
+        message = "'dislab bf16' ended; the last it did was 'steps' of vae on shapes3d: exit code -9"
+        for _ in range(2):
+            with pytest.raises(WayEnded, match=message):
+                process.ask("begin", ways.Work("vae", "mnist"))
+
+
+class Broken(ways.Usual):
+    """A way that fails as a GPU does."""
+
+    def __init__(self, *_):
+        raise RuntimeError("CUDA error: device-side assert triggered\nand a second line")
+
+
+def test_an_unexpected_error_ends_a_process_in_one_line(capfd):
+    with contextlib.closing(WayProcess("broken", Broken, "fp32", "cpu", None, 1)) as process:
+        with pytest.raises(WayEnded) as error:
+            process.ask("begin", ways.Work("vae", "mnist"))
+        assert "'broken' ended; the last it did was 'begin' of vae on mnist" in str(error.value)
+        assert "device-side assert triggered and a second line" in str(error.value)
+        with pytest.raises(WayEnded, match="exit code 0"):
+            process.ask("peak")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+class Answers:
+    """Stands for the connection of `_serve`: sends it tasks, then ends, and keeps the results."""
+
+    def __init__(self, *tasks: tuple):
+        self.tasks, self.results = list(tasks), []
+
+    def recv(self) -> tuple:
+        if not self.tasks:
+            raise EOFError
+        return self.tasks.pop(0)
+
+    def send(self, result) -> None:
+        self.results.append(result)
+
+
+@pytest.mark.parametrize(("is_exact", "allows_tf32"), [(False, True), (True, False)])
+def test_only_dislab_changes_the_arithmetic_of_torch(is_exact, allows_tf32):
+    class Settings:
+        def __init__(self, *_):
+            seen.append(torch.backends.cudnn.allow_tf32)
+
+    seen, Settings.is_exact = [], is_exact
+    connection = Answers(("begin", (None,)))
+    processes._serve(connection, Settings, "fp32", "cpu", None, torch.get_num_threads())
+    assert seen == [allows_tf32]
+    assert not ways.Usual.is_exact and ways.OfDislab.is_exact
+
+
+def test_the_usual_way_on_a_gpu_is_compared_with_the_peak_of_its_convolutions():
+    assert [precision for _, precision in ways.ways_on("cuda").values()] == ["tf32", "tf32", "bf16"]
+    assert list(ways.ways_on("cpu")) == ["usual", "dislab fp32", "dislab bf16"]
+
+
+def test_a_peak_is_of_many_products_between_two_waits(monkeypatch):
+    monkeypatch.setattr(processes, "PRODUCTS", {"cpu": (16, 20)})
+    clock = iter(range(100))
+    monkeypatch.setattr(processes.time, "perf_counter", lambda: float(next(clock)))
+    connection = Answers(("peak", ()))
+    processes._serve(connection, ways.Usual, "bf16", "cpu", None, torch.get_num_threads())
+    assert connection.results == [pytest.approx(20 * 2 * 16**3)]  # in one second
+
+
+def test_ways_take_turns():
+    calls = []
+    works = {name: lambda name=name: calls.append(name) or len(calls) for name in ("a", "b")}
+    assert processes.in_turn(works, 3) == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    assert calls == ["a", "b"] * 3
+
+
+class Clockwork:
+    """Stands for a way's process: a step takes 10 ms (8 of CPU), and an image 1 ms."""
+
+    def ask(self, task: str, argument):
+        if task == "steps":
+            return 0.01 * argument, 0.008 * argument
+        return 1e-3 * argument if task == "encoding" else None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_column_of_the_table_is_explained(threads):
+    ask = {"usual": Clockwork(), "dislab fp32": Clockwork()}
+    options = type("Options", (), {"threads": threads, "repeats": 2, "data_dir": None})
+    work = ways.Work("vae", "shapes3d", {"network": "mlp"})
+    training, encoding = table.measure_training(work, ask, dict.fromkeys(ask, 1e12), "cpu", options)
+    assert training["usual"] == 100 and encoding["dislab fp32"] == 1000
+    assert training["dislab fp32 / usual"] == 1
+    assert training.get("usual, CPU ms") == (8.0 if threads == 1 else None)
+    for column in {**training, **encoding}:
+        explained = column.replace("dislab fp32", "WAY").replace("usual, ", "WAY, ")
+        assert f"- {'WAY' if explained == 'usual' else explained}:" in columns.__doc__, column
+
+
+def test_the_phases_of_a_command(tmp_path, monkeypatch, capsys):
+    for name in command.PHASES:
+        monkeypatch.setattr(command.perform, name, getattr(command.perform, name))  # restored afterwards
+    rng = np.random.default_rng(0)
+    for group in ("cat", "dog"):
+        (tmp_path / group).mkdir()
+        for index in range(16):
+            pixels = rng.integers(256, size=(16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / group / f"{index}.png")
+    options = ["--dataset", str(tmp_path), "--model", "mlvae", "--set", "network=mlp", "--steps", "2"]
+    assert command.main([*options, "--metrics", "content_accuracy", "--device", "cpu"]) == 0
+    seconds = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(seconds) == {"imports", "rest", *command.PHASES.values()}
+    assert min(seconds.values()) >= 0 and seconds["training"] > 0 and seconds["pictures"] > 0
+
+
+def test_peers_that_are_not_installed_are_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(peers, "PEERS", {"no_such_library": None})
+    assert table.main(["--peers", "--device", "cpu", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "error: none of no_such_library is installed: pip install no_such_library\n"
+    )
+    with pytest.raises(dislab.DislabError, match="no_such_library cannot be imported: ModuleNotFoundError"):
+        peers.of_library("no_such_library")
+
+
+@pytest.mark.parametrize(
+    ("library", "model"), [("pythae", "vae"), ("pythae", "betatcvae"), ("disent", "vae"), ("disent", "mlvae")]
+)
+def test_a_peer_learns(library, model):
+    pytest.importorskip(library)
+    work = ways.Work(model, "shapes3d", {"network": peers.NETWORK}, batch_size=8, rows=64)
+    way = peers.PEERS[library](work, "fp32", torch.device("cpu"), None)
+    losses = [way.step().item() for _ in range(30)]
+    assert losses[-1] < losses[0]
+    with pytest.raises(dislab.DislabError, match="it has no such model"):
+        peers.name_of(way, dataclasses.replace(work, model="mlvae_svi"))
