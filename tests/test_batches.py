@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 def draw_rows(batches: Batches, times: int) -> np.ndarray:
     """Rows [times, B] of so many batches."""
-    return torch.stack([batches.rows()[0] for _ in range(times)]).numpy()
+    return torch.stack([batches.rows(batches.random()[0])[0] for _ in range(times)]).numpy()
 
 
 def assert_uniform(rows: np.ndarray, among) -> None:
@@ -117,11 +117,39 @@ def test_a_group_without_training_rows_is_not_drawn():
     assert set(np.unique(rows // 15)) == {0, 2, 3}
 
 
+@pytest.mark.parametrize(("group_size", "batch_size"), [(1, 5), (3, 9), (4, 10), (15, 40)])
+def test_the_numbers_decide_the_rows_by_floyds_algorithm(tiny_dataset, group_size, batch_size):
+    """One number after the other and set by set, for a batch alone and for three together."""
+    batches = [
+        Batches(tiny_dataset, Grouped(group_size), batch_size, [["shape"]], seed, CPU) for seed in range(3)
+    ]
+    twins = [torch.Generator().manual_seed(seed) for seed in range(3)]
+    for _ in range(20):
+        uniform, noise = zip(*(one.random() for one in batches), strict=True)
+        together, _ = batches[0].rows(torch.stack(uniform))
+        for index, twin in enumerate(twins):
+            numbers = iter(torch.rand(len(uniform[index]), generator=twin, dtype=torch.float64).tolist())
+            sizes = [group_size] * (batch_size // group_size) + [batch_size % group_size]
+            sizes = [size for size in sizes if size]
+            groups = [int(next(numbers) * 4) for _ in sizes]
+            members: list[list[int]] = [[] for _ in sizes]
+            for member in range(group_size):
+                for group, size, drawn in zip(groups, sizes, members, strict=True):
+                    number = next(numbers)
+                    if member < size:  # Floyd: one of the first 15 - size + member + 1 of the group's 15 rows
+                        highest = 15 - size + member
+                        row = 15 * group + int(number * (highest + 1))
+                        drawn.append(15 * group + highest if row in drawn else row)
+            expected = [row for drawn in members for row in drawn]
+            assert together[index].tolist() == batches[index].rows(uniform[index])[0].tolist() == expected
+            assert torch.equal(noise[index], torch.randn(batch_size, 3, generator=twin))
+
+
 def test_several_groupings_are_drawn_alike(tiny_dataset):
     batches = Batches(tiny_dataset, Grouped(4), 12, [["shape"], ["size", "position"]], 0, CPU)
     values = [[], []]
     for _ in range(500):
-        rows, groupings = batches.rows_of_several()
+        rows, groupings = batches.rows(batches.random()[0])
         factors = tiny_dataset.space.factors(rows)
         labels = [factors[:, 0], 5 * factors[:, 1] + factors[:, 2]]
         for grouping, (groups, label) in enumerate(zip(groupings, labels, strict=True)):
@@ -144,7 +172,7 @@ def test_several_groupings_need_every_combination():
 
 def test_a_batch_holds_the_images_of_its_rows(tiny_dataset):
     batches, same = (Batches(tiny_dataset, Grouped(4), 10, [["shape"]], 5, CPU) for _ in range(2))
-    batch, rows = batches.draw(), same.rows()[0]
+    batch, rows = batches.draw(), same.rows(same.random()[0])[0]
     assert batch.images.dtype == torch.float32
     torch.testing.assert_close(batch.images, tiny_dataset.images(rows).float() / 255)
     assert 0.5 < batch.images.max() <= 1

@@ -39,8 +39,14 @@ def number_of_set(members: np.ndarray, size: int) -> np.ndarray:
     return np.array([sets[tuple(chosen)] for chosen in np.sort(members, axis=1).tolist()])
 
 
+def draw_indices(batches: Batches):
+    """The rows, the groups and the noise of the next batch."""
+    uniform, noise = batches.random()
+    return *batches.rows(uniform), noise
+
+
 def draw_rows(batches: Batches, times: int) -> np.ndarray:
-    return torch.stack([batches.draw_indices()[0] for _ in range(times)]).numpy()
+    return torch.stack([draw_indices(batches)[0] for _ in range(times)]).numpy()
 
 
 # Batches
@@ -88,7 +94,7 @@ def test_several_groupings_are_uniform_and_cut_across_each_other():
     batches = Batches(make_tiny_dataset(), Grouped(3), 6, [["shape"], ["size"]], 3, CPU)
     rows, slots, firsts = [], [], []
     for _ in range(2500):
-        drawn, groupings, _ = batches.draw_indices()
+        drawn, groupings, _ = draw_indices(batches)
         rows.append(drawn)
         slots.append(groupings[1].index)
         firsts.append(groupings[1].first)
@@ -115,7 +121,7 @@ def test_the_component_of_a_mixture_is_any_member(group_size):
     model = MLVAE((1, 16, 16), content=1, style=1, posterior="mixture", network="mlp")
     components, noises = [], []
     for _ in range(8):
-        rows, (groups,), noise = batches.draw_indices()
+        rows, (groups,), noise = draw_indices(batches)
         mean, logvar = 1000.0 * rows[:, None].double(), torch.zeros(len(rows), 1, dtype=torch.float64)
         content = model.content_of(groups, mean, logvar, noise.double())[0][groups.first, 0]
         components.append((content / 1000).round().long().numpy())

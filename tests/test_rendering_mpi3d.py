@@ -90,6 +90,32 @@ def test_the_drawn_dataset_is_the_grid(tmp_path, monkeypatch):
         np.testing.assert_array_equal(image, total // 128)
 
 
+def test_a_crop_lies_in_its_window_and_nowhere_else():
+    """Of random bytes, at the windows nearest to every border of the image and at some others."""
+    rng = np.random.default_rng(0)
+    poses = np.zeros((renderer.NUM_POSES, renderer.POSE_BYTES), np.uint8)
+    painter = renderer.Painter(torch.from_numpy(poses))
+    grid = list(np.ndindex(3, 40, 40))
+    windows = [renderer.crop_window(*pose) for pose in grid]
+    ends = [select(range(4800), key=lambda i: windows[i][side]) for side in (0, 2) for select in (min, max)]
+    assert len(set(ends)) == 4 and windows[ends[0]].top == 0
+    for index in [*ends, *rng.choice(4800, 50)]:
+        poses[index] = rng.integers(0, 40, renderer.POSE_BYTES)  # no sum needs more than 15 bits
+        (camera, horizontal, vertical), window = grid[index], windows[index]
+        shape, size, colour, background = rng.integers((6, 2, 6, 3))
+        factors = torch.tensor([[colour, shape, size, camera, background, horizontal, vertical]])
+        image = painter.paint(factors.repeat(2, 1))[1].numpy()
+        robot, crops = renderer.split_pose(poses[index].astype(int))
+        layers = np.zeros((3, 64, 64), int)
+        layers[:2] = robot.reshape(2, 64, 64)
+        crop = crops[shape * 2 + size].reshape(3, renderer.CROP, renderer.CROP)
+        layers[:, window.top : window.bottom, window.left : window.right] = crop
+        behind = painter.backgrounds[camera * 3 + background].view(3, 64, 64).numpy().astype(int)
+        paint = np.array(renderer.OBJECT_COLOURS[colour])[:, None, None]
+        total = layers[0] * behind + layers[1] * 128 + layers[2] * paint + 64
+        np.testing.assert_array_equal(image, total // 128)
+
+
 def test_every_step_of_every_factor_changes_the_image(painted):
     for base_factors in ((2, 3, 1, 1, 0, 30, 12), (4, 5, 0, 2, 2, 7, 33)):
         for factor, size in enumerate(OFFICIAL_SIZES):

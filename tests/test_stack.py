@@ -1,4 +1,4 @@
-"""A stack of models trained at once gives what its members give alone; steps as a CUDA graph do, too."""
+"""Models trained at once get what they get alone, side by side or stacked; steps as a CUDA graph do, too."""
 
 import math
 import os
@@ -19,9 +19,9 @@ from dislab.models.vae import VAE
 from dislab.training import loop as training
 from dislab.training.batches import Batches, draw_together
 from dislab.training.checkpoint import Member
-from dislab.training.loop import train_stack
+from dislab.training.loop import steps_of, train_stack
 from dislab.training.protocol import Protocol
-from dislab.training.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
+from dislab.training.steps import CannotStack, CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
 
 # What torch cannot map over a stack, it would do one by one.
 pytestmark = pytest.mark.filterwarnings("error:There is a performance drop")
@@ -44,6 +44,14 @@ def begun(members: list[Member]) -> list[Member]:
 def assert_close_histories(member: Member, other: Member) -> None:
     assert member.history.terms == other.history.terms
     np.testing.assert_allclose(member.history.rows, other.history.rows, rtol=2e-3, atol=2e-3)
+
+
+def assert_same_training(member: Member, alone: Member, way: str) -> None:
+    """The same to the last bit, but for the rounding of what is stacked."""
+    if way == "stacked":
+        assert_close_histories(member, alone)
+    else:
+        assert_equal_members(member, alone)
 
 
 def assert_equal_members(member: Member, other: Member) -> None:
@@ -70,7 +78,7 @@ def test_members_draw_their_own_batches(tiny_dataset, group_by):
             assert torch.equal(together.noise[index], batch.noise)
             for groups, own in zip(together.groupings, batch.groupings, strict=True):
                 for tensor, same in zip(groups, own, strict=True):
-                    assert torch.equal(tensor if tensor.ndim == 1 else tensor[index], same)
+                    assert torch.equal(tensor[index], same)
     assert together.dataset_size == batch.dataset_size
 
 
@@ -127,24 +135,39 @@ def test_members_that_differ_in_more_cannot_be_stacked(tmp_path):
         StackedSteps(members, 1e-3)
 
 
-def test_a_stack_is_trained_like_its_members(tmp_path):
+@pytest.fixture(params=["side by side", "stacked"])
+def way(request, monkeypatch) -> str:
+    """How several models are trained in the test."""
+
+    def chosen(members, *others):
+        return steps_of(members, *others, stacked=request.param == "stacked" and len(members) > 1)
+
+    monkeypatch.setattr(training, "steps_of", chosen)
+    return request.param
+
+
+def test_several_are_trained_like_each_alone(tmp_path, way):
     members = make_members(tmp_path)
     train_stack(members, PROTOCOL)
     for seed, member in enumerate(members):
         alone = Member(*make_training(seed=seed), tmp_path / "alone" / str(seed))
         alone.checkpoint.parent.mkdir(exist_ok=True)
         train_stack([alone], PROTOCOL)
-        assert_close_histories(member, alone)
+        assert_same_training(member, alone, way)
         assert torch.equal(member.batches.generator.get_state(), alone.batches.generator.get_state())
         assert member.done == STEPS and not member.model.training
         assert member.history.seconds > 0
 
 
-@pytest.fixture(scope="module")
-def whole_stack(tmp_path_factory) -> list[Member]:
-    members = make_members(tmp_path_factory.mktemp("whole"))
-    train_stack(members, PROTOCOL)
-    return members
+WHOLE: dict[str, list[Member]] = {}
+
+
+@pytest.fixture
+def whole_stack(tmp_path_factory, way) -> list[Member]:
+    if way not in WHOLE:
+        WHOLE[way] = make_members(tmp_path_factory.mktemp("whole"))
+        train_stack(WHOLE[way], PROTOCOL)
+    return WHOLE[way]
 
 
 @pytest.mark.parametrize("step", [0, 31, 49])
@@ -168,36 +191,36 @@ def test_an_interrupted_stack_goes_on_to_the_same_result(tmp_path, whole_stack, 
         assert_equal_members(member, other)
 
 
-def test_a_member_goes_on_alone(tmp_path, whole_stack):
+def test_a_member_goes_on_alone(tmp_path, whole_stack, way):
     members = make_members(tmp_path)
     train_stack(members, Protocol("test", 25, 1e-3, 10, None))
     model, batches = make_training(seed=9)
     alone = Member(model, batches, members[1].checkpoint)
     alone.history = train(model, batches, PROTOCOL, members[1].checkpoint)
-    assert_close_histories(alone, whole_stack[1])
+    assert_same_training(alone, whole_stack[1], way)
 
 
-def test_members_that_are_behind_catch_up(tmp_path, whole_stack, monkeypatch):
+def test_members_that_are_behind_catch_up(tmp_path, whole_stack, way, monkeypatch):
     first = make_members(tmp_path)[:2]
     train_stack(first, Protocol("test", 25, 1e-3, 10, None))
     (third,) = make_members(tmp_path, seeds=(2,))
     train_stack([third], Protocol("test", 50, 1e-3, 10, None))
     seen = []
-    steps_of = training.steps_of
+    chosen = training.steps_of
 
     def noted(members, *others):
         seen.append((len(members), members[0].done))
-        return steps_of(members, *others)
+        return chosen(members, *others)
 
     monkeypatch.setattr(training, "steps_of", noted)
     members = make_members(tmp_path)
     train_stack(members, PROTOCOL)
     assert seen == [(2, 25), (3, 50)]
     for member, other in zip(members, whole_stack, strict=True):
-        assert_close_histories(member, other)
+        assert_same_training(member, other, way)
 
 
-def test_a_member_whose_loss_is_not_finite_does_not_stop_the_others(tmp_path, whole_stack):
+def test_a_member_whose_loss_is_not_finite_does_not_stop_the_others(tmp_path, whole_stack, way):
     members = make_members(tmp_path)
     with torch.no_grad():
         members[1].model.encoder[-1].bias[0] = math.nan
@@ -206,7 +229,7 @@ def test_a_member_whose_loss_is_not_finite_does_not_stop_the_others(tmp_path, wh
     assert not members[1].checkpoint.exists()
     for index in (0, 2):
         assert members[index].failure is None
-        assert_close_histories(members[index], whole_stack[index])
+        assert_same_training(members[index], whole_stack[index], way)
 
 
 class Branching(VAE):
@@ -217,10 +240,11 @@ class Branching(VAE):
         return terms if terms["kl"].item() >= 0 else {}
 
 
-def test_models_that_cannot_be_stacked_are_trained_one_after_the_other(tmp_path, capsys):
-    members = make_members(tmp_path, Branching)
-    train_stack(members, PROTOCOL, quiet=False)
-    assert "the models are trained one after the other, not at once: " in capsys.readouterr().err
+def test_models_that_cannot_be_stacked_are_trained_side_by_side(tmp_path, capsys):
+    members = begun(make_members(tmp_path, Branching))
+    assert isinstance(steps_of(members, PROTOCOL.learning_rate, False, stacked=True), ParallelSteps)
+    assert "the models are trained side by side, not stacked: " in capsys.readouterr().err
+    train_stack(members, PROTOCOL)
     model, batches = make_training(VAE, seed=1)
     history = train(model, batches, PROTOCOL, tmp_path / "alone")
     assert members[1].history.rows == history.rows
@@ -233,8 +257,9 @@ def test_the_loss_curve_is_that_of_a_plain_loop(tmp_path):
     rows, noise = [], []
     twin = make_training(VAE)[1]
     for _ in range(STEPS):
-        rows.append(twin.rows()[0])
-        noise.append(torch.randn(10, 4, generator=twin.generator))
+        uniform, drawn = twin.random()
+        rows.append(twin.rows(uniform)[0])
+        noise.append(drawn)
 
     plain_encoder = nn.Sequential(nn.Flatten(), nn.Linear(256, 500), nn.Tanh(), nn.Linear(500, 8))
     plain_decoder = nn.Sequential(nn.Linear(4, 500), nn.Tanh(), nn.Linear(500, 256))

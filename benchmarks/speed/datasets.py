@@ -66,7 +66,7 @@ def measure(name: str, source: str, data_dir, device: torch.device, repeats: int
     step = torch.zeros((), device=device)
 
     def draw() -> None:
-        dataset.images(batches.rows()[0])
+        dataset.images(batches.rows(batches.random()[0])[0])
 
     def train() -> None:
         loss = model.loss(batch, step)["loss"]

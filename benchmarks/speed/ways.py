@@ -43,7 +43,8 @@ class Work:
     model, dataset : registered names.
     hyperparameters : the model's.
     batch_size : images per step.
-    members : number of models that are trained at once, as a stack.
+    members : number of models that are trained at once.
+    stacked : train them in the same kernels, not side by side; see `dislab.training.loop.steps_of`.
     rows : number of the dataset's images that are trained on; None is all.
     seed : decides the initial parameters and the batches. Further members have the seeds after it.
     """
@@ -53,6 +54,7 @@ class Work:
     hyperparameters: Mapping = field(default_factory=dict)
     batch_size: int = 64
     members: int = 1
+    stacked: bool = False
     rows: int | None = None
     seed: int = 0
 
@@ -94,11 +96,10 @@ class OfDislab:
         self.model = members[0].model
         for member in members:
             member.resume(LEARNING_RATE)
-        self.all_steps = list(steps_of(members, LEARNING_RATE, quiet=True))
+        self.steps = steps_of(members, LEARNING_RATE, quiet=True, stacked=work.stacked)
 
     def step(self) -> Tensor:
-        losses = [steps.step()["loss"].mean() for steps in self.all_steps]
-        return torch.stack(losses).mean()
+        return self.steps.step()["loss"].mean()
 
     def encode(self, rows: np.ndarray) -> None:
         encode(partial(encode_on, self.device, self.model), self.dataset, rows % len(self.dataset))

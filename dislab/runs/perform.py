@@ -84,12 +84,10 @@ class Trained:
 
 
 def most_at_once(configs: Sequence[RunConfig], device: str) -> int:
-    """Return how many models of these configurations are trained at once, as a stack."""
-    # A small network's kernels leave most of a GPU idle; those of a stack fill it. On the CPU they fill the
-    # cores already: stacks of 2 and 5 were measured at 0.8 to 1.06 times the speed of one after the other
-    # (500 tanh units on 28 x 28) and 0.85 times (the convolutional network on 64 x 64 x 3). Mapped over a
-    # stack, a convolution was seen to escape the cast to bfloat16.
-    alone = any(MODELS[one.model].make.supervision == "none" or one.precision == "bf16" for one in configs)
+    """Return how many models of these configurations are trained at once."""
+    # A small network's kernels leave most of a GPU idle; those of several models side by side fill it. On the
+    # CPU they fill the cores already.
+    alone = any(MODELS[one.model].make.supervision == "none" for one in configs)
     return 16 if device.startswith("cuda") and not alone else 1
 
 
@@ -99,7 +97,7 @@ def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]
     A run is claimed before it is begun, and is busy where another process has claimed it. A run that was
     interrupted goes on from its last checkpoint to the same result. A run that is finished is not done again;
     only scores that it lacks are computed. A model that is trained with others gets the numbers that it gets
-    alone, but for rounding.
+    alone.
     """
     results = Results(machine.out)
     mine: list[RunConfig] = []

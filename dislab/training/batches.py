@@ -75,74 +75,89 @@ class Batches:
         self.order, self.begin, self.count = (torch.from_numpy(a).to(device) for a in (order, begin, count))
         index = torch.arange(batch_size, device=device) // self.size
         self.slots = Groups(index, torch.arange(0, batch_size, self.size, device=device))
-        self.sizes = torch.bincount(index)
+        groups, several = self.slots.number, len(self.numbers) - 1
+        # How many random numbers are used for what by `_of_one_grouping` or `_of_several`.
+        self.parts = [groups, *[batch_size, groups] * several, batch_size if several else self.size * groups]
+        # The images that a group lacks in a round of `_of_one_grouping`, int64 [size, G].
+        rounds = torch.arange(self.size, device=device)[:, None]
+        self.missing = (torch.bincount(index) - rounds).clamp(min=1)
 
     def draw(self) -> Batch:
         """Return the next batch."""
-        rows, groupings, noise = self.draw_indices()
-        images = unit_images(self.dataset.images(rows).to(self.device))
-        return Batch(images, noise, len(self.order), groupings)
+        return self._batch(*self.random())
 
-    def draw_indices(self) -> tuple[Tensor, tuple[Groups, ...], Tensor]:
-        """Return all that is random in the next batch: rows int64 [B], their groups, and noise [B, D]."""
-        rows, groupings = self.rows() if len(self.numbers) == 1 else self.rows_of_several()
-        noise = torch.randn((len(rows), self.latents), generator=self.generator, device=self.device)
-        return rows, groupings, noise
+    def random(self) -> tuple[Tensor, Tensor]:
+        """Return all that is random in the next batch: numbers float64 [R] for `rows`, uniform in [0, 1), and
+        the noise [B, D]."""
+        uniform = torch.rand(
+            sum(self.parts), generator=self.generator, device=self.device, dtype=torch.float64
+        )
+        shape = len(self.slots.index), self.latents
+        return uniform, torch.randn(shape, generator=self.generator, device=self.device)
 
-    def rows(self) -> tuple[Tensor, tuple[Groups]]:
-        """Return the rows int64 [B] of the next batch and their groups, by a single grouping."""
-        chosen = self._integers(torch.full_like(self.slots.first, len(self.count)))
-        begin, count = self.begin[chosen], self.count[chosen]
-        ranks: list[Tensor] = []
+    def rows(self, uniform: Tensor) -> tuple[Tensor, tuple[Groups, ...]]:
+        """Return the rows int64 [..., B] of a batch, and their groups, by its numbers [..., R]."""
+        # Sizes stand at the end: in front may stand the members of a stack, which get the same arithmetic.
+        parts = uniform.split(self.parts, dim=-1)
+        return self._of_one_grouping(*parts) if len(self.numbers) == 1 else self._of_several(*parts)
+
+    def _of_one_grouping(self, *parts: Tensor) -> tuple[Tensor, tuple[Groups]]:
+        chosen = _integers(parts[0], len(self.count))  # [..., G]
+        begin, count = self.begin[chosen][..., None, :], self.count[chosen][..., None, :]
         # Floyd's algorithm draws different members of every group at once: a rank drawn before is replaced by
-        # the highest one allowed in this round, which no earlier round could have drawn.
-        for member in range(self.size):
-            # Draws beyond the size of the last group are cut off below. The clamp keeps them valid ranks.
-            highest = torch.minimum(count - self.sizes + member, count - 1)
-            rank = self._integers(highest + 1)
-            if ranks:
-                drawn_before = (torch.stack(ranks) == rank).any(0)
-                rank = torch.where(drawn_before, highest, rank)
-            ranks.append(rank)
-        members = self.order[begin[:, None] + torch.stack(ranks, dim=1)]
-        return members.flatten()[: len(self.slots.index)], (Groups(*(part.clone() for part in self.slots)),)
+        # the highest one allowed in this round, which no earlier round could have drawn. `missing` is 1 or
+        # more: draws beyond the size of the last group are cut off below, but are valid ranks.
+        highest = count - self.missing
+        ranks = _integers(parts[1].unflatten(-1, self.missing.shape), highest + 1)  # [..., size, G]
+        for member in range(1, self.size):
+            rank = ranks[..., member, :]
+            drawn_before = (ranks[..., :member, :] == rank[..., None, :]).any(-2)
+            ranks[..., member, :] = torch.where(drawn_before, highest[..., member, :], rank)
+        members = self.order[(begin + ranks).transpose(-1, -2)].flatten(-2)[..., : len(self.slots.index)]
+        return members, (self._together(members.shape),)
 
-    def rows_of_several(self) -> tuple[Tensor, tuple[Groups, ...]]:
-        """Return the rows int64 [B] of the next batch and their groups, by several groupings."""
-        groupings, cell = [], torch.zeros_like(self.slots.index)
-        for number in self.numbers:
-            slot = torch.arange(len(cell), device=self.device)
-            if groupings:
-                # The first grouping keeps its images together, the others are scattered over it. Sorting
-                # random numbers never waits for the device, which torch.randperm may do.
-                slot = torch.argsort(self._uniform(cell.shape))
-            chosen = self._integers(torch.full_like(self.slots.first, number))
-            index = self.slots.index[slot]
-            groupings.append(Groups(index, torch.argsort(slot)[self.slots.first]))
-            cell = cell * number + chosen[index]
-        return self.order[self.begin[cell] + self._integers(self.count[cell])], tuple(groupings)
+    def _of_several(self, first: Tensor, *parts: Tensor) -> tuple[Tensor, tuple[Groups, ...]]:
+        *others, last = parts
+        cell = _integers(first, self.numbers[0])[..., self.slots.index]
+        # The first grouping keeps its images together, the others are scattered over it.
+        groupings = [self._together(cell.shape)]
+        for number, scattered, of_groups in zip(self.numbers[1:], others[::2], others[1::2], strict=True):
+            # Sorting random numbers never waits for the device, which torch.randperm may do.
+            slot = scattered.argsort()
+            groups = Groups(self.slots.index[slot], slot.argsort()[..., self.slots.first])
+            groupings.append(groups)
+            cell = cell * number + _integers(of_groups, number).gather(-1, groups.index)
+        return self.order[self.begin[cell] + _integers(last, self.count[cell])], tuple(groupings)
 
-    def _integers(self, bound: Tensor) -> Tensor:
-        """Return uniform integers in 0 .. bound - 1, one for each entry of bound."""
-        return (self._uniform(bound.shape) * bound).long()
+    def _together(self, shape: torch.Size) -> Groups:
+        """Return the groups of images of the shape [..., B] if each group's images lie together."""
+        # A copy: what a user's loss writes to it must not reach the next batch.
+        return Groups(*(part.expand(*shape[:-1], -1).clone() for part in self.slots))
 
-    def _uniform(self, shape: torch.Size) -> Tensor:
-        return torch.rand(shape, generator=self.generator, device=self.device, dtype=torch.float64)
+    def _batch(self, uniform: Tensor, noise: Tensor) -> Batch:
+        rows, groupings = self.rows(uniform)
+        images = unit_images(self.dataset.images(rows.flatten()).to(self.device))
+        return Batch(images.unflatten(0, rows.shape), noise, len(self.order), groupings)
 
 
 def draw_together(streams: Sequence[Batches]) -> Batch:
     """Return the next batch of each of M streams over the same dataset as one, with M as a leading dimension.
 
-    Groups that are the same in all streams are as in one batch.
+    Each stream draws its own random numbers; what is made of them is computed for all streams at once.
     """
-    rows, groupings, noise = zip(*(stream.draw_indices() for stream in streams), strict=True)
-    first = streams[0]
-    images = unit_images(first.dataset.images(torch.cat(rows)).to(first.device))
-    together = (first.slots,)
-    if len(first.numbers) > 1:
-        by_grouping = zip(*groupings, strict=True)
-        together = tuple(Groups(*map(torch.stack, zip(*same, strict=True))) for same in by_grouping)
-    return Batch(images.unflatten(0, (len(streams), -1)), torch.stack(noise), len(first.order), together)
+    uniform, noise = map(torch.stack, zip(*(stream.random() for stream in streams), strict=True))
+    return streams[0]._batch(uniform, noise)
+
+
+def batch_of(batch: Batch, index: int) -> Batch:
+    """Return the batch of one of the streams that `draw_together` joined."""
+    groupings = tuple(Groups(*(part[index] for part in groups)) for groups in batch.groupings)
+    return Batch(batch.images[index], batch.noise[index], batch.dataset_size, groupings)
+
+
+def _integers(uniform: Tensor, bound: Tensor | int) -> Tensor:
+    """Return uniform integers in 0 .. bound - 1, by numbers that are uniform in [0, 1)."""
+    return (uniform * bound).long()
 
 
 def _cells(

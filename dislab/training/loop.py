@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -14,24 +14,23 @@ from dislab.progress import Bar, say
 from dislab.signals import held_back
 from dislab.training.checkpoint import History, Member
 from dislab.training.protocol import Protocol
-from dislab.training.steps import CannotStack, CapturedSteps, SingleSteps, StackedSteps
+from dislab.training.steps import CannotStack, CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
 
 LOG_EVERY = 25  # steps between two readings of the loss terms
 SECONDS_BETWEEN_CHECKPOINTS = 30
 FREED_MEMORY_KEPT = 512 << 20  # bytes
 
-Steps = SingleSteps | StackedSteps | CapturedSteps
+Steps = SingleSteps | ParallelSteps | StackedSteps | CapturedSteps
 
 
 def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = True) -> None:
     """Train several models of one architecture at once and in place, each from its checkpoint.
 
-    Every member gets the same numbers as if it were trained alone, but for rounding. Members may differ in
-    their seed and in attributes that are floats, such as a weight of the loss. The checkpoint holds the
-    random state, so a training that was interrupted gives the same parameters as one that was not; on CUDA
-    this needs `precision.arithmetic`, which makes sums repeatable. A member whose loss is no longer finite
-    gets a `failure`; the others go on. Members that are behind the others, because their process was killed
-    between two checkpoints, catch up first.
+    Every member gets the same numbers as if it were trained alone. The checkpoint holds the random state, so
+    a training that was interrupted gives the same parameters as one that was not; on CUDA both need
+    `precision.arithmetic`, which makes sums repeatable. A member whose loss is no longer finite gets a
+    `failure`; the others go on. Members that are behind the others, because their process was killed between
+    two checkpoints, catch up first.
     """
     keep_freed_memory()
     for member in members:
@@ -43,22 +42,26 @@ def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = Tru
         done = min(one.done for one in going)
         until = min((one.done for one in going if one.done > done), default=protocol.steps)
         together = [one for one in going if one.done == done]
-        for steps in steps_of(together, protocol.learning_rate, quiet):
-            _train(steps, until, protocol, quiet)
+        _train(steps_of(together, protocol.learning_rate, quiet), until, protocol, quiet)
     for member in members:
         member.model.eval()
 
 
-def steps_of(members: Sequence[Member], learning_rate: float, quiet: bool) -> Iterator[Steps]:
-    """Yield what takes the steps of the members: all at once, or one after the other if they do not stack."""
-    stack: Iterable[Steps] = map(SingleSteps, members)
-    if len(members) > 1:
+def steps_of(members: Sequence[Member], learning_rate: float, quiet: bool, stacked: bool = False) -> Steps:
+    """Return what takes the steps of the members, on CUDA as a graph.
+
+    Several models are trained side by side, or, if `stacked`, in the same kernels. Which of the two is faster
+    on a GPU is not known here: `benchmarks/speed` can measure both. Side by side is the default because it
+    takes every model, in every precision, and gives it the numbers that it gets alone. Stacked, all
+    convolutions become grouped ones, for which cuDNN is known to be slow.
+    """
+    steps = SingleSteps(members[0]) if len(members) == 1 else ParallelSteps(members)
+    if stacked:
         try:
-            stack = [StackedSteps(members, learning_rate)]
+            steps = StackedSteps(members, learning_rate)
         except CannotStack as error:
-            say(f"the models are trained one after the other, not at once: {error}", quiet)
-    for steps in stack:
-        yield CapturedSteps(steps, quiet) if steps.number.is_cuda else steps
+            say(f"the models are trained side by side, not stacked: {error}", quiet)
+    return CapturedSteps(steps, quiet) if steps.number.is_cuda else steps
 
 
 def fit(model: nn.Module, dataset, generator: torch.Generator) -> History:

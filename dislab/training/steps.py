@@ -1,5 +1,5 @@
-"""Three ways to take a training step: one model, several models at once (vmap), or either captured as a
-CUDA graph.
+"""Ways to take a training step: of one model, of several models side by side (CUDA streams) or in the same
+kernels (vmap); and each of them captured as a CUDA graph.
 
 Each has the method `step()`, which takes one step of every member and returns the terms of the loss without
 waiting for the device, and the attributes `members` and `number`.
@@ -7,15 +7,15 @@ waiting for the device, and the attributes `members` and `number`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from dislab.data.groups import Groups
 from dislab.progress import say
-from dislab.training.batches import Batch, draw_together
+from dislab.training.batches import Batch, batch_of, draw_together
 from dislab.training.checkpoint import Member, adam
 from dislab.training.model import check_terms
 
@@ -57,6 +57,44 @@ class SingleSteps:
         self.number += 1
 
 
+class ParallelSteps:
+    """The training steps of M models, each on a CUDA stream of its own; elsewhere one after the other.
+
+    Every member has the kernels that it has alone, and so gets the same numbers to the last bit. As a CUDA
+    graph the streams are branches, of which the device works on as many at a time as it has room for.
+    """
+
+    def __init__(self, members: Sequence[Member]):
+        self.members = list(members)
+        self.steps = [SingleSteps(member) for member in members]
+        self.number = self.steps[0].number
+        self.streams = [torch.cuda.Stream(self.number.device) for _ in members if self.number.is_cuda]
+
+    step = SingleSteps.step
+
+    def draw(self) -> Batch:
+        """Return the next batch of every member, as one batch."""
+        return draw_together([member.batches for member in self.members])
+
+    def differentiate(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the gradients of all parameters. Return the terms [M] of the losses."""
+        terms = self._each(lambda index: self.steps[index].differentiate(batch_of(batch, index)))
+        return {name: torch.stack([one[name].detach().reshape(()) for one in terms]) for name in terms[0]}
+
+    def update(self) -> None:
+        """Change the parameters by their gradients."""
+        self._each(lambda index: self.steps[index].update())
+
+    def _each(self, work: Callable[[int], object]) -> list:
+        """Return the work of every member, done on its stream."""
+        results = []
+        with _forked(self.streams):
+            for index, stream in enumerate(self.streams or [None] * len(self.members)):
+                with torch.cuda.stream(stream):
+                    results.append(work(index))
+        return results
+
+
 class StackedSteps:
     """The training steps of M models at once: every kernel does the work of all of them.
 
@@ -84,10 +122,7 @@ class StackedSteps:
 
     step = SingleSteps.step
     update = SingleSteps.update
-
-    def draw(self) -> Batch:
-        """Return the next batch of every member, as one batch."""
-        return draw_together([member.batches for member in self.members])
+    draw = ParallelSteps.draw
 
     def differentiate(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the gradients of all parameters. Return the terms [M] of the losses."""
@@ -102,9 +137,8 @@ class StackedSteps:
             with _replaced(self.floats, values):
                 return torch.func.functional_call(self.loss, parameters, (one, self.number.clone()))
 
-        shared = batch.groupings[0].index.ndim == 1
         values = [values for _, _, values in self.floats]
-        mapped = torch.func.vmap(of_one, in_dims=(0, 0 if values else None, 0, 0, None if shared else 0))
+        mapped = torch.func.vmap(of_one, in_dims=(0, 0 if values else None, 0, 0, 0))
         return mapped(self.parameters, values, batch.images, batch.noise, batch.groupings)
 
     def _check(self) -> None:
@@ -113,7 +147,7 @@ class StackedSteps:
             with _random_state_kept(self.members), torch.no_grad():
                 batch = self.draw()
                 together = self._terms(batch)["loss"]
-                batches = (_batch_of(batch, index) for index in range(len(self.members)))
+                batches = (batch_of(batch, index) for index in range(len(self.members)))
                 pairs = zip(self.members, batches, strict=True)
                 alone = [member.model.loss(own, self.number)["loss"] for member, own in pairs]
             torch.testing.assert_close(together, torch.stack(alone), rtol=0.01, atol=0.01, equal_nan=True)
@@ -145,7 +179,7 @@ class CapturedSteps:
     Images that do not lie on the device are drawn outside of the graph.
     """
 
-    def __init__(self, steps: SingleSteps | StackedSteps, quiet: bool):
+    def __init__(self, steps: SingleSteps | ParallelSteps | StackedSteps, quiet: bool):
         self.steps, self.members, self.number, self.quiet = steps, steps.members, steps.number, quiet
         self.stream = torch.cuda.Stream(self.number.device)
         self.taken = 0
@@ -159,7 +193,7 @@ class CapturedSteps:
             self._capture()
         self.taken += 1
         if self.graph is None:
-            with self._on_stream():
+            with _forked([self.stream]), torch.cuda.stream(self.stream):
                 return self.steps.step()
         if self.batch is not None:
             for target, tensor in zip(_tensors(self.batch), _tensors(self.steps.draw()), strict=True):
@@ -167,24 +201,12 @@ class CapturedSteps:
         self.graph.replay()
         return self.terms
 
-    @contextmanager
-    def _on_stream(self) -> Iterator[None]:
-        """Work on the stream of the graph, after all earlier work of the device and before all later work."""
-        usual = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(usual)
-        try:
-            with torch.cuda.stream(self.stream):
-                yield
-        finally:
-            usual.wait_stream(self.stream)
-
     def _capture(self) -> None:
         """Capture the graph, which takes no step itself. If that fails, say so and go on without."""
         drawn_inside = self._failure(self.steps.draw) is None
         with _random_state_kept(self.members):
             batch = None if drawn_inside else self.steps.draw()
         failure = self._failure(lambda: self.steps.differentiate(batch or self.steps.draw()))
-        self.steps.optimiser.zero_grad(set_to_none=True)
         if failure is None:
             states = [member.batches.generator.get_state() for member in self.members]
             graph = torch.cuda.CUDAGraph()
@@ -209,17 +231,43 @@ class CapturedSteps:
 
     def _failure(self, work: Callable[[], object]) -> Exception | None:
         """Return what `work` raises if the host may not wait for the device. No random number is used up."""
-        mode = torch.cuda.get_sync_debug_mode()
-        with _random_state_kept(self.members):
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                with self._on_stream():
-                    work()
-            except Exception as error:
-                return error
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with (
+                _random_state_kept(self.members),
+                _waiting_refused(),
+                _forked([self.stream]),
+                torch.cuda.stream(self.stream),
+            ):
+                work()
+        except Exception as error:
+            return error
         return None
+
+
+@contextmanager
+def _forked(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
+    """Let work on the streams begin after all earlier work, and later work after that on the streams."""
+    usual = torch.cuda.current_stream(streams[0].device) if streams else None
+    for stream in streams:
+        stream.wait_stream(usual)
+    try:
+        yield
+    finally:
+        for stream in streams:
+            usual.wait_stream(stream)
+
+
+@contextmanager
+def _waiting_refused() -> Iterator[None]:
+    """Raise an error where the host waits for the device."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 class CannotStack(Exception):
@@ -285,14 +333,6 @@ def _random_state_kept(members: Sequence[Member]) -> Iterator[None]:
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-
-
-def _batch_of(batch: Batch, index: int) -> Batch:
-    """Return the batch of one member of those that `draw_together` joined."""
-    groupings = batch.groupings
-    if groupings[0].index.ndim == 2:
-        groupings = tuple(Groups(*(tensor[index] for tensor in groups)) for groups in groupings)
-    return Batch(batch.images[index], batch.noise[index], batch.dataset_size, groupings)
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
