@@ -6,6 +6,7 @@ import json
 import os
 from math import tanh
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -340,7 +341,13 @@ def test_only_dislab_changes_the_arithmetic_of_torch(is_exact, allows_tf32):
 
 def test_the_usual_way_on_a_gpu_is_compared_with_the_peak_of_its_convolutions():
     assert [precision for _, precision in ways.ways_on("cuda").values()] == ["tf32", "tf32", "bf16"]
-    assert list(ways.ways_on("cpu")) == ["usual", "dislab fp32", "dislab bf16"]
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_bf16_is_left_out_on_a_cpu_that_has_no_instructions_for_it(monkeypatch, pays):
+    seconds = iter([[0.2, 0.1], [0.15 if pays else 0.25, 0.3]])
+    monkeypatch.setattr(ways.timeit, "repeat", lambda *_, **__: next(seconds))
+    assert list(ways.ways_on("cpu")) == ["usual", "dislab fp32", "dislab bf16"][: 2 + pays]
 
 
 def test_a_peak_is_of_many_products_between_two_waits(monkeypatch):
@@ -366,6 +373,39 @@ class Clockwork:
         if task == "steps":
             return 0.01 * argument, 0.008 * argument
         return 1e-3 * argument if task == "encoding" else None
+
+
+class Together(Clockwork):
+    """Stands for `WayProcesses`: the last of the models takes 20 ms for a step."""
+
+    begun: ClassVar = []
+
+    def __init__(self, number: int, name: str, *_):
+        self.number, self.name = number, name
+
+    def ask(self, task: str, argument) -> list:
+        if task == "begin":
+            self.begun.append((self.name, self.number, argument.members, argument.stacked))
+        return [(0.01 * argument, 0), (0.02 * argument, 0)] if task == "steps" else []
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_gpu_trains_models_side_by_side_and_stacked(monkeypatch):
+    monkeypatch.setattr(table, "WayProcesses", Together)
+    options = type("Options", (), {"threads": 4, "repeats": 2, "data_dir": None})
+    ask = {"usual": Clockwork()}
+    work = ways.Work("vae", "shapes3d")
+    lines = table.measure_several(work, ask, ways.ways_on("cuda"), "cuda", options)
+    assert [line["what"] for line in lines] == [
+        "training 10 models, side by side",
+        "training 10 models, stacked",
+    ]
+    assert lines[0]["dislab tf32"] == lines[0]["dislab bf16"] == 500  # ten models in 20 ms
+    assert lines[0]["dislab tf32 / usual"] == 5 and "dislab bf16" not in lines[1]
+    tf32 = [("dislab tf32", 1, 10, stacked) for stacked in (False, True)]
+    assert Together.begun == [tf32[0], ("dislab bf16", 1, 10, False), tf32[1]]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -5,8 +5,9 @@ All tables have the column "machine": device, threads and versions.
 speed.csv, a line for each thing that was measured, has these columns; WAY is "usual" (see `ways.Usual`), or
 "dislab" with a precision:
 
-- what: "training" and "encoding", for each model on each dataset; "training N models", as `--seeds` does;
-  "metric"; "command", a phase of `dislab run` but training.
+- what: "training" and "encoding", for each model on each dataset; "training N models", as `--seeds` does: in
+  processes on a CPU, side by side (streams of one CUDA graph) and stacked (vmap) on a GPU; "metric";
+  "command", a phase of `dislab run` but training.
 - of: the model, the metric or the phase.
 - dataset: its name, or the number of rows that a metric scored.
 - unit: of the columns of the ways: steps/s, images/s, seconds, or CPU seconds.

@@ -30,7 +30,7 @@ from dislab.benchmarks.speed.command import measure_command
 from dislab.benchmarks.speed.cost import measure_cost, plot_cost
 from dislab.benchmarks.speed.peers import measure_peers
 from dislab.benchmarks.speed.processes import WayEnded, WayProcess, WayProcesses, in_turn, steps_of_a_reading
-from dislab.benchmarks.speed.ways import OfDislab, Work, ways_on
+from dislab.benchmarks.speed.ways import Usual, Work, ways_on
 from dislab.data.devices import choose_device
 from dislab.errors import DislabError
 from dislab.files import save_figure
@@ -44,7 +44,7 @@ USUAL_DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
 ENCODED = {"cpu": 2048, "cuda": 100_000}  # rows per reading
 LOSS_STEPS, LOSS_EVERY, LOSS_SEEDS = 400, 20, 3
 METRIC_ROWS = 30_000
-STACKED = 10  # models at once on a GPU
+AT_ONCE = 10  # models on a GPU
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,6 +99,8 @@ def check(options) -> str:
 def measure_everything(device: str, about: str, options) -> None:
     models, datasets = options.models.split(","), options.datasets.split(",")
     out, ways = Path(options.out), ways_on(device)
+    if "dislab bf16" not in ways:
+        say("dislab bf16: left out: this CPU multiplies matrices in bf16 more slowly than in float32")
     with contextlib.ExitStack() as stack:
         processes = {}
         for name, way in ways.items():
@@ -197,37 +199,47 @@ def rates(readings: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def measure_several(work: Work, processes, ways, device: str, options) -> list[dict]:
-    """Return a line of the table: several models at once, as `dislab run --seeds` trains them.
+    """Return lines of the table: several models at once, as `dislab run --seeds` trains them.
 
-    The usual way trains them one after the other. There is no line if only one model fits.
+    The usual way trains them one after the other. On a CPU each of dislab's has a process; there is no line
+    if only one fits. On a GPU there is a line for models side by side, and one for models in a stack.
     """
+    if device == "cpu":
+        number = min(options.threads, room_for_runs())
+        kinds = {"in processes": (number, work)} if number > 1 else {}
+    else:
+        at_once = replace(work, members=AT_ONCE)
+        kinds = {"side by side": (1, at_once), "stacked": (1, replace(at_once, stacked=True))}
+    return [
+        {
+            "what": f"training {number * work.members} models, {kind}",
+            "of": work.model,
+            "dataset": work.dataset,
+        }
+        | {"unit": "steps/s of all"}
+        | rates_of_several(number, work, processes, ways, device, options)
+        for kind, (number, work) in kinds.items()
+    ]
+
+
+def rates_of_several(number: int, work: Work, processes, ways, device: str, options) -> dict[str, float]:
+    """Return the rates of the usual way, and of dislab in a number of processes."""
     (usual, one_by_one), *_ = processes.items()
-    kind, on_cpu = device.partition(":")[0], device == "cpu"
-    side_by_side = min(options.threads, room_for_runs()) if on_cpu else 1
-    work = work if on_cpu else replace(work, members=STACKED)
-    number = side_by_side * work.members
-    if number == 1:
-        return []
-    line = {"what": f"training {number} models", "of": work.model, "dataset": work.dataset}
-    line["unit"] = "steps/s of all"
+    steps = steps_of_a_reading(one_by_one, device.partition(":")[0])
+    a_reading = {usual: partial(one_by_one.ask, "steps", steps)}
     with contextlib.ExitStack() as stack:
-        several = {}
         for name, (way, precision) in ways.items():
-            if way is OfDislab and (on_cpu or precision != "bf16"):  # models in bf16 cannot be stacked
-                together = WayProcesses(
-                    side_by_side, name, way, precision, device, options.data_dir, options.threads
-                )
-                several[name] = stack.enter_context(contextlib.closing(together))
-                together.ask("begin", work)
-                together.ask("steps", 5)
-        steps = steps_of_a_reading(one_by_one, kind)
-        a_reading = {usual: lambda: one_by_one.ask("steps", steps)[0] / steps}
-        for name, together in several.items():
-            a_reading[name] = lambda it=together: max(it.ask("steps", steps))[0] / steps / number
+            if way is Usual or (work.stacked and precision == "bf16"):  # vmap escapes the cast to bf16
+                continue
+            several = WayProcesses(number, name, way, precision, device, options.data_dir, options.threads)
+            stack.enter_context(contextlib.closing(several)).ask("begin", work)
+            several.ask("steps", 5)
+            a_reading[name] = partial(several.ask, "steps", steps)
         readings = in_turn(a_reading, options.repeats)
-    line |= rates(readings)
-    say(", ".join(f"{key} {value}" for key, value in line.items()))
-    return [line]
+    seconds = {usual: [seconds / steps for seconds, _ in readings.pop(usual)]}
+    for name, of_way in readings.items():
+        seconds[name] = [max(each)[0] / steps / number / work.members for each in of_way]
+    return rates(seconds)
 
 
 def flop(work: Work, data_dir) -> tuple[float, float]:
@@ -285,7 +297,7 @@ def plot_losses(losses: pd.DataFrame, about: str):
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for (name, lines), colour in zip(losses.groupby("way", sort=False), ("C7", "C0", "C1"), strict=True):
+    for (name, lines), colour in zip(losses.groupby("way", sort=False), ("C7", "C0", "C1"), strict=False):
         for _, line in lines.groupby("seed"):
             axes.plot(line["step"], line["loss"], color=colour, linewidth=0.8, alpha=0.6)
         mean = lines.groupby("step")["loss"].mean()

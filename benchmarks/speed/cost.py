@@ -29,7 +29,7 @@ def measure_cost(device: str, options) -> pd.DataFrame:
             for n in ([1, 2, 4, 8, 16, 32] if on_cpu else [1, 10, 100, 1000, 10_000])
         ),
         *(
-            ("models in a stack", n, Work(**base, members=n))
+            ("models in a stack", n, Work(**base, members=n, stacked=True))
             for n in ([1, 2, 4] if on_cpu else [1, 4, 16, 32])
         ),
         *(("images of the dataset", n, Work(**base, rows=n)) for n in (1000, 10_000, 100_000)),
@@ -39,11 +39,13 @@ def measure_cost(device: str, options) -> pd.DataFrame:
     if on_cpu:  # each in a process with its share of the threads, like the seeds of `dislab run`
         numbers = [n for n in (1, 2, 4, 8, 16, 32) if n <= options.threads]
         variants += [(SIDE_BY_SIDE, n, Work(**base)) for n in numbers]
+    else:
+        variants += [(SIDE_BY_SIDE, n, Work(**base, members=n)) for n in (1, 4, 16, 32)]
     lines = []
     for what, value, work in variants:
         number = value if what == "steps" else STEPS[device.partition(":")[0]]
-        side_by_side = value if what == SIDE_BY_SIDE else 1
-        with contextlib.closing(WayProcesses(side_by_side, *way)) as together:
+        number_of_processes = value if on_cpu and what == SIDE_BY_SIDE else 1
+        with contextlib.closing(WayProcesses(number_of_processes, *way)) as together:
             together.ask("begin", work)
             together.ask("steps", 5)
             seconds = statistics.median(max(together.ask("steps", number))[0] for _ in range(3))
