@@ -19,7 +19,7 @@ from dislab.benchmarks import reference
 from dislab.benchmarks import speed as columns
 from dislab.benchmarks.reference import Goldens
 from dislab.benchmarks.speed import __main__ as table
-from dislab.benchmarks.speed import command, peers, processes, ways
+from dislab.benchmarks.speed import command, datasets, peers, processes, ways
 from dislab.benchmarks.speed import metrics as speed
 from dislab.benchmarks.speed.processes import WayEnded, WayProcess, WayProcesses
 from dislab.networks import distributions
@@ -189,6 +189,15 @@ def test_speed_of_metrics_on_a_small_table(tmp_path, capsys):
     assert np.isnan(table.loc["modularity", "images_anew_seconds"])
     assert "scaled" in capsys.readouterr().out
     assert speed.main(["--rows", "0"]) == 2 and "--rows is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "least"),
+    [(speed, "threads", 1), (speed, "points", 0), (datasets, "repeats", 1)],
+)
+def test_a_number_that_is_too_small_is_one_line(script, option, least, capsys):
+    assert script.main([f"--{option}", str(least - 1)]) == 2
+    assert capsys.readouterr().err == f"error: --{option} is {least - 1}: it must be at least {least}\n"
 
 
 def test_floating_point_operations_are_those_of_the_layers():

@@ -5,7 +5,7 @@ All tables have the column "machine": device, threads and versions.
 speed.csv, a line for each thing that was measured, has these columns; WAY is "usual" (see `ways.Usual`), or
 "dislab" with a precision:
 
-- what: "training" and "encoding", for each model on each dataset; "training N models", as `--seeds` does: in
+- what: "training" and "encoding", of each model on each dataset; "training N models", as `--seeds` does: in
   processes on a CPU, side by side (streams of one CUDA graph) and stacked (vmap) on a GPU; "metric";
   "command", a phase of `dislab run` but training.
 - of: the model, the metric or the phase.
@@ -36,8 +36,8 @@ losses.csv: way; seed; step; loss, the mean in nats per image over the steps sin
 peers.csv, a line for each model and way, of 64 Shapes3D images per step; see `peers` for what is counted:
 
 - model: dislab's name of it.
-- way: "usual", dislab, or another library.
-- class: the library's model.
+- way: "usual", "dislab" with its precision, or another library with its version.
+- class: the model in dislab or in that library.
 - network: the encoder and decoder.
 - steps/s: training steps per second, the median of the readings.
 - time / OURS: time of a step over that of dislab: the median of the ratios of readings that follow each

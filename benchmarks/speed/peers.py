@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import statistics
 import warnings
 from functools import partial
+from importlib.metadata import version
 from operator import truediv
 from typing import ClassVar
 
@@ -26,6 +28,7 @@ from dislab.benchmarks.speed.processes import WayEnded, WayProcess, in_turn, ste
 from dislab.benchmarks.speed.ways import LEARNING_RATE, Usual, Work, loader, ways_on
 from dislab.errors import FAILURES, DislabError, said_by
 from dislab.progress import say
+from dislab.registry import MODELS
 
 NETWORK = "conv4x4"  # disent's own has these layers too, but wider borders
 
@@ -134,22 +137,23 @@ def name_of(peer, work: Work) -> str:
 
 
 def measure_peers(device: str, options) -> pd.DataFrame:
-    """Return a line for each model and way: the steps/s, and its time per step as a multiple of dislab's.
+    """Return a line for each model and way: its steps/s, and its time per step as a multiple of dislab's.
 
     A peer that is not installed, or has no such model, is left out; a line on standard error says so.
 
     Raises
     ------
-    DislabError : no peer is installed.
+    DislabError : no peer is installed, or dislab's own model cannot be made.
     """
-    installed = {name: peer for name, peer in PEERS.items() if importlib.util.find_spec(name)}
+    installed = [library for library in PEERS if importlib.util.find_spec(library)]
     if not installed:
         raise DislabError(f"none of {', '.join(PEERS)} is installed: pip install {' '.join(PEERS)}")
-    for name in PEERS.keys() - installed.keys():
-        say(f"{name} is not installed: left out")
-    usual, ours = names = list(ways_on(device))[:2]  # bf16 is left out
-    ways = {name: ways_on(device)[name] for name in names}
-    ways |= {name: (peer, ways[usual][1]) for name, peer in installed.items()}
+    for library in PEERS.keys() - installed:
+        say(f"{library} is not installed: left out")
+    ways = dict(itertools.islice(ways_on(device).items(), 2))  # without bf16
+    usual = next(iter(ways))
+    for library in installed:
+        ways[f"{library} {version(library)}"] = (PEERS[library], ways[usual][1])
     lines = []
     with contextlib.ExitStack() as stack:
         processes = {}
@@ -157,38 +161,47 @@ def measure_peers(device: str, options) -> pd.DataFrame:
             process = WayProcess(name, *way, device, options.data_dir, options.threads)
             processes[name] = stack.enter_context(contextlib.closing(process))
         for model in options.models.split(","):
-            a_reading, flop, steps = {}, {}, 0
-            for name, process in processes.items():
-                try:
-                    process.ask("begin", Work(model, "shapes3d", {"network": NETWORK}))
-                except WayEnded:
-                    raise
-                except DislabError as error:
-                    say(f"{name}, {model}: left out: {error}")
-                    continue
-                # A CUDA graph cannot be counted; dislab's model is that of the usual way.
-                flop[name] = flop[usual] if name.startswith("dislab") else process.ask("flop")
-                process.ask("steps", 5)
-                steps = steps or steps_of_a_reading(process, device.partition(":")[0])
-                a_reading[name] = partial(process.ask, "steps", steps)
-            pairs = in_turn(a_reading, options.repeats)
-            seconds = {name: [one / steps for one, _ in of_way] for name, of_way in pairs.items()}
-            for name, readings in seconds.items():
-                peer = PEERS.get(name)
-                times = statistics.median(map(truediv, readings, seconds[ours]))
-                line = {
-                    "model": model,
-                    "way": name,
-                    "class": peer.names[model] if peer else "dislab's",
-                    "network": peer.network if peer else NETWORK,
-                    "steps/s": round(1 / statistics.median(readings), 2),
-                    f"time / {ours}": round(times, 2),
-                    "GFLOP per step": round(flop[name] / 1e9, 2),
-                    f"time per FLOP / {ours}": round(times * flop[ours] / flop[name], 2),
-                }
-                if device == "cpu" and options.threads == 1:
-                    cpu = statistics.median(cpu for _, cpu in pairs[name])
-                    line["CPU ms per step"] = round(1e3 * cpu / steps, 1)
-                lines.append(line)
-                say(", ".join(f"{key} {value}" for key, value in line.items()))
+            lines += _lines_of(model, processes, ways, device, options)
     return pd.DataFrame(lines)
+
+
+def _lines_of(model: str, processes, ways, device: str, options) -> list[dict]:
+    """Return the lines of a model."""
+    usual, ours, *_ = processes
+    flop, a_reading, steps = {}, {}, 0
+    for name, process in processes.items():
+        try:
+            process.ask("begin", Work(model, "shapes3d", {"network": NETWORK}))
+        except DislabError as error:
+            if isinstance(error, WayEnded) or name in (usual, ours):
+                raise
+            say(f"{name}, {model}: left out: {error}")
+            continue
+        # The graph of dislab cannot be counted; its model is that of the usual way.
+        flop[name] = flop[usual] if name == ours else process.ask("flop")
+        process.ask("steps", 5)
+        steps = steps or steps_of_a_reading(process, device.partition(":")[0])
+        a_reading[name] = partial(process.ask, "steps", steps)
+    readings = in_turn(a_reading, options.repeats)
+    seconds = {name: [one / steps for one, _ in of_way] for name, of_way in readings.items()}
+    lines = []
+    for name in readings:
+        times = statistics.median(map(truediv, seconds[name], seconds[ours]))
+        peer = None if name in (usual, ours) else ways[name][0]
+        line = {
+            "model": model,
+            "way": name,
+            "class": peer.names[model] if peer else MODELS[model].make.__name__,
+            "network": peer.network if peer else NETWORK,
+            "steps/s": round(1 / statistics.median(seconds[name]), 2),
+            f"time / {ours}": round(times, 2),
+            "GFLOP per step": round(flop[name] / 1e9, 2),
+            f"time per FLOP / {ours}": round(times * flop[ours] / flop[name], 2),
+        }
+        if device == "cpu" and options.threads == 1:
+            line["CPU ms per step"] = round(
+                1e3 * statistics.median(cpu for _, cpu in readings[name]) / steps, 1
+            )
+        say(", ".join(f"{key} {value}" for key, value in line.items()))
+        lines.append(line)
+    return lines
