@@ -24,7 +24,9 @@ from dislab.networks.distributions import (
     negative_log_likelihood,
     normal_log_density,
     product_of_normals,
+    rows_of,
     sample_normal,
+    sum_by_group,
 )
 from dislab.registry import register_model
 from dislab.training.batches import Batch
@@ -114,9 +116,11 @@ class MLVAE(VAE):
         drawn = groups.first if self.content_draw == "group" else torch.arange(len(mean), device=mean.device)
         group = groups.index[drawn]
         if self.posterior == "product":
-            group_mean, group_logvar = product_of_normals(mean, logvar, groups.index, groups.number)
-            content = sample_normal(group_mean[group], group_logvar[group], noise[drawn])
-            kl = kl_to_standard_normal(group_mean, group_logvar).sum(1)
+            normal = product_of_normals(mean, logvar, groups.index, groups.number)
+            kl = kl_to_standard_normal(*normal).sum(1)
+            if self.content_draw == "image":
+                normal = (rows_of(part, group) for part in normal)
+            content = sample_normal(*normal, noise[drawn])
         else:
             member = group[:, None] == groups.index
             if self.content_draw == "group":
@@ -124,14 +128,16 @@ class MLVAE(VAE):
                 # noise, which is independent of the sum of the group's noise.
                 drawn = torch.where(member, noise[:, 0], -torch.inf).argmax(1)
                 noise = (member[:, :, None] * noise).sum(1) / member.sum(1, keepdim=True).sqrt()
-            content = sample_normal(mean[drawn], logvar[drawn], noise)
+            content = sample_normal(rows_of(mean, drawn), rows_of(logvar, drawn), noise)
             densities = normal_log_density(content[:, None], mean, logvar).sum(2)
             mixture = torch.where(member, densities, -torch.inf).logsumexp(1) - member.sum(1).log()
             prior = normal_log_density(content, torch.zeros_like(content), torch.zeros_like(content)).sum(1)
-            nothing = mean.new_zeros(groups.number)
-            sums = nothing.index_add(0, group, mixture - prior)
-            kl = sums / nothing.index_add(0, group, torch.ones_like(prior))
-        return (content[groups.index] if self.content_draw == "group" else content), kl
+            kl = mixture - prior
+            if self.content_draw == "image":
+                estimates = torch.stack([kl, torch.ones_like(kl)], dim=1)
+                sums, number = sum_by_group(estimates, group, groups.number).unbind(1)
+                kl = sums / number
+        return (rows_of(content, groups.index) if self.content_draw == "group" else content), kl
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
         """Return the negative average group ELBO (eq. 5), nats per group, and its terms.
@@ -184,8 +190,8 @@ def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: 
 
     The arguments are those of `product_of_normals`.
     """
-    nothing = mean.new_zeros(num_groups, mean.shape[1])
-    size = nothing.index_add(0, group, torch.ones_like(mean))
-    centre = nothing.index_add(0, group, mean) / size
-    variance = nothing.index_add(0, group, logvar.exp() + (mean - centre[group]).square()) / size
+    size = sum_by_group(torch.ones_like(mean), group, num_groups)
+    centre = sum_by_group(mean, group, num_groups) / size
+    spread = (mean - rows_of(centre, group)).square()
+    variance = sum_by_group(logvar.exp() + spread, group, num_groups) / size
     return centre, variance.log()

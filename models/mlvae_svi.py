@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dislab.data.groups import Groups
 from dislab.models.mlvae import MLVAE
-from dislab.networks.distributions import kl_to_standard_normal, sample_normal
+from dislab.networks.distributions import kl_to_standard_normal, rows_of, sample_normal
 from dislab.registry import register_model
 from dislab.training.batches import Batch
 
@@ -103,7 +103,11 @@ class MLVAESVI(MLVAE):
                 tuple(images.new_zeros(size).requires_grad_() for _ in range(2)) for size in sizes
             ]
             free = [parameter for normal in normals for parameter in normal]
-            optimiser = torch.optim.Adam(free, lr=self.inference_rate)
+            on_gpu = images.is_cuda
+            # One kernel, which may be part of a CUDA graph; see `dislab.training.checkpoint.adam`.
+            optimiser = torch.optim.Adam(
+                free, lr=self.inference_rate, fused=on_gpu or None, capturable=on_gpu
+            )
             for step_noise in noise:
                 loss = self._elbo_of(images, groupings, normals, step_noise)["loss"]
                 for parameter, gradient in zip(free, torch.autograd.grad(loss, free), strict=True):
@@ -127,5 +131,5 @@ class MLVAESVI(MLVAE):
         drawn = []
         for groups, block, (mean, logvar) in zip(groupings, blocks, contents, strict=True):
             content = sample_normal(mean, logvar, noise[groups.first, block])
-            drawn.append((content[groups.index], kl_to_standard_normal(mean, logvar).sum(1)))
+            drawn.append((rows_of(content, groups.index), kl_to_standard_normal(mean, logvar).sum(1)))
         return self.group_elbo(images, drawn, style_mean, style_logvar, noise[:, style])

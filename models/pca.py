@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dislab.data.dataset import unit_images
 from dislab.registry import register_model
+from dislab.training.precision import float32_products
 
 MOST_IMAGES = 5_000  # for the components: more images change the first ten by less than the seeds do
 
@@ -49,7 +50,9 @@ class PCA(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Return codes float32 [B, D] of images [B, C, H, W] in [0, 1]."""
-        return (images.flatten(1) - self.mean) @ self.components.T / self.deviation
+        # TF32 would round to three digits what is then a sum of thousands of terms.
+        with float32_products("ieee"):
+            return (images.flatten(1) - self.mean) @ self.components.T / self.deviation
 
     def mean_image(self, codes: Tensor) -> Tensor:
         """Return images [B, C, H, W] in [0, 1] of codes [B, D]."""

@@ -12,6 +12,7 @@ from bars import PLUGIN, SMALL
 from dislab import registry
 from dislab.data.dataset import Dataset
 from dislab.data.space import FactorSpace
+from dislab.networks import distributions
 from dislab.runs import machine, perform
 from dislab.runs.images import forget_images
 
@@ -80,6 +81,13 @@ def bars(tmp_path, monkeypatch) -> list[str]:
     forget_images()  # each command is a process of its own, which opens its dataset
     with registry.isolated():
         yield ["--plugin", "bars.py"]
+
+
+@pytest.fixture(params=["as on the CPU", "as on a GPU"])
+def way_of_sums(request, monkeypatch):
+    """Sums by group as they are computed on the device."""
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(distributions, "_is_sorted", lambda values, pairs: True)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, make_tiny_dataset
+from conftest import IMAGE_SHAPE, SIZES, make_tiny_dataset
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dislab
 from dislab.data.dataset import Dataset, unit_images
@@ -11,6 +12,7 @@ from dislab.data.space import FactorSpace
 from dislab.models.oracle import Oracle
 from dislab.models.pca import PCA
 from dislab.models.vae import VAE
+from dislab.training.precision import arithmetic
 
 
 def noise_dataset() -> Dataset:
@@ -39,6 +41,22 @@ def test_pca_is_the_singular_value_decomposition():
     projected = flat.mean(0) + (flat - flat.mean(0)) @ right[:4].T @ right[:4]
     drawn = model.mean_image(torch.from_numpy(codes)).flatten(1).numpy()
     np.testing.assert_allclose(drawn, projected.clip(0, 1), atol=1e-4)
+
+
+def test_pca_never_multiplies_in_tf32():
+    model = fitted_pca(make_tiny_dataset())
+    seen = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.mm.default:
+                seen.append(torch.get_float32_matmul_precision())
+            return function(*args, **(kwargs or {}))
+
+    with arithmetic(torch.device("cuda"), "tf32"), Seen():
+        model.encode(torch.rand(3, *IMAGE_SHAPE))
+        torch.ones(2, 2) @ torch.ones(2, 2)
+    assert seen == ["highest", "high"]
 
 
 def test_pca_with_more_components_than_images():

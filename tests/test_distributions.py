@@ -2,21 +2,26 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from small_models import random_normals
 from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from dislab.networks.distributions import (
     LOWEST_PIXEL_LOGVAR,
+    bernoulli,
     kl_to_standard_normal,
     mean_image,
     negative_log_likelihood,
     normal_log_density,
     pixel_channels,
     product_of_normals,
+    rows_of,
     sample_normal,
+    sum_by_group,
 )
 
 # Normals and likelihoods
@@ -79,6 +84,23 @@ def test_bernoulli_likelihood_of_grey_pixels_is_the_cross_entropy():
     torch.testing.assert_close(negative_log_likelihood(logits, images, "bernoulli"), expected)
 
 
+def test_derivatives_of_the_bernoulli_likelihood():
+    """The first of all arguments, the second, those of a batch in vmap, and torch's own in float32."""
+    logits, _ = random_normals(2, 3)
+    pixels = torch.rand(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    arguments = logits.requires_grad_(), pixels.requires_grad_()
+    assert torch.autograd.gradcheck(bernoulli, arguments)
+    assert torch.autograd.gradgradcheck(bernoulli, arguments)
+    (slope,) = torch.autograd.grad(torch.vmap(bernoulli)(*arguments).sum(), logits)
+    torch.testing.assert_close(slope, torch.sigmoid(logits) - pixels)
+    wide = torch.linspace(-30, 30, 1000, requires_grad=True)
+    share = torch.linspace(0, 1, 1000)
+    ours, theirs = (f(wide, share) for f in (bernoulli, partial(cross_entropy, reduction="none")))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+    ours, theirs = (torch.autograd.grad(terms.sum(), wide)[0] for terms in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
 def test_gaussian_likelihood_equals_torch_distributions():
     mean, _ = random_normals(3, 2, 4, 5)
     # Far above the floor the log-variance is used as it is.
@@ -119,7 +141,7 @@ def test_mean_image_is_the_mean_of_the_likelihood():
 # The product of Normals
 
 
-def test_product_of_normals_equals_the_normalised_product_of_densities():
+def test_product_of_normals_equals_the_normalised_product_of_densities(way_of_sums):
     sizes = torch.tensor([1, 2, 5])
     group = torch.repeat_interleave(torch.arange(3), sizes)
     group = group[torch.randperm(8, generator=torch.Generator().manual_seed(1))]
@@ -141,13 +163,38 @@ def test_product_of_normals_equals_the_normalised_product_of_densities():
         torch.testing.assert_close(product_logvar[g, d].exp(), expected_variance, rtol=1e-7, atol=0)
 
 
+def test_sums_and_rows_by_group(way_of_sums):
+    values, other = random_normals(7, 3)
+    group = torch.tensor([2, 0, 1, 2, 1, 2, 3])
+    sums = sum_by_group(values, group, 4)
+    rows = rows_of(sums, group)
+    for g in range(4):
+        expected = sum(values[i] for i in range(7) if group[i] == g)
+        torch.testing.assert_close(sums[g], expected, rtol=1e-14, atol=1e-14)
+    assert torch.equal(rows, torch.stack([sums[g] for g in group.tolist()]))
+    # A value that is not finite stays in its group, in the gradient too.
+    values[0, 0] = torch.inf
+    values.requires_grad_()
+    sums = sum_by_group(values, group, 4)
+    assert torch.isfinite(sums).sum() == 11
+    (slope,) = torch.autograd.grad(rows_of(sums, group)[:, 1:].square().sum(), values)
+    assert torch.isfinite(slope).all()
+    assert torch.autograd.gradcheck(lambda v: sum_by_group(v, group, 4), other.requires_grad_())
+    assert torch.autograd.gradcheck(lambda v: rows_of(v, group), other[:4].detach().requires_grad_())
+    both = torch.stack([group] * 2)
+    together = torch.vmap(sum_by_group, (0, 0, None))(torch.stack([other, -other]), both, 4)
+    torch.testing.assert_close(together[1], -sum_by_group(other, group, 4))
+    together = torch.vmap(rows_of)(together, both)
+    torch.testing.assert_close(together[0], rows_of(sum_by_group(other, group, 4), group))
+
+
 def test_product_of_one_normal_is_itself():
     mean, logvar = random_normals(4, 3)
     found = product_of_normals(mean, logvar, torch.arange(4), 4)
     torch.testing.assert_close(found, (mean, logvar))
 
 
-def test_gradients_of_the_product_flow_to_every_member():
+def test_gradients_of_the_product_flow_to_every_member(way_of_sums):
     group = torch.tensor([2, 0, 1, 2, 1, 2])
     mean, logvar = (tensor.requires_grad_() for tensor in random_normals(6, 2))
     assert torch.autograd.gradcheck(lambda m, v: product_of_normals(m, v, group, 3), (mean, logvar))

@@ -24,6 +24,8 @@ from dislab.models.vae import VAE
 from dislab.networks.distributions import product_of_normals
 from dislab.training.batches import Batch
 
+pytestmark = pytest.mark.usefixtures("way_of_sums")
+
 # Multi-level VAE
 
 

@@ -22,6 +22,8 @@ from torch.distributions import Normal, kl_divergence
 from dislab.models.mlvae_svi import MLVAESVI
 from dislab.training.batches import Batch
 
+pytestmark = pytest.mark.usefixtures("way_of_sums")
+
 # Multi-level VAE without an encoder
 
 

@@ -40,7 +40,7 @@ def arithmetic(device: torch.device, precision: str, *, strict: bool = True) -> 
     All settings are restored afterwards. On CUDA, an operation that cannot give the same numbers every time
     raises RuntimeError if `strict`; else a `DislabWarning` names it.
     """
-    with _float32("tf32" if precision == "tf32" else "ieee"):
+    with float32_products("tf32" if precision == "tf32" else "ieee"):
         if device.type != "cuda":
             yield
             return
@@ -59,7 +59,7 @@ def arithmetic(device: torch.device, precision: str, *, strict: bool = True) -> 
 
 
 @contextmanager
-def _float32(on_gpu: str) -> Iterator[None]:
+def float32_products(on_gpu: str) -> Iterator[None]:
     """Compute products of float32 as "ieee" on the CPU, and as `on_gpu`, "ieee" or "tf32", on CUDA.
 
     torch has two ways to set this: by set_float32_matmul_precision and allow_tf32, and since 2.9 by the
