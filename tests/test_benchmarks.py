@@ -376,12 +376,14 @@ def test_ways_take_turns():
 
 
 class Clockwork:
-    """Stands for a way's process: a step takes 10 ms (8 of CPU), and an image 1 ms."""
+    """Stands for a way's process: a step takes 10 ms (8 of CPU) and 4e9 FLOP, and an image 1 ms."""
 
-    def ask(self, task: str, argument):
+    step, flop = 0.01, 4e9
+
+    def ask(self, task: str, argument=None):
         if task == "steps":
-            return 0.01 * argument, 0.008 * argument
-        return 1e-3 * argument if task == "encoding" else None
+            return self.step * argument, 0.8 * self.step * argument
+        return 1e-3 * argument if task == "encoding" else self.flop
 
 
 class Together(Clockwork):
@@ -445,6 +447,30 @@ def test_the_phases_of_a_command(tmp_path, monkeypatch, capsys):
     seconds = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(seconds) == {"imports", "rest", *command.PHASES.values()}
     assert min(seconds.values()) >= 0 and seconds["training"] > 0 and seconds["pictures"] > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_column_of_the_peers_is_explained(threads, capsys):
+    processes = {
+        "usual": Clockwork(),
+        "dislab fp32": Clockwork(),
+        "disent 0": Clockwork(),
+        "pythae 0": Clockwork(),
+    }
+    processes["disent 0"].step, processes["disent 0"].flop = 0.03, 6e9
+    processes["pythae 0"].ask = lambda _, work: peers.name_of(peers.Pythae, work)
+    kinds = {"usual": ways.Usual, "dislab fp32": ways.OfDislab, "disent 0": peers.Disent}
+    options = type("Options", (), {"threads": threads, "repeats": 2})
+    kinds = {name: (kind, "fp32") for name, kind in kinds.items()}
+    lines = peers._lines_of("mlvae", processes, kinds, "cpu", options)
+    assert [line["class"] for line in lines] == ["MLVAE", "MLVAE", "AdaVae"]
+    disent = lines[-1]
+    assert disent["time / dislab fp32"] == 3 and disent["time per FLOP / dislab fp32"] == 2
+    assert disent["GFLOP per step"] == 6 and disent["steps/s"] == 33.33
+    assert disent.get("CPU ms per step") == (24 if threads == 1 else None)
+    for column in disent:
+        assert f"- {column.replace('dislab fp32', 'OURS')}:" in columns.__doc__
+    assert "pythae 0, mlvae: left out: it has no such model" in capsys.readouterr().err
 
 
 def test_peers_that_are_not_installed_are_one_line(monkeypatch, capsys, tmp_path):
