@@ -14,7 +14,7 @@ from PIL import Image
 import dislab
 from dislab.benchmarks import speed as columns
 from dislab.benchmarks.speed import __main__ as table
-from dislab.benchmarks.speed import command, datasets, peers, processes, ways
+from dislab.benchmarks.speed import command, cost, datasets, peers, processes, ways
 from dislab.benchmarks.speed import metrics as speed
 from dislab.benchmarks.speed.processes import WayEnded, WayProcess, WayProcesses
 from dislab.networks import distributions
@@ -260,6 +260,31 @@ def test_a_gpu_trains_models_side_by_side_and_stacked(monkeypatch):
     assert lines[0]["dislab tf32 / usual"] == 5 and "dislab bf16" not in lines[1]
     tf32 = [("dislab tf32", 1, 10, stacked) for stacked in (False, True)]
     assert Together.begun == [tf32[0], ("dislab bf16", 1, 10, False), tf32[1]]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_column_of_the_costs_is_explained(monkeypatch, device):
+    class Memory(Together):
+        def ask(self, task: str, argument=None):
+            if task == "begin" and argument.dataset == "mnist":
+                raise dislab.DislabError("its files are not here")
+            if task == "memory":
+                return {0: 100.0, 1: [100.0], 2: [100.0, 200.0]}[self.number]
+            return super().ask(task, argument)
+
+    monkeypatch.setattr(cost, "WayProcesses", Memory)
+    monkeypatch.setattr(cost, "WayProcess", lambda name, *others: Memory(0, name, *others))
+    monkeypatch.setattr(Together, "begun", [])
+    options = type("Options", (), {"threads": 2, "data_dir": None, "datasets": "shapes3d,mnist"})
+    lines = cost.measure_cost(device, options)
+    for column in lines.columns:
+        assert f"- {column}:" in columns.__doc__
+    assert list(lines[lines["against"] == "dataset"]["value"]) == ["shapes3d"]
+    assert (lines["ms_per_step"].dropna() == 20).all()  # the last of the models takes 20 ms
+    several = lines[lines["against"] == "models side by side"]
+    assert list(several["value"]) == ([1, 2] if device == "cpu" else [1, 4, 16, 32])
+    assert list(several["peak_mb"])[1] == (300 if device == "cpu" else 100)
+    cost.plot_cost(lines, "a machine")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
