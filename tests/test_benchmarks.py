@@ -1,7 +1,5 @@
-"""The comparison with golden files, on a folder made here: another grid, other cases; and the speed table."""
+"""The comparison with golden files, on a folder made here: another grid, other cases."""
 
-import contextlib
-import dataclasses
 import json
 import os
 from math import tanh
@@ -10,17 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import dislab
 from dislab.benchmarks import reference
 from dislab.benchmarks.reference import Goldens
-from dislab.benchmarks.speed import __main__ as table
-from dislab.benchmarks.speed import metrics as speed
-from dislab.benchmarks.speed import ways
-from dislab.benchmarks.speed.processes import WayProcesses
-from dislab.networks import distributions
-from dislab.networks.fused import Fused
 
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 SIZES = (3, 2, 4)
@@ -173,97 +164,3 @@ def test_what_cannot_be_compared_is_one_clear_line(folder, tmp_path_factory, cap
     assert reference.main([str(place), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-
-
-def test_speed_of_metrics_on_a_small_table(tmp_path, capsys):
-    out = tmp_path / "speed.csv"
-    arguments = ["--rows", "500", "--metrics", "mig,modularity", "--points", "1", "--out", str(out)]
-    assert speed.main(arguments) == 0
-    table = pd.read_csv(out).set_index("metric")
-    assert list(table.index) == ["mig", "modularity"]
-    assert (table["rows"] == 500).all() and (table["seconds"] > 0).all()
-    assert table.loc["mig", "images_anew_seconds"] > 0
-    assert np.isnan(table.loc["modularity", "images_anew_seconds"])
-    assert "scaled" in capsys.readouterr().out
-    assert speed.main(["--rows", "0"]) == 2 and "--rows is 0" in capsys.readouterr().err
-
-
-def test_floating_point_operations_are_those_of_the_layers():
-    """A VAE of 500 tanh units on 28 x 28: a product of [B, n] and [n, m] takes 2 B n m of them."""
-    work = ways.Work("vae", "shapes3d", {"network": "mlp", "latents": 10}, batch_size=4)
-    step, image = table.flop(work, None)
-    pixels = 3 * 64 * 64
-    encoder = 2 * (pixels * 500 + 500 * 20)
-    decoder = 2 * (10 * 500 + 500 * pixels)
-    assert image == encoder
-    # Backwards every product is taken twice, but for the first one, whose input needs no gradient.
-    assert step == 4 * (3 * (encoder + decoder) - 2 * pixels * 500)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--models", "vea"], "unknown model 'vea': did you mean 'vae'?"),
-        (["--models", "vae,pca"], "pca takes no training steps whose speed could be measured"),
-        (["--datasets", "shapes3d,sprites"], "unknown dataset 'sprites': did you mean 'dsprites'?"),
-        (["--threads", "0"], "--threads is 0: it must be at least 1"),
-        (["--repeats", "-1"], "--repeats is -1: it must be at least 1"),
-    ],
-)
-def test_wrong_options_of_the_speed_table_are_one_line(arguments, message, capsys, tmp_path):
-    assert table.main([*arguments, "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.splitlines() == [f"error: {message}"]
-    assert not (tmp_path / "out").exists()
-
-
-def test_both_ways_begin_with_the_same_model_and_learn(monkeypatch):
-    monkeypatch.setattr(distributions, "bernoulli", distributions.bernoulli)  # the usual way replaces it
-    work = ways.Work("mlvae", "shapes3d", {"network": "mlp", "group_size": 4}, batch_size=8)
-    usual = ways.Usual(dataclasses.replace(work, rows=64), "fp32", torch.device("cpu"), None)
-    ours = ways.OfDislab(work, "fp32", torch.device("cpu"), None)
-    for mine, theirs in zip(ours.model.parameters(), usual.model.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-    for way in (usual, ours):
-        losses = [way.step().item() for _ in range(30)]
-        assert losses[-1] < losses[0]
-        way.encode(np.arange(16))
-
-
-def test_the_usual_way_runs_the_plain_networks_and_dislab_the_fused_ones(monkeypatch):
-    monkeypatch.setattr(distributions, "bernoulli", distributions.bernoulli)  # the usual way replaces it
-    work = ways.Work("vae", "shapes3d", batch_size=4, rows=64)
-    usual, ours = (
-        kind(work, "bf16", torch.device("cpu"), None).model for kind in (ways.Usual, ways.OfDislab)
-    )
-    assert [type(network) for network in usual.children()] == [torch.nn.Sequential] * 2
-    assert [type(network) for network in ours.children()] == [Fused] * 2
-    assert ours.decoder(torch.zeros(1, 10)).dtype == torch.float32
-
-
-def test_a_ratio_is_of_readings_that_follow_on_each_other():
-    slow_then_fast = {"usual": [4.0, 4.0, 1.0], "ours": [2.0, 2.0, 0.5]}
-    assert table.rates(slow_then_fast) == {"usual": 0.2, "ours": 0.5, "ours / usual": 2.0}
-    assert table.rates({"usual": [1.0, 9.0, 1.0], "ours": [1.0, 3.0, 2.0]})["ours / usual"] == 1.0
-
-
-def test_models_side_by_side_are_trained_at_the_same_time(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    work = ways.Work("vae", "shapes3d", {"network": "mlp"}, batch_size=8, rows=64)
-    with contextlib.closing(WayProcesses(2, ways.OfDislab, "fp32", "cpu", None, threads=2)) as both:
-        both.ask("begin", work)
-        (seconds, other), (one, same) = both.ask("steps", 3), both.ask("losses", 4, 2)
-        assert seconds > 0 and other > 0 and one == same and len(one) == 2
-        assert min(both.ask("memory")) > 50
-        with pytest.raises(dislab.DislabError, match="unknown model 'vea'"):
-            both.ask("begin", dataclasses.replace(work, model="vea"))
-
-
-def test_the_usual_way_draws_groups_of_one_class():
-    labels = np.repeat([3, 5, 9], 10)
-    batches = iter(ways.Sampler(labels, batch_size=10, size=4, seed=0))
-    for _ in range(20):
-        drawn = next(batches)
-        assert len(drawn) == 10
-        for begin in (0, 4, 8):
-            group = drawn[begin : begin + 4]
-            assert len(set(labels[group])) == 1 and len(set(group)) == len(group)

@@ -1,12 +1,10 @@
 """Measure the speed of dislab beside the usual way, in one table.
 
     python -m dislab.benchmarks.speed [--device cuda] [--data-dir FOLDER] [--out results/speed]
+    python -m dislab.benchmarks.speed --peers
 
-speed.csv has the training steps/s of each model on each dataset, the images/s encoded, and the seconds of
-each metric. It also has the FLOP/s of the networks as a share of the peak that is measured on the device in
-the same precision. cost.csv and cost.png have the time of a step against the number of steps, the models in a
-stack or side by side, the dataset's size and the latents, and the peak memory of each dataset. losses.csv and
-losses.png show whether the fast ways learn the same.
+The first writes speed.csv, cost.csv and cost.png, losses.csv and losses.png; the second writes peers.csv,
+with pythae and disent if they are installed here. `benchmarks/speed/__init__.py` says what the columns are.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import truediv
 from pathlib import Path
 
@@ -27,8 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dislab
 from dislab.benchmarks.speed import metrics
-from dislab.benchmarks.speed.processes import WayProcess, WayProcesses
-from dislab.benchmarks.speed.ways import OfDislab, Usual, Work
+from dislab.benchmarks.speed.command import measure_command
+from dislab.benchmarks.speed.cost import measure_cost, plot_cost
+from dislab.benchmarks.speed.peers import measure_peers
+from dislab.benchmarks.speed.processes import WayEnded, WayProcess, WayProcesses, in_turn, steps_of_a_reading
+from dislab.benchmarks.speed.ways import Usual, Work, ways_on
 from dislab.data.devices import choose_device
 from dislab.errors import DislabError
 from dislab.files import save_figure
@@ -36,17 +38,13 @@ from dislab.progress import say
 from dislab.registry import DATASETS, METRICS, MODELS
 from dislab.runs.machine import room_for_runs
 from dislab.training.batches import Batches
-from dislab.training.precision import usual_precision
 
 USUAL_MODELS = ("vae", "betavae", "betatcvae", "mlvae")
 USUAL_DATASETS = ("shapes3d", "dsprites", "cars3d", "mpi3d_toy", "mnist")
 ENCODED = {"cpu": 2048, "cuda": 100_000}  # rows per reading
-# Training steps per reading, or as many as take a second if that is more.
-STEPS = {"cpu": 12, "cuda": 500}
 LOSS_STEPS, LOSS_EVERY, LOSS_SEEDS = 400, 20, 3
 METRIC_ROWS = 30_000
-SIDE_BY_SIDE = "models side by side"
-STACKED = 10  # models at once on a GPU
+AT_ONCE = 10  # models on a GPU
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,39 +64,47 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", default="results/speed", help="folder of the tables and plots (results/speed)"
     )
+    parser.add_argument("--peers", action="store_true", help="only other libraries beside dislab: peers.csv")
     options = parser.parse_args(arguments)
     try:
-        measure_everything(options)
+        device = check(options)
+        about = describe(device, options.threads)
+        if options.peers:
+            peers = measure_peers(device, options)
+            write(peers, Path(options.out) / "peers.csv", about)
+            print(f"{about}\n{peers.to_string(index=False, na_rep='')}")
+        else:
+            measure_everything(device, about, options)
     except DislabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def measure_everything(options) -> None:
+def check(options) -> str:
+    """Return the device. Raise DislabError if an option is wrong; else make the folder of the tables."""
     device = str(choose_device(options.device))
-    models, datasets = options.models.split(","), options.datasets.split(",")
-    for name in models:
+    for name in options.models.split(","):
         if MODELS[name].make.supervision == "none":
             raise DislabError(f"{name} takes no training steps whose speed could be measured")
-    for name in datasets:
+    for name in options.datasets.split(","):
         DATASETS[name]  # raises DislabError if it is unknown
     for option in ("repeats", "threads"):
         if getattr(options, option) < 1:
             raise DislabError(f"--{option} is {getattr(options, option)}: it must be at least 1")
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    usual = usual_precision(device)
-    ways = {  # column -> (way, precision); the others are compared with the first
-        "usual": (Usual, "fp32"),
-        f"dislab {usual}": (OfDislab, usual),
-        "dislab bf16": (OfDislab, "bf16"),
-    }
-    about = describe(device, options.threads)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    return device
+
+
+def measure_everything(device: str, about: str, options) -> None:
+    models, datasets = options.models.split(","), options.datasets.split(",")
+    out, ways = Path(options.out), ways_on(device)
+    if "dislab bf16" not in ways:
+        say("dislab bf16: left out: this CPU multiplies matrices in bf16 more slowly than in float32")
     with contextlib.ExitStack() as stack:
         processes = {}
-        for name, (way, precision) in ways.items():
-            process = WayProcess(way, precision, device, options.data_dir, options.threads)
+        for name, way in ways.items():
+            process = WayProcess(name, *way, device, options.data_dir, options.threads)
             processes[name] = stack.enter_context(contextlib.closing(process))
         peaks = {name: process.ask("peak") for name, process in processes.items()}
         lines = []
@@ -107,17 +113,22 @@ def measure_everything(options) -> None:
                 lines += measure_training(Work(model, dataset), processes, peaks, device, options)
                 if (dataset, model) == (datasets[0], models[0]):
                     lines += measure_several(Work(model, dataset), processes, ways, device, options)
+            except WayEnded:
+                raise
             except DislabError as error:
                 say(f"{model} on {dataset}: left out: {error}")
             write(pd.DataFrame(lines), out / "speed.csv", about)  # now, so that Ctrl-C does not lose it
-        table = pd.DataFrame(lines + measure_metrics(f"dislab {usual}"))
+        ours = list(ways)[1]
+        lines += measure_metrics(ours)
+        lines += measure_command(ours, device, options.data_dir, options.threads)
+        table = pd.DataFrame(lines)
         write(table, out / "speed.csv", about)
         say("losses of each way")
         losses = measure_losses(processes)
         write(losses, out / "losses.csv", about)
         save_figure(plot_losses(losses, about), out / "losses.png")
     say("cost of a step")
-    cost = measure_cost(device, usual, options)
+    cost = measure_cost(device, options)
     write(cost, out / "cost.csv", about)
     save_figure(plot_cost(cost, about), out / "cost.png")
     peaks_of_ways = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in peaks.items())
@@ -143,15 +154,14 @@ def measure_training(work: Work, processes, peaks, device: str, options) -> list
         process.ask("begin", work)
         process.ask("steps", 5)
         process.ask("encoding", 256)
-    training = {name: [] for name in processes}
-    encoding = {name: [] for name in processes}
     usual, ours, *_ = processes
-    steps = steps_of_a_reading(processes[usual], kind)
-    for repeat in range(options.repeats):
-        for name, process in processes.items():
-            training[name].append(process.ask("steps", steps) / steps)
-            if repeat % 2 == 0:
-                encoding[name].append(process.ask("encoding", ENCODED[kind]) / ENCODED[kind])
+    steps, images = steps_of_a_reading(processes[usual], kind), ENCODED[kind]
+    a_reading = {name: partial(process.ask, "steps", steps) for name, process in processes.items()}
+    pairs = in_turn(a_reading, options.repeats)
+    training = {name: [seconds / steps for seconds, _ in of_way] for name, of_way in pairs.items()}
+    a_reading = {name: partial(process.ask, "encoding", images) for name, process in processes.items()}
+    readings = in_turn(a_reading, -(-options.repeats // 2))
+    encoding = {name: [seconds / images for seconds in of_way] for name, of_way in readings.items()}
     of_step, of_image = flop(work, options.data_dir)
     lines = []
     for what, unit, readings, operations in (
@@ -164,15 +174,14 @@ def measure_training(work: Work, processes, peaks, device: str, options) -> list
             for name, values in readings.items()
         }
         lines.append(line)
+    if device == "cpu" and options.threads == 1:  # with several threads, those that wait would count
+        cpu = {name: statistics.median(cpu for _, cpu in of_way) / steps for name, of_way in pairs.items()}
+        lines[0] |= {f"{name}, CPU ms": round(1e3 * seconds, 1) for name, seconds in cpu.items()}
     step, image = statistics.median(training[ours]), statistics.median(encoding[ours])
     lines[1]["encoding / training, images"] = round(step / work.batch_size / image, 1)
     lines[1]["encoding / training, FLOP"] = round((of_image / image) / (of_step / step), 2)
     say(", ".join(f"{key} {value}" for key, value in lines[0].items() if "peak" not in key))
     return lines
-
-
-def steps_of_a_reading(process: WayProcess, kind: str) -> int:
-    return max(STEPS[kind], round(STEPS[kind] / process.ask("steps", STEPS[kind])))
 
 
 def rates(readings: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -190,38 +199,47 @@ def rates(readings: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def measure_several(work: Work, processes, ways, device: str, options) -> list[dict]:
-    """Return a line of the table: several models at once, as `dislab run --seeds` trains them.
+    """Return lines of the table: several models at once, as `dislab run --seeds` trains them.
 
-    The usual way trains them one after the other. There is no line if only one model fits.
+    The usual way trains them one after the other. On a CPU each of dislab's has a process; there is no line
+    if only one fits. On a GPU there is a line for models side by side, and one for models in a stack.
     """
+    if device == "cpu":
+        number = min(options.threads, room_for_runs())
+        kinds = {"in processes": (number, work)} if number > 1 else {}
+    else:
+        at_once = replace(work, members=AT_ONCE)
+        kinds = {"side by side": (1, at_once), "stacked": (1, replace(at_once, stacked=True))}
+    return [
+        {
+            "what": f"training {number * work.members} models, {kind}",
+            "of": work.model,
+            "dataset": work.dataset,
+        }
+        | {"unit": "steps/s of all"}
+        | rates_of_several(number, work, processes, ways, device, options)
+        for kind, (number, work) in kinds.items()
+    ]
+
+
+def rates_of_several(number: int, work: Work, processes, ways, device: str, options) -> dict[str, float]:
+    """Return the rates of the usual way, and of dislab in a number of processes."""
     (usual, one_by_one), *_ = processes.items()
-    kind, on_cpu = device.partition(":")[0], device == "cpu"
-    side_by_side = min(options.threads, room_for_runs()) if on_cpu else 1
-    work = work if on_cpu else replace(work, members=STACKED)
-    number = side_by_side * work.members
-    if number == 1:
-        return []
-    line = {"what": f"training {number} models", "of": work.model, "dataset": work.dataset}
-    line["unit"] = "steps/s of all"
+    steps = steps_of_a_reading(one_by_one, device.partition(":")[0])
+    a_reading = {usual: partial(one_by_one.ask, "steps", steps)}
     with contextlib.ExitStack() as stack:
-        several = {}
         for name, (way, precision) in ways.items():
-            if way is OfDislab and (on_cpu or precision != "bf16"):  # models in bf16 cannot be stacked
-                together = WayProcesses(
-                    side_by_side, way, precision, device, options.data_dir, options.threads
-                )
-                several[name] = stack.enter_context(contextlib.closing(together))
-                together.ask("begin", work)
-                together.ask("steps", 5)
-        readings = {name: [] for name in (usual, *several)}
-        steps = steps_of_a_reading(one_by_one, kind)
-        for _ in range(options.repeats):
-            readings[usual].append(one_by_one.ask("steps", steps) / steps)
-            for name, together in several.items():
-                readings[name].append(max(together.ask("steps", steps)) / steps / number)
-    line |= rates(readings)
-    say(", ".join(f"{key} {value}" for key, value in line.items()))
-    return [line]
+            if way is Usual or (work.stacked and precision == "bf16"):  # vmap escapes the cast to bf16
+                continue
+            several = WayProcesses(number, name, way, precision, device, options.data_dir, options.threads)
+            stack.enter_context(contextlib.closing(several)).ask("begin", work)
+            several.ask("steps", 5)
+            a_reading[name] = partial(several.ask, "steps", steps)
+        readings = in_turn(a_reading, options.repeats)
+    seconds = {usual: [seconds / steps for seconds, _ in readings.pop(usual)]}
+    for name, of_way in readings.items():
+        seconds[name] = [max(each)[0] / steps / number / work.members for each in of_way]
+    return rates(seconds)
 
 
 def flop(work: Work, data_dir) -> tuple[float, float]:
@@ -274,58 +292,12 @@ def measure_losses(processes) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def measure_cost(device: str, precision: str, options) -> pd.DataFrame:
-    """Return the milliseconds of a step against what may make it slower, and the peak memory.
-
-    Each is measured in a fresh process. A step of several models at once is a step of all of them.
-    """
-    on_cpu = device == "cpu"
-    base = {"model": "vae", "dataset": "shapes3d", "batch_size": 32}
-    way = (OfDislab, precision, device, options.data_dir, options.threads)
-    variants = [
-        *(
-            ("steps", n, Work(**base))
-            for n in ([1, 2, 4, 8, 16, 32] if on_cpu else [1, 10, 100, 1000, 10_000])
-        ),
-        *(
-            ("models in a stack", n, Work(**base, members=n))
-            for n in ([1, 2, 4] if on_cpu else [1, 4, 16, 32])
-        ),
-        *(("images of the dataset", n, Work(**base, rows=n)) for n in (1000, 10_000, 100_000)),
-        ("images of the dataset", 480_000, Work(**base)),
-        *(("latents", n, Work(**base, hyperparameters={"latents": n})) for n in (2, 10, 50, 250)),
-    ]
-    if on_cpu:  # each in a process with its share of the threads, like the seeds of `dislab run`
-        numbers = [n for n in (1, 2, 4, 8, 16, 32) if n <= options.threads]
-        variants += [(SIDE_BY_SIDE, n, Work(**base)) for n in numbers]
-    lines = []
-    for what, value, work in variants:
-        number = value if what == "steps" else STEPS[device.partition(":")[0]]
-        side_by_side = value if what == SIDE_BY_SIDE else 1
-        with contextlib.closing(WayProcesses(side_by_side, *way)) as together:
-            together.ask("begin", work)
-            together.ask("steps", 5)
-            seconds = statistics.median(max(together.ask("steps", number)) for _ in range(3))
-            line = {"against": what, "value": value}
-            line |= {"seconds": seconds, "ms_per_step": 1e3 * seconds / number}
-            lines.append(line | {"peak_mb": sum(together.ask("memory"))})
-    for dataset in options.datasets.split(","):
-        with contextlib.closing(WayProcess(*way)) as process:
-            try:
-                process.ask("begin", Work("vae", dataset))
-            except DislabError:
-                continue
-            process.ask("steps", 3)
-            lines.append({"against": "dataset", "value": dataset, "peak_mb": process.ask("memory")})
-    return pd.DataFrame(lines)
-
-
 def plot_losses(losses: pd.DataFrame, about: str):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for (name, lines), colour in zip(losses.groupby("way", sort=False), ("C7", "C0", "C1"), strict=True):
+    for (name, lines), colour in zip(losses.groupby("way", sort=False), ("C7", "C0", "C1"), strict=False):
         for _, line in lines.groupby("seed"):
             axes.plot(line["step"], line["loss"], color=colour, linewidth=0.8, alpha=0.6)
         mean = lines.groupby("step")["loss"].mean()
@@ -336,30 +308,6 @@ def plot_losses(losses: pd.DataFrame, about: str):
     axes.legend()
     axes.grid(alpha=0.3, which="both")
     figure.supxlabel(about, fontsize=7)
-    return figure
-
-
-def plot_cost(cost: pd.DataFrame, about: str):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(17, 3.6), layout="constrained")
-    names = [name for name in dict.fromkeys(cost["against"]) if name != "dataset"]
-    *panels, memory = figure.subplots(1, len(names) + 1)
-    for name, axes in zip(names, panels, strict=True):
-        line = cost[cost["against"] == name]
-        values = line["value"].astype(int)
-        height = line["seconds"] if name == "steps" else line["ms_per_step"]
-        axes.plot(values, height, marker="o")
-        words = "seconds" if name == "steps" else "milliseconds per step"
-        scale = {"yscale": "log"} if name == "steps" else {"ylim": (0, 1.15 * height.max())}
-        axes.set(xlabel=name, ylabel=words, xscale="log", **scale)
-        axes.set_xticks(values, [f"{value // 1000}k" if value >= 1000 else value for value in values])
-        axes.set_xticks([], minor=True)
-        axes.grid(alpha=0.3)
-    held = cost[cost["against"] == "dataset"]
-    memory.barh(held["value"].astype(str), held["peak_mb"])
-    memory.set(xlabel="peak memory, MB")
-    figure.supxlabel(f"{about}; a VAE on Shapes3D, batches of 32 (memory: 64)", fontsize=7)
     return figure
 
 

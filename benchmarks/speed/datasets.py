@@ -35,7 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=30, help="batches per median")
     parser.add_argument("--out", help="write the table as CSV, too")
     options = parser.parse_args(arguments)
-    device = choose_device(options.device)
+    try:
+        device = choose_device(options.device)
+        if options.repeats < 1:
+            raise DislabError(f"--repeats is {options.repeats}: it must be at least 1")
+    except DislabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     rows = []
     for entry in DATASETS:
         for source in ("official", "rendered"):

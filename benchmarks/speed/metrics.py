@@ -67,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options) -> list[dict]:
     from threadpoolctl import threadpool_limits
 
+    for option, least in (("threads", 1), ("points", 0)):
+        if getattr(options, option) < least:
+            raise DislabError(f"--{option} is {getattr(options, option)}: it must be at least {least}")
     names = [name.strip() for name in (options.metrics or "").split(",") if name.strip()]
     functions: dict[Callable, str] = {}  # with the name of one of its scores; one call gives all of them
     for entry in METRICS.choose(names) if names else METRICS.default():

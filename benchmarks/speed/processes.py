@@ -8,17 +8,27 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from dislab.benchmarks.speed.metrics import peak_memory
 from dislab.benchmarks.speed.ways import Work
 from dislab.data.devices import choose_device
-from dislab.errors import DislabError, RunFailed
+from dislab.errors import FAILURES, DislabError, RunFailed, in_one_line
 from dislab.training.precision import arithmetic
 
-MATMUL = 2048  # rows and columns of the matrices whose product gives the measured peak
+STEPS = {"cpu": 12, "cuda": 500}  # per reading, at least
+# The matrix products that give the measured peak: rows and columns of the matrices, and products between two
+# waits for the device. A wait takes a GPU as long as a small product, and a core nothing beside 100 ms.
+PRODUCTS = {"cpu": (2048, 1), "cuda": (8192, 20)}
+
+
+class WayEnded(RunFailed):
+    """The process of a way has ended; the message names the way, what it did last, and the cause."""
 
 
 class WayProcess:
@@ -26,11 +36,13 @@ class WayProcess:
 
     Parameters
     ----------
-    way : OfDislab or Usual.
+    name : of the way, for messages.
+    way : OfDislab, Usual or a peer.
     precision : "fp32", "tf32" or "bf16".
     """
 
-    def __init__(self, way: type, precision: str, device: str, data_dir, threads: int):
+    def __init__(self, name: str, way: type, precision: str, device: str, data_dir, threads: int):
+        self.name, self.last, self.work = name, "its start", ""
         context = multiprocessing.get_context("spawn")
         self.connection, its_end = context.Pipe()
         arguments = (its_end, way, precision, device, data_dir, threads)
@@ -46,19 +58,28 @@ class WayProcess:
 
     def start(self, task: str, *arguments) -> None:
         """Let the process begin one of the tasks of `_serve`."""
-        self.connection.send((task, arguments))
+        for work in arguments:
+            if isinstance(work, Work):
+                self.work = f" of {work.model} on {work.dataset}"
+        with suppress(OSError):  # the process has ended, which `answer` says
+            self.connection.send((task, arguments))
+            self.last = f"'{task}'{self.work}"
 
     def answer(self):
         """Wait for the result of the task and return it.
 
         Raises
         ------
-        DislabError : the task raised it, or the process ended.
+        DislabError : the task raised it.
+        WayEnded : the process has ended, now or before.
         """
         try:
             answer = self.connection.recv()
-        except EOFError:
-            raise RunFailed("a process of the benchmark ended before it answered") from None
+        except (EOFError, OSError):
+            self.process.join()
+            answer = WayEnded(f"exit code {self.process.exitcode}")
+        if isinstance(answer, WayEnded):
+            raise WayEnded(f"the process of '{self.name}' ended; the last it did was {self.last}: {answer}")
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -81,9 +102,11 @@ class WayProcesses:
     number : number of processes. Each has its share of the threads.
     """
 
-    def __init__(self, number: int, way: type, precision: str, device: str, data_dir, threads: int):
+    def __init__(
+        self, number: int, name: str, way: type, precision: str, device: str, data_dir, threads: int
+    ):
         share = max(1, threads // number)
-        self.processes = [WayProcess(way, precision, device, data_dir, share) for _ in range(number)]
+        self.processes = [WayProcess(name, way, precision, device, data_dir, share) for _ in range(number)]
 
     def ask(self, task: str, *arguments) -> list:
         """Let all processes do one of the tasks of `_serve`, and return their results."""
@@ -94,6 +117,20 @@ class WayProcesses:
     def close(self) -> None:
         for process in self.processes:
             process.close()
+
+
+def in_turn(works: Mapping[str, Callable], repeats: int) -> dict[str, list]:
+    """Return the results of each work, done `repeats` times: one after the other, again and again."""
+    results = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            results[name].append(work())
+    return results
+
+
+def steps_of_a_reading(process: WayProcess, kind: str) -> int:
+    """Return STEPS for this kind of device, or the number of steps that take a second if that is more."""
+    return max(STEPS[kind], round(STEPS[kind] / process.ask("steps", STEPS[kind])[0]))
 
 
 def _serve(connection, kind: type, precision: str, device_name: str, data_dir, threads: int) -> None:
@@ -107,13 +144,19 @@ def _serve(connection, kind: type, precision: str, device_name: str, data_dir, t
         way = None  # frees the memory of the last one
         way = kind(work, precision, device, data_dir)
 
-    def steps(number: int) -> float:
-        """Return the seconds of this number of steps."""
-        began = time.perf_counter()
+    def steps(number: int) -> tuple[float, float]:
+        """Return the seconds of this number of steps, and the CPU seconds of the process."""
+        began, began_cpu = time.perf_counter(), time.process_time()
         for _ in range(number):
             loss = way.step()
         loss.item()
-        return time.perf_counter() - began
+        return time.perf_counter() - began, time.process_time() - began_cpu
+
+    def flop() -> float:
+        """Return the floating-point operations of a step: those of matrix products and convolutions."""
+        with FlopCounterMode(display=False) as counted:
+            way.step()
+        return counted.get_total_flops()
 
     def losses(number: int, every: int) -> list[float]:
         """Return the mean losses of the steps, one for every `every` of them."""
@@ -128,14 +171,18 @@ def _serve(connection, kind: type, precision: str, device_name: str, data_dir, t
 
     def peak() -> float:
         """Return the FLOP/s of a matrix product in this precision."""
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        matrix = torch.randn(MATMUL, MATMUL, device=device).to(dtype)
+        size, number = PRODUCTS[device.type]
+        matrix = torch.randn(size, size, device=device)
+        matrix = matrix.bfloat16() if precision == "bf16" else matrix
         seconds = []
-        for _ in range(5):
-            began = time.perf_counter()
-            (matrix @ matrix)[0, 0].item()
-            seconds.append(time.perf_counter() - began)
-        return 2 * MATMUL**3 / min(seconds)
+        with arithmetic(device, precision):
+            for _ in range(5):
+                began = time.perf_counter()
+                for _ in range(number):
+                    product = matrix @ matrix
+                product[0, 0].item()
+                seconds.append((time.perf_counter() - began) / number)
+        return 2 * size**3 / min(seconds)
 
     def memory() -> float:
         """Return the peak memory in MB: of the process, or of its tensors on a GPU."""
@@ -143,8 +190,8 @@ def _serve(connection, kind: type, precision: str, device_name: str, data_dir, t
             return torch.cuda.max_memory_allocated(device) / 1e6
         return peak_memory()
 
-    tasks = {task.__name__: task for task in (begin, steps, losses, encoding, peak, memory)}
-    with arithmetic(device, precision):
+    tasks = {task.__name__: task for task in (begin, steps, flop, losses, encoding, peak, memory)}
+    with arithmetic(device, precision) if kind.is_exact else nullcontext():
         while True:
             try:
                 task, arguments = connection.recv()
@@ -154,3 +201,6 @@ def _serve(connection, kind: type, precision: str, device_name: str, data_dir, t
                 connection.send(tasks[task](*arguments))
             except DislabError as error:
                 connection.send(error)
+            except FAILURES as error:  # on a GPU nothing works after some errors
+                connection.send(WayEnded(in_one_line(error)))
+                return

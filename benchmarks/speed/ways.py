@@ -7,6 +7,7 @@ Both have the same models with the same initial parameters.
 
 from __future__ import annotations
 
+import timeit
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +29,7 @@ from dislab.scoring.encoding import encode, encode_on
 from dislab.training.batches import Batch, Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import keep_freed_memory, steps_of
-from dislab.training.precision import compute_in_bfloat16
+from dislab.training.precision import compute_in_bfloat16, usual_precision
 from dislab.training.protocol import PROTOCOLS
 
 PROTOCOL = PROTOCOLS["paper"]
@@ -71,9 +72,16 @@ class Work:
 
 
 class OfDislab:
-    """Trains and encodes as `dislab run` does."""
+    """Trains and encodes as `dislab run` does.
+
+    Attributes
+    ----------
+    environment : variables of the environment of the process.
+    is_exact : whether the process computes in `dislab.training.precision.arithmetic`, or as torch comes.
+    """
 
     environment: ClassVar = {}
+    is_exact = True
 
     def __init__(self, work: Work, precision: str, device: torch.device, data_dir):
         keep_freed_memory()
@@ -90,25 +98,24 @@ class OfDislab:
         self.model = members[0].model
         for member in members:
             member.resume(PROTOCOL.learning_rate)
-        self.steps = steps_of(members, PROTOCOL, quiet=True, stacked=work.stacked)
+        self.steps = steps_of(members, PROTOCOL, quiet=False, stacked=work.stacked)
 
     def step(self) -> Tensor:
         return self.steps.step()["loss"].mean()
 
     def encode(self, rows: np.ndarray) -> None:
-        encode(partial(encode_on, self.device, self.model), self.dataset, rows)
+        encode(partial(encode_on, self.device, self.model), self.dataset, rows % len(self.dataset))
 
 
 class Usual:
-    """A DataLoader, contiguous images, eager float32, torch.optim.Adam."""
+    """A DataLoader, contiguous images, eager float32 as torch has it, torch.optim.Adam."""
 
     environment: ClassVar = {"GOMP_SPINCOUNT": "300000"}  # the default of GNU OpenMP; dislab changes it
+    is_exact = False
 
     def __init__(self, work: Work, precision: str, device: torch.device, data_dir):
         self.device = device
         dataset = work.open("cpu", data_dir)
-        rows = dataset.train_rows()[:: max(1, len(dataset.train_rows()) // POOL)][:POOL]
-        self.images = ImagesInMemory(dataset, rows)
         self.model = work.make_model(dataset.image_shape, work.seed).to(device)
         # Replaces dislab's cross entropy by torch's in the whole process, which computes nothing else.
         distributions.bernoulli = partial(F.binary_cross_entropy_with_logits, reduction="none")
@@ -116,14 +123,7 @@ class Usual:
         size = self.model.group_size if self.model.supervision == "groups" else 1
         index = torch.arange(work.batch_size) // size
         self.groups = Groups(index.to(device), torch.arange(0, work.batch_size, size).to(device))
-        labels = dataset.space.labels(dataset.group_by, rows)
-        workers = 4 if device.type == "cuda" else 0  # on a CPU they would take cores from the training
-        self.loader = DataLoader(
-            self.images,
-            batch_sampler=Sampler(labels, work.batch_size, size, work.seed),
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-        )
+        self.loader = loader(dataset, work, size, device)
         self.batches = iter(self.loader)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=PROTOCOL.learning_rate)
         self.number_of_step = 0
@@ -140,12 +140,27 @@ class Usual:
         return loss.detach()
 
     def encode(self, rows: np.ndarray) -> None:
-        some = torch.utils.data.Subset(self.images, (rows % len(self.images)).tolist())
+        images = self.loader.dataset
+        some = torch.utils.data.Subset(images, (rows % len(images)).tolist())
         codes = []
         with torch.no_grad():
             for images in DataLoader(some, batch_size=64, num_workers=self.loader.num_workers):
                 codes.append(self.model.encode(images.to(self.device))[0].cpu())
         torch.cat(codes)
+
+
+def loader(dataset, work: Work, group_size: int, device: torch.device) -> DataLoader:
+    """Return a loader of endless batches of images in memory: at most POOL, from the whole training set."""
+    rows = dataset.train_rows()
+    rows = rows[:: max(1, len(rows) // POOL)][:POOL]
+    labels = dataset.space.labels(dataset.group_by, rows)
+    return DataLoader(
+        ImagesInMemory(dataset, rows),
+        batch_sampler=Sampler(labels, work.batch_size, group_size, work.seed),
+        # On a CPU workers would take cores from the training.
+        num_workers=4 if device.type == "cuda" else 0,
+        pin_memory=device.type == "cuda",
+    )
 
 
 class ImagesInMemory(Dataset):
@@ -179,3 +194,27 @@ class Sampler:
             groups = rng.integers(len(self.members), size=-(-self.batch_size // self.size))
             chosen = [rng.choice(self.members[group], self.size, replace=False) for group in groups]
             yield np.concatenate(chosen)[: self.batch_size].tolist()
+
+
+def multiplies_bf16(device: str) -> bool:
+    """Return whether a matrix product in bf16 takes less than twice the time of one in float32.
+
+    On a CPU without instructions for bf16 it was measured at 300 times the time. True on other devices.
+    """
+    if device != "cpu":
+        return True
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        seconds[dtype] = min(timeit.repeat(lambda it=matrix: it @ it, number=1, repeat=5))
+    return seconds[torch.bfloat16] < 2 * seconds[torch.float32]
+
+
+def ways_on(device: str) -> dict[str, tuple[type, str]]:
+    """Return the ways by the names of their columns, with their precisions. The first is the usual one.
+
+    Its precision is that of its convolutions, which torch computes in TF32 on CUDA.
+    """
+    usual = usual_precision(device)
+    ways = {"usual": (Usual, usual), f"dislab {usual}": (OfDislab, usual)}
+    return ways | ({"dislab bf16": (OfDislab, "bf16")} if multiplies_bf16(device) else {})
