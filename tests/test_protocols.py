@@ -54,7 +54,8 @@ def test_every_step_has_the_rate_of_the_protocol(name):
     expected = np.full(200, 1e-3)
     if name == "quick":
         warmup, highest = protocol.warmup, protocol.learning_rate
-        expected = highest * np.minimum((number + 1) / warmup, (200 - number) / 200)
+        rising, falling = (number + 1) / warmup, (200 - number) / 100
+        expected = highest * np.minimum(1, np.minimum(rising, falling))
     np.testing.assert_allclose(moved, expected, rtol=1e-3)
 
 

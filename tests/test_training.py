@@ -93,7 +93,7 @@ def test_training_is_adam_on_the_loss(tmp_path, uninterrupted):
     model, batches = make_training()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, fused=False)
     for step in range(STEPS):
-        optimiser.param_groups[0]["lr"] = 2e-3 * min((step + 1) / 5, 1 - step / STEPS)
+        optimiser.param_groups[0]["lr"] = 2e-3 * min((step + 1) / 5, 1, 2 - 2 * step / STEPS)
         optimiser.zero_grad()
         model.loss(batches.draw(), torch.tensor(float(step)))["loss"].backward()
         optimiser.step()

@@ -22,11 +22,11 @@ class Protocol:
 
     name: str  # with the values that the user changed, as in "quick+steps=100"
     steps: int
-    learning_rate: float  # of Adam, with betas (0.9, 0.999); the largest, if there is a warm-up
+    learning_rate: float  # of Adam, with betas (0.9, 0.999); its largest, if there is a warm-up
     batch_size: int
     rows: int | None  # randomly chosen rows that are encoded and scored; None is all
     initialisation: str = "glorot"  # of the networks, see `dislab.networks.architectures`
-    warmup: int | None = None  # steps in which the rate rises, then it falls to 0; None is a constant rate
+    warmup: int | None = None  # steps in which the rate rises from 0; None is a constant rate
 
     def __post_init__(self):
         if not isinstance(self.name, str):
@@ -46,8 +46,9 @@ class Protocol:
             raise unknown_name("initialisation", self.initialisation, INITIALISATIONS)
 
     def rate(self, step: Tensor) -> Tensor:
-        """Return the learning rate of a step, counted from 0, if there is a warm-up."""
-        return self.learning_rate * torch.minimum((step + 1) / self.warmup, 1 - step / self.steps)
+        """Return the learning rate of a step, counted from 0, if there is a warm-up: it falls in the last half."""
+        rising, falling = (step + 1) / self.warmup, 2 - 2 * step / self.steps
+        return self.learning_rate * torch.minimum(rising, falling).clamp(max=1)
 
 
 PROTOCOLS = {
@@ -56,20 +57,20 @@ PROTOCOLS = {
     "quick": Protocol(
         "quick",
         steps=1000,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         batch_size=32,
         rows=30_000,
         initialisation="orthogonal",
-        warmup=50,
+        warmup=100,
     ),
     "medium": Protocol(
         "medium",
         steps=13_500,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         batch_size=32,
         rows=30_000,
         initialisation="orthogonal",
-        warmup=50,
+        warmup=100,
     ),
     # The reference's initialisation and a constant rate, for comparison.
     "plain": Protocol("plain", steps=2000, learning_rate=1e-3, batch_size=32, rows=30_000),
