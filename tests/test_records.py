@@ -129,7 +129,7 @@ def test_a_last_line_that_is_not_whole_is_cut_off(results, configs, capsys):
     fresh = Results("results")
     for length in (1, 100, len(text) // 3):
         path.write_bytes(text + text[:length])
-        assert len(list(fresh.records())) == 2
+        assert len(list(fresh.lines.records())) == 2
         [line] = fresh.damaged
         assert line.startswith("the last line of 'results/records.jsonl' is damaged and left out")
         assert str(configs[0].folder) in line or length < 300
@@ -148,9 +148,9 @@ def test_a_last_line_without_its_end_counts(results, configs):
     path = Path("results/records.jsonl")
     path.write_bytes(path.read_bytes().rstrip())
     fresh = Results("results")
-    assert len(list(fresh.records())) == 2
+    assert len(list(fresh.lines.records())) == 2
     [outcome] = execute([configs[0].with_seed(2)], Machine())
-    assert outcome.failure == "" and len(lines()) == 3 == len(list(fresh.records()))
+    assert outcome.failure == "" and len(lines()) == 3 == len(list(fresh.lines.records()))
     assert fresh.damaged == []
 
 
@@ -184,7 +184,7 @@ def test_a_record_of_nonsense_that_is_whole_is_left_out(results):
             with Path("results/records.jsonl").open("ab") as file:
                 file.write(as_json(lines()[0] | {"digest": "x-1"} | wrong))
             fresh = Results("results")
-            assert len(list(fresh.records())) == 2
+            assert len(list(fresh.lines.records())) == 2
 
 
 CHANGES = {
@@ -471,10 +471,10 @@ def test_many_records_are_read_once(tmp_path, results):
             file.write(as_json(record))
             record["config"] = dict(record["config"])
     many = Results(folder)
-    assert len(list(many.records())) == 1_000
-    read = many._read
+    assert len(list(many.lines.records())) == 1_000
+    read = many.lines._read
     config = many.find(replace(Run("x", record).config, seed=5).digest).config
-    assert config.seed == 5 and many._read == read
+    assert config.seed == 5 and many.lines._read == read
     assert read[1] == (folder / "records.jsonl").stat().st_size
     [row] = dislab.leaderboard(folder).to_dict("records")
     assert row["n"] == 1_000 and np.isclose(row["mig_mean"], record["scores"]["mig"])

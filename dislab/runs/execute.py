@@ -85,7 +85,7 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
             _check_known_elsewhere(config)
     results.create()
     busy: list[RunConfig] = []  # executed by other processes
-    with Display(merged.values(), todo, results.records(), machine, share) as display:
+    with Display(merged.values(), todo, results.lines.records(), machine, share) as display:
         while todo or busy:
             tasks = tasks_of(todo, replace(machine, quiet=machine.quiet or display.is_joint))
             backend = here(tasks, display.hear) if share is None else in_workers(tasks, display.hear, *share)
