@@ -286,7 +286,7 @@ def test_the_time_left_by_the_speed_of_training(monkeypatch):
     one, other, waiting = (config.digest for config in configs)
     oracle = {"config": resolve("oracle", "bars", Machine()).to_json()} | took(3.0)
     for records in ([], [oracle]):
-        estimate = display.Estimate(configs, records, jobs=2)
+        estimate = display.Estimate(configs, map(display.duration_of, records), jobs=2)
         assert estimate.fraction() == 0
         now[0] = 100
         estimate.hear([one], "encoding", 5, 10)
