@@ -80,8 +80,7 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
     # By all runs, not by those left: the threads of a run, and so its last digits, stay when it is resumed.
     share = machine.share(len(merged))
     if share is not None:
-        for config in todo:
-            _check_known_elsewhere(config)
+        _check_known_elsewhere(todo)
     results.create()
     busy: list[RunConfig] = []  # executed by other processes
     others = (digest for digest in results.lines.digests() if digest not in merged)
@@ -259,20 +258,22 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.wait()
 
 
-def _check_known_elsewhere(config: RunConfig) -> None:
+def _check_known_elsewhere(configs: Sequence[RunConfig]) -> None:
     """Raise DislabError if another process would not know the dataset, the model or a metric of a run."""
-    if config.own_images == MEMORY:
+    if any(config.own_images == MEMORY for config in configs):
         raise DislabError("other processes cannot read a Dataset object: give its name, or choose jobs=1")
-    named = [(registry.MODELS, config.model)]
-    if not config.own_images:
-        named.append((registry.DATASETS, config.dataset))
-    network = str(config.hyperparameters.get("network")).partition("@")[0]
-    if network in registry.NETWORKS:
-        named.append((registry.NETWORKS, network))
-    named += [(registry.METRICS, one.metric.name) for one in asked(config.metrics).values()]
-    for names, name in named:
-        if not names.is_known_elsewhere(name):
-            raise DislabError(
-                f"the {names.kind} '{name}' is registered by the running program, which other processes "
-                "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
-            )
+    networks = (str(config.hyperparameters.get("network")).partition("@")[0] for config in configs)
+    requests = dict.fromkeys(config.metrics for config in configs)
+    named = {  # each name once: a look-up reads the files of all packages that are installed
+        registry.MODELS: [config.model for config in configs],
+        registry.DATASETS: [config.dataset for config in configs if not config.own_images],
+        registry.NETWORKS: [name for name in networks if name in registry.NETWORKS],
+        registry.METRICS: [one.metric.name for request in requests for one in asked(request).values()],
+    }
+    for names, used in named.items():
+        for name in dict.fromkeys(used):
+            if not names.is_known_elsewhere(name):
+                raise DislabError(
+                    f"the {names.kind} '{name}' is registered by the running program, which other processes "
+                    "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
+                )

@@ -38,7 +38,8 @@ class Lines:
         self.path = folder / RECORDS
         self._places: dict[str, tuple[int, int]] = {}  # by digest: a line's first byte, and how many
         self._damaged: dict[str, bytes] = {}  # lines that are left out, by what they are called
-        self._read: tuple = (None, 0, 0)  # which file was read, and how many bytes and lines of it
+        # Which file was read, how many bytes and lines of it, and the last bytes of these.
+        self._read: tuple = (None, 0, 0, b"")
         self._last = b""  # the last line, if it has no end
         self.of_folders = b""  # the lines that stand in for the file
 
@@ -47,13 +48,14 @@ class Lines:
         try:
             with open_file(self.path) as file:
                 status = os.fstat(file.fileno())
-                which = status.st_dev, status.st_ino
-                if which != self._read[0] or status.st_size < self._read[1]:  # another file than before
-                    self._places, self._damaged, self._read = {}, {}, (which, 0, 0)
+                which, (before, begin, _, last) = (status.st_dev, status.st_ino), self._read
+                file.seek(begin - len(last))
+                if which != before or file.read(len(last)) != last:  # another file than before
+                    self._places, self._damaged, self._read = {}, {}, (which, 0, 0, b"")
                 self._find(file)
         except (FileNotFoundError, NotADirectoryError):
             if self._read[0] != FOLDERS:
-                self._places, self._damaged, self._read = {}, {}, (FOLDERS, 0, 0)
+                self._places, self._damaged, self._read = {}, {}, (FOLDERS, 0, 0, b"")
                 self.of_folders = b"".join(self._lines_of_folders())
                 self._find(io.BytesIO(self.of_folders))
         except OSError as error:
@@ -64,7 +66,7 @@ class Lines:
 
     def _find(self, file: BinaryIO) -> None:
         """Find the records in what was not read yet of a file."""
-        which, begin, number = self._read
+        which, begin, number, _ = self._read
         file.seek(begin)
         self._last = b""
         for line in file:
@@ -75,7 +77,7 @@ class Lines:
             number += 1
             self._take(whole, begin, f"line {number} of '{self.path}'")
             begin += len(line)
-            self._read = which, begin, number
+            self._read = which, begin, number, line[-100:]
 
     def _take(self, line: bytes, begin: int, name: str) -> None:
         """Keep where a line lies, or name it as damaged."""
