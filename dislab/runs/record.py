@@ -49,6 +49,7 @@ class Results:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.lines = Lines(self.folder)
+        self._swept: set[Path] = set()  # folders in which the claims of killed processes were removed
 
     @classmethod
     def around(cls, path: str | Path) -> Results | None:
@@ -195,8 +196,9 @@ class Results:
                         (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
                     finally:
                         claim.release()
-        for parent in parents:
+        for parent in parents - self._swept:
             sweep_claims(parent)
+        self._swept |= parents
         return damaged
 
     def _mend(self, run: Run) -> str:
