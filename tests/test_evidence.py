@@ -277,6 +277,19 @@ def test_the_seed_decides_the_images_and_the_draws(dataset, drawn):
     assert (first["log_likelihood"] != other["log_likelihood"]).all()
 
 
+def test_an_image_is_decoded_by_two_styles_for_each_of_five_contents(dataset, drawn, monkeypatch):
+    model, decoded = Linear(orthogonal(3), content=2, style=1), []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda codes: (decoded.append(codes), decode(codes))[1])
+    table, _ = measured(model, dataset, drawn)
+    assert [len(codes) for codes in decoded] == [images for images in table["images"] for _ in range(10)]
+    of_ten = torch.stack(decoded[-10:]).unflatten(1, (3, 10))  # the last line joins ten images
+    contents, styles = of_ten[..., CONTENT], of_ten[..., STYLE]
+    assert (contents == contents[:, :, :1]).all(), "a group has one content"
+    assert (contents[::2] == contents[1::2]).all() and len(torch.unique(contents)) == 5 * 3 * 2
+    assert len(torch.unique(styles)) == 10 * 30, "each time, every image has its own style"
+
+
 def test_small_classes_are_joined_by_fewer(dataset, drawn):
     model = Linear(orthogonal(3), content=2, style=1)
     rows = np.array([0, 1, 2, 3, 30, 31, 32, 33, 34, 35])  # four rows of one kind, six of another

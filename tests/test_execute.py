@@ -1,5 +1,6 @@
 """The executor: worker processes, kills and interruptions, two processes on one folder, the time left."""
 
+import itertools
 import json
 import re
 import signal
@@ -17,7 +18,7 @@ from bars import SMALL, runs_of
 
 import dislab
 from dislab.cli import main
-from dislab.registry import DATASETS, METRICS, MODELS
+from dislab.registry import DATASETS, METRICS, MODELS, Registry
 from dislab.runs import display, execute, machine, perform
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
@@ -244,6 +245,29 @@ def test_side_by_side_needs_what_other_processes_know(small, monkeypatch):
     assert not Path("results").exists()
 
 
+def test_more_runs_are_no_more_look_ups(small, monkeypatch):
+    """What other processes know is found out by reading the files of all packages: once for each name."""
+    first = resolve("vae", "bars", Machine(), network="mlp", metrics=["mig", "sap"])
+    known, looked_up = Registry.is_known_elsewhere, []
+    monkeypatch.setattr(Registry, "is_known_elsewhere", lambda *a: (looked_up.append(a), known(*a))[1])
+    outcome = execute.Outcome
+    monkeypatch.setattr(
+        execute, "in_workers", lambda tasks, *_: (outcome(d) for task in tasks for d in task["digests"])
+    )
+    for number in (2, 50):
+        looked_up.clear()
+        configs = [first.with_seed(seed) for seed in range(number)]
+        assert len(list(execute.execute(configs, Machine(jobs=2)))) == number
+        names = [(registry.kind, name) for registry, name in looked_up]
+        assert sorted(names) == [
+            ("dataset", "bars"),
+            ("metric", "mig"),
+            ("metric", "sap"),
+            ("model", "vae"),
+            ("network", "mlp"),
+        ]
+
+
 def test_two_tables_that_ask_for_different_scores_of_a_run_make_it_once(small, monkeypatch):
     first = resolve("oracle", "bars", Machine(), metrics=["mig"])
     again = replace(first, metrics=("sap",))
@@ -286,7 +310,7 @@ def test_the_time_left_by_the_speed_of_training(monkeypatch):
     one, other, waiting = (config.digest for config in configs)
     oracle = {"config": resolve("oracle", "bars", Machine()).to_json()} | took(3.0)
     for records in ([], [oracle]):
-        estimate = display.Estimate(configs, records, jobs=2)
+        estimate = display.Estimate(configs, map(display.duration_of, records), jobs=2)
         assert estimate.fraction() == 0
         now[0] = 100
         estimate.hear([one], "encoding", 5, 10)
@@ -333,3 +357,49 @@ def test_the_time_left_is_that_of_the_runs_most_alike():
     assert durations.mean(mlvae) == 15, "a model that is trained, too"
     durations.add(mlvae, 30.0)
     assert durations.mean((True, "mlvae", "more", 9)) == 30 and durations.mean((True, "new", "bars", 9)) == 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_time_left_equals_that_of_every_run_alone(seed, monkeypatch):
+    """Each run that waits takes the mean of the runs that share the most of its kind."""
+    now = [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    rng = np.random.default_rng(seed)
+    kinds = [(True, f"m{m}", f"d{d}", s) for m in range(3) for d in range(3) for s in (10, 20)]
+    base = resolve("vae", "bars", Machine(), network="mlp")
+
+    def config(kind: tuple, seed: int):
+        protocol = replace(base.protocol, steps=kind[3])
+        return replace(base, model=kind[1], dataset=kind[2], protocol=protocol, seed=seed)
+
+    chosen = [kinds[i] for i in rng.integers(0, len(kinds), 60)]
+    configs = [config(kind, number) for number, kind in enumerate(chosen)]
+    known = [(kinds[i], float(rng.integers(5, 50))) for i in rng.integers(0, 9, 5)]
+    estimate = display.Estimate(configs, known, jobs=3)
+    for one, kind in zip(configs[:30], chosen[:30], strict=True):
+        estimate.hear([one.digest], "training", 0, 10)
+        seconds = float(rng.integers(5, 50))
+        record = {"timings": {"train_seconds": seconds, "encode_seconds": 0, "score_seconds": 0}}
+        estimate.end(one.digest, record if seconds > 7 else None)
+        if seconds > 7:
+            known.append((kind, seconds))
+    going = configs[30].digest
+    estimate.hear([going], "training", 0, 10)
+    now[0] = 8.0
+    estimate.hear([going], "training", 4, 10)  # 0.05 of the training a second
+    known.append((chosen[30], 20.0))
+
+    def alone(kind: tuple) -> float:
+        shared = [
+            sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(kind, other, strict=True)))
+            for other, _ in known
+        ]
+        return np.mean([took for (_, took), parts in zip(known, shared, strict=True) if parts == max(shared)])
+
+    expected = (12.0 + sum(map(alone, chosen[31:]))) / 3
+    assert estimate.left() == pytest.approx(expected)
+    means = []
+    mean = display.Durations.mean
+    monkeypatch.setattr(display.Durations, "mean", lambda *a: (means.append(a), mean(*a))[1])
+    estimate.left()
+    assert len(means) <= len(kinds) + 1, "kinds are looked at, not runs"

@@ -5,18 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 import dislab
 from dislab import processes
 from dislab.cli import main
+from dislab.report.leaderboard import tabulate, write_leaderboard
 from dislab.runs import perform
 from dislab.runs.execute import execute
-from dislab.runs.finished import FORMAT, Run, as_json
+from dislab.runs.finished import FORMAT, Run, as_json, record_in
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import resolve
@@ -129,7 +132,7 @@ def test_a_last_line_that_is_not_whole_is_cut_off(results, configs, capsys):
     fresh = Results("results")
     for length in (1, 100, len(text) // 3):
         path.write_bytes(text + text[:length])
-        assert len(list(fresh.records())) == 2
+        assert len(list(fresh.lines.records())) == 2
         [line] = fresh.damaged
         assert line.startswith("the last line of 'results/records.jsonl' is damaged and left out")
         assert str(configs[0].folder) in line or length < 300
@@ -148,9 +151,9 @@ def test_a_last_line_without_its_end_counts(results, configs):
     path = Path("results/records.jsonl")
     path.write_bytes(path.read_bytes().rstrip())
     fresh = Results("results")
-    assert len(list(fresh.records())) == 2
+    assert len(list(fresh.lines.records())) == 2
     [outcome] = execute([configs[0].with_seed(2)], Machine())
-    assert outcome.failure == "" and len(lines()) == 3 == len(list(fresh.records()))
+    assert outcome.failure == "" and len(lines()) == 3 == len(list(fresh.lines.records()))
     assert fresh.damaged == []
 
 
@@ -184,7 +187,7 @@ def test_a_record_of_nonsense_that_is_whole_is_left_out(results):
             with Path("results/records.jsonl").open("ab") as file:
                 file.write(as_json(lines()[0] | {"digest": "x-1"} | wrong))
             fresh = Results("results")
-            assert len(list(fresh.records())) == 2
+            assert len(list(fresh.lines.records())) == 2
 
 
 CHANGES = {
@@ -471,13 +474,88 @@ def test_many_records_are_read_once(tmp_path, results):
             file.write(as_json(record))
             record["config"] = dict(record["config"])
     many = Results(folder)
-    assert len(list(many.records())) == 1_000
-    read = many._read
+    assert len(list(many.lines.records())) == 1_000
+    read = many.lines._read
     config = many.find(replace(Run("x", record).config, seed=5).digest).config
-    assert config.seed == 5 and many._read == read
+    assert config.seed == 5 and many.lines._read == read
     assert read[1] == (folder / "records.jsonl").stat().st_size
     [row] = dislab.leaderboard(folder).to_dict("records")
     assert row["n"] == 1_000 and np.isclose(row["mig_mean"], record["scores"]["mig"])
+
+
+def test_records_are_parsed_once_and_not_kept(results, configs, monkeypatch):
+    parsed, alive, most = [], weakref.WeakSet(), 0
+
+    class Record(dict):
+        pass
+
+    def counted(line, path):
+        nonlocal most
+        alive.add(record := Record(record_in(line, path)))
+        parsed.append(record["digest"])
+        most = max(most, len(alive))
+        return record
+
+    monkeypatch.setattr(Record, "__hash__", object.__hash__, raising=False)
+    monkeypatch.setattr("dislab.runs.lines.record_in", counted)
+    for work in (
+        lambda: dislab.leaderboard("results"),
+        lambda: write_leaderboard(Results("results")),
+        lambda: [outcome.digest for outcome in execute(configs, Machine())],
+    ):
+        parsed.clear()
+        work()
+        assert parsed == [config.digest for config in configs]
+    dislab.leaderboard("results")
+    assert most <= 2, "while the next one is read, the last one may be there"
+
+
+def test_other_bytes_in_place_of_a_record_are_no_record(results, configs):
+    path = Path("results/records.jsonl")
+    text = path.read_bytes()
+    fresh = Results("results")
+    assert fresh.find(configs[1].digest) is not None
+    first, second = text.splitlines(keepends=True)
+    path.write_bytes(second + first + second)
+    assert [run.record["digest"] for run in fresh.runs()] == [configs[0].digest, configs[1].digest]
+    path.write_bytes(b"x" * len(text) * 2)
+    assert fresh.find(configs[1].digest) is None and fresh.damaged
+    path.unlink()
+    assert len(fresh.runs()) == 2 and fresh.damaged == [], "the run.json of the folders"
+    path.write_bytes(text)
+    assert fresh.find(configs[1].digest).scores == Results("results").find(configs[1].digest).scores
+
+
+def test_a_table_has_the_moments_of_every_score(results, configs):
+    """Of seeds that are scored differently, against scipy's interval."""
+    rng = np.random.default_rng(0)
+    record = results.find(configs[0].digest).record
+    values = {seed: {"mig": rng.random(), **({"sap": rng.random()} if seed % 3 else {})} for seed in range(7)}
+    values[6]["irs"] = 0.5
+    metric = record["metrics"]["mig"]
+    runs = [
+        Run(
+            "x",
+            record
+            | {
+                "scores": scores,
+                "digest": f"row-{seed}",
+                "folder": f"{seed}",
+                "metrics": dict.fromkeys(scores, metric),
+                "config": record["config"] | {"seed": seed},
+            },
+        )
+        for seed, scores in values.items()
+    ]
+    [row] = tabulate(iter(runs)).to_dict("records")
+    for name in ("mig", "sap"):
+        of_score = np.array([scores[name] for scores in values.values() if name in scores])
+        mean, std, n = of_score.mean(), of_score.std(ddof=1), len(of_score)
+        low, high = t.interval(0.95, n - 1, mean, std / n**0.5)
+        found = [row[f"{name}_{part}"] for part in ("mean", "std", "n", "ci95")]
+        np.testing.assert_allclose(found, [mean, std, n, (high - low) / 2], rtol=1e-12)
+    assert (row["irs_mean"], row["irs_n"]) == (0.5, 1) and np.isnan([row["irs_std"], row["irs_ci95"]]).all()
+    assert row["seeds"] == "0 1 2 3 4 5 6" and row["n"] == 7
 
 
 def test_the_committed_table_is_made_from_the_committed_records(capsys):

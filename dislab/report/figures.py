@@ -194,7 +194,7 @@ def scores_by_model(runs: Sequence[Run]):
     table = spread(tidy(runs), runs, ["score"])
     if table.empty:
         return table, None
-    known = directions(runs)
+    known = directions(run.record["metrics"] for run in runs)
     order = {score: position for position, score in enumerate(known)}
     table = table[table["score"].isin(order)]
     table = table.sort_values("score", key=lambda scores: scores.map(order), kind="stable", ignore_index=True)

@@ -137,14 +137,14 @@ def colours_of(names: Iterable[str]) -> dict[str, tuple]:
 # Scores --------------------------------------------------------------------------------------------
 
 
-def directions(runs: Iterable[Run]) -> dict[str, str]:
+def directions(of_runs: Iterable[Mapping[str, Mapping]]) -> dict[str, str]:
     """Return whether "up" or "down" is better for the score of each metric, "" where neither is.
 
-    The directions are those that the records have, so a plug-in's metric need not be loaded. The registered
-    metrics come first, in the order of the registry.
+    The directions are those that records have in `metrics`, so a plug-in's metric need not be loaded. The
+    registered metrics come first, in the order of the registry.
     """
-    recorded = {name: about for run in runs for name, about in run.record["metrics"].items()}
-    return {name: recorded[name]["direction"] for name in _in_order(recorded)}
+    recorded = {name: about for metrics in of_runs for name, about in metrics.items()}
+    return {name: recorded[name]["direction"] for name in in_order(recorded)}
 
 
 def direction(score: str, known: Mapping[str, str]) -> str:
@@ -152,30 +152,27 @@ def direction(score: str, known: Mapping[str, str]) -> str:
     return known.get(metric_of(score, known), "")
 
 
-def score_names(runs: Iterable[Run]) -> list[str]:
-    """Return all score names, the registered ones first and in the order of the registry."""
-    return _in_order({name for run in runs for name in run.record["scores"]})
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names of scores, the registered ones first and in the order of the registry."""
     order = {entry.name: position for position, entry in enumerate(METRICS)}
     return sorted(names, key=lambda name: (order.get(name, len(order)), name))
 
 
-def remarks(runs: Iterable[Run]) -> list[str]:
-    """Return a line for each metric of which another version than the one registered here made scores."""
+def remarks(made: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a line for each metric of which another version than the one registered here made scores.
+
+    Parameters
+    ----------
+    made : name of a metric -> digest of a version -> number of scores that it made.
+    """
     here = {entry.name: entry.digest for entry in METRICS if entry.digest}
-    made: dict[str, list[str]] = {}
-    for run in runs:
-        for name, about in run.record["metrics"].items():
-            if name in run.record["scores"] and name.partition("@")[0] in here:
-                made.setdefault(name, []).append(about["digest"])
     lines = []
-    for name, digests in made.items():
-        others = sum(digest != here[name.partition("@")[0]] for digest in digests)
+    for name, numbers in made.items():
+        number, registered = sum(numbers.values()), here.get(name.partition("@")[0])
+        others = 0 if registered is None else number - numbers.get(registered, 0)
         if others:
             lines.append(
-                f"{name}: {others} of {len(digests)} scores were computed by another version of the metric "
+                f"{name}: {others} of {number} scores were computed by another version of the metric "
                 "than the one here; `dislab evaluate` computes them again where the runs' folders are"
             )
     return lines

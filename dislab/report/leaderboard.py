@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
+from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import pandas as pd
 from dislab.errors import DislabError, DislabWarning
 from dislab.files import write_own
 from dislab.registry import unknown_name
-from dislab.report.frame import KEY, direction, directions, keys_of, remarks, score_names, tidy
+from dislab.report.frame import KEY, direction, directions, in_order, remarks
 from dislab.runs.finished import Run
 from dislab.runs.record import RECORDS, Results, results_of
 
@@ -21,6 +24,17 @@ RANK_BY = "mig"
 FORMATS = ("table", "csv", "markdown", "latex")
 PROTOCOL = ("steps", "learning_rate", "batch_size")  # what a row says of it beside its name
 PARTS = ("mean", "std", "n", "ci95")
+LINE = [
+    "row",
+    "folder",
+    "seed",
+    "scored_rows",
+    "train_seconds",
+    "images_per_second",
+    "device",
+    "report",
+    *PROTOCOL,
+]
 
 
 def leaderboard(out: str | Path = "results", rank_by: str = RANK_BY) -> pd.DataFrame:
@@ -48,82 +62,106 @@ def leaderboard(out: str | Path = "results", rank_by: str = RANK_BY) -> pd.DataF
 def table_of(out: str | Path, rank_by: str = RANK_BY) -> pd.DataFrame:
     """Return what `leaderboard` does; the `attrs` of the table name the "damaged" records."""
     results = results_of(out)
-    runs, damaged = results.runs(within=out), results.damaged
-    if not runs:
+    table, damaged = tabulate(results.each(within=out), rank_by), results.damaged
+    if table.empty:
         inner = ", ".join(f"'{path.parent}'" for path in sorted(Path(out).glob(f"*/{RECORDS}")))
         hint = f": name one of the folders {inner}" if inner else "".join(f"; {line}" for line in damaged)
         raise DislabError(f"there is no finished run in '{out}'{hint}")
-    table = tabulate(runs, rank_by)
     table.attrs["damaged"] = damaged
     return table
 
 
 def tabulate(runs: Iterable[Run], rank_by: str = RANK_BY) -> pd.DataFrame:
-    """Return the leaderboard of these runs, see `leaderboard`."""
-    runs = list(runs)
-    if not runs:
+    """Return the leaderboard of these runs, see `leaderboard`. No run is kept, so there may be many."""
+    lines, keys, scores = [], {}, defaultdict(lambda: array("d"))
+    # What the last record says of each metric, and how many of its scores each version of it made.
+    about, made = {}, defaultdict(Counter)
+    for number, run in enumerate(runs):
+        lines.append(_line(run))
+        if run.row not in keys:
+            keys[run.row] = run.config.key
+        for name, value in run.record["scores"].items():
+            column = scores[name]
+            if len(column) < number:  # the runs before lack it
+                column.extend(repeat(np.nan, number - len(column)))
+            column.append(value)
+        for name, of_metric in run.record["metrics"].items():
+            about[name] = of_metric
+            if name in run.record["scores"]:
+                made[name][of_metric["digest"]] += 1
+    if not lines:
         empty = pd.DataFrame(columns=[*KEY, "seeds", "n"])
         empty.attrs = {"directions": {}, "remarks": []}
         return empty
-    names = score_names(runs)
+    names = in_order(scores)
     if rank_by not in names and rank_by != RANK_BY:
         raise unknown_name("score to rank by", rank_by, names)
-    rows = _rows(runs)
+    for column in scores.values():
+        column.extend(repeat(np.nan, len(lines) - len(column)))
+    each = pd.DataFrame(lines, columns=LINE).astype({"images_per_second": float})
+    order = each["folder"].argsort(kind="stable")  # sums are rounded by their order
+    each = each.iloc[order]
+    values = pd.DataFrame({name: np.frombuffer(scores[name])[order] for name in names}, index=each.index)
+    rows = pd.DataFrame.from_dict(keys, orient="index", columns=KEY).join(_rows(each))
     first = [*KEY, *PROTOCOL, "scored_rows", "seeds", "n"]
-    frame = rows[first].join(_scores(runs, names)).join(rows.drop(columns=first))
+    frame = rows[first].join(_scores(values, each["row"])).join(rows.drop(columns=first))
     frame["row"], frame["ranked_by"] = frame.index, rank_by
     best = frame.get(f"{rank_by}_mean", pd.Series(np.nan, index=frame.index))
-    known = directions(runs)
+    known = directions([about])
     frame["_best"] = best if direction(rank_by, known) == "down" else -best
     frame = frame.sort_values([*KEY[:4], "_best", *KEY[4:]], kind="stable", ignore_index=True)
     frame = frame.drop(columns="_best")
-    shown = {name: better for name, better in known.items() if name in names}
-    frame.attrs = {"directions": shown, "remarks": remarks(runs)}
+    shown = {name: better for name, better in known.items() if name in scores}
+    frame.attrs = {"directions": shown, "remarks": remarks(made)}
     return frame
 
 
-def _rows(runs: list[Run]) -> pd.DataFrame:
-    """Return what the runs of a row share, their seeds, and what they cost; the index is the row."""
-    lines = [
-        {
-            "row": run.row,
-            "seed": run.record["config"]["seed"],
-            "scored_rows": run.record["scored_rows"],
-            "train_seconds": run.record["timings"]["train_seconds"],
-            "images_per_second": run.record["timings"]["train_images_per_second"],
-            "device": run.record["environment"]["device"],
-            "report": json.dumps(run.record["report"]) if run.record["report"] else "",
-            **{name: run.record["config"]["protocol"][name] for name in PROTOCOL},
-        }
-        for run in runs
-    ]
-    frame = pd.DataFrame(lines).astype({"images_per_second": float})
-    table = (
-        frame.sort_values("seed")
-        .groupby("row", sort=False)
-        .agg(
-            **{name: (name, "first") for name in (*PROTOCOL, "scored_rows", "report")},
-            **{name: (name, "mean") for name in ("train_seconds", "images_per_second")},
-            seeds=("seed", lambda seeds: " ".join(map(str, seeds))),
-            n=("seed", "count"),
-            device=("device", lambda devices: " ".join(sorted(set(devices)))),
-        )
+def _line(run: Run) -> tuple:
+    """Return what LINE names of a run."""
+    record = run.record
+    config, timings = record["config"], record["timings"]
+    return (
+        *(run.row, record["folder"], config["seed"], record["scored_rows"], timings["train_seconds"]),
+        *(timings["train_images_per_second"], record["environment"]["device"]),
+        json.dumps(record["report"]) if record["report"] else "",
+        *(config["protocol"][name] for name in PROTOCOL),
     )
-    return keys_of(runs).join(table)
 
 
-def _scores(runs: list[Run], names: list[str]) -> pd.DataFrame:
-    """Return mean, std, n and ci95 of every score; the index is the row."""
-    from scipy.stats import t
+def _rows(each: pd.DataFrame) -> pd.DataFrame:
+    """Return what the runs of a row share, their seeds, and what they cost; the index is the row."""
+    each = each.sort_values("seed")
+    seeds, devices = {}, {}
+    for row, seed, device in zip(each["row"], each["seed"], each["device"], strict=True):
+        seeds.setdefault(row, []).append(str(seed))
+        devices.setdefault(row, set()).add(device)
+    table = each.groupby("row", sort=False).agg(
+        **{name: (name, "first") for name in (*PROTOCOL, "scored_rows", "report")},
+        **{name: (name, "mean") for name in ("train_seconds", "images_per_second")},
+    )
+    table["seeds"] = [" ".join(seeds[row]) for row in table.index]
+    table["n"] = [len(seeds[row]) for row in table.index]
+    table["device"] = [" ".join(sorted(devices[row])) for row in table.index]
+    return table
 
-    if not names:  # no run was asked for a score
-        return pd.DataFrame(index=pd.Index([], dtype=object))
-    table = tidy(runs).groupby(["row", "score"])["value"].agg(mean="mean", std="std", n="count")
-    freedom = (table["n"] - 1).where(table["n"] > 1)
-    table["ci95"] = t.ppf(0.975, freedom) * table["std"] / np.sqrt(table["n"])
-    wide = table.unstack("score")
-    wide["n"] = wide["n"].fillna(0).astype(int)
-    return pd.DataFrame({f"{name}_{part}": wide[part, name] for name in names for part in PARTS})
+
+def _scores(values: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
+    """Return mean, std, n and ci95 of every score; the index is the row.
+
+    Parameters
+    ----------
+    values : a line for each run, a column for each score.
+    rows : of the runs.
+    """
+    from scipy.special import stdtrit
+
+    groups = values.groupby(rows, sort=False)
+    mean, std, number = groups.mean(), groups.std(), groups.count()
+    different, index = np.unique(number, return_inverse=True)  # a quantile takes long, and few n differ
+    quantile = np.where(different > 1, stdtrit(different - 1, 0.975), np.nan)
+    ci95 = quantile[index].reshape(number.shape) * std / np.sqrt(number)
+    parts = dict(zip(PARTS, (mean, std, number, ci95), strict=True))
+    return pd.DataFrame({f"{name}_{part}": parts[part][name] for name in values for part in PARTS})
 
 
 def write_leaderboard(results: Results, rank_by: str = RANK_BY, title: str = "") -> Path:
@@ -137,7 +175,7 @@ def write_leaderboard(results: Results, rank_by: str = RANK_BY, title: str = "")
     """
     path = results.folder / "leaderboard.csv"
     with results.lock():  # so that whoever writes last has read all
-        table = tabulate(results.runs(), rank_by)
+        table = tabulate(results.each(), rank_by)
         write_own(path, table.to_csv(index=False, float_format="%.6g").encode())
         if title:
             about = f"Best first by {rank_by}; mean ± standard deviation over n seeds."

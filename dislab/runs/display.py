@@ -23,7 +23,7 @@ class Display:
     ----------
     configs : all runs that were asked for.
     todo : those of them that are done now.
-    records : of runs that are finished; they tell how long a run takes.
+    durations : of runs that are finished, see `duration_of`.
     machine : where they are done.
     share : runs at a time and threads of each, None for one after the other in this process.
     """
@@ -32,7 +32,7 @@ class Display:
         self,
         configs: Collection[RunConfig],
         todo: Sequence[RunConfig],
-        records: Iterable[Mapping],
+        durations: Iterable[tuple[tuple, float]],
         machine: Machine,
         share: tuple[int, int] | None,
     ):
@@ -41,7 +41,7 @@ class Display:
         self.is_joint = len(todo) > 1 or share is not None  # one bar stands for all runs
         self.quiet = machine.quiet or not self.is_joint
         jobs, threads = share or (1, 0)
-        self.estimate = Estimate(todo, () if self.quiet else records, jobs)
+        self.estimate = Estimate(todo, () if self.quiet else durations, jobs)
         if share:
             at_a_time = min(jobs, len(todo))
             say(f"{len(todo)} run(s) to do, {at_a_time} at a time, {threads} thread(s) each", machine.quiet)
@@ -89,18 +89,18 @@ class Estimate:
     Parameters
     ----------
     configs : the runs to do.
-    records : of runs that are finished.
+    durations : of runs that are finished, see `duration_of`.
     jobs : tasks at a time.
     """
 
-    def __init__(self, configs: Iterable[RunConfig], records: Iterable[Mapping], jobs: int):
+    def __init__(self, configs: Iterable[RunConfig], durations: Iterable[tuple[tuple, float]], jobs: int):
         self.kinds = {config.digest: kind_of(config.to_json()) for config in configs}
         self.waiting = Counter(self.kinds.values())  # number of runs of each kind that have not begun
         self.jobs = jobs
         self.finished = Durations()
         self.going: dict[str, Going] = {}  # by the digest of each of its runs
-        for record in records:
-            self.finished.add(kind_of(record["config"]), seconds_of(record))
+        for kind, seconds in durations:
+            self.finished.add(kind, seconds)
 
     def hear(self, digests: Sequence[str], title: str, done: int, total: int) -> None:
         """Note how far the runs of a task are."""
@@ -202,6 +202,11 @@ def kind_of(config: Mapping) -> tuple:
     """Return what decides how long a run takes, what matters most first; of a configuration as JSON."""
     steps = config["protocol"]["steps"]
     return (steps > 0, config["model"], config["dataset"], steps)
+
+
+def duration_of(record: Mapping) -> tuple[tuple, float]:
+    """Return the kind of a finished run, and its seconds."""
+    return kind_of(record["config"]), seconds_of(record)
 
 
 def seconds_of(record: Mapping) -> float:

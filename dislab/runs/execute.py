@@ -26,7 +26,7 @@ from dislab import registry, signals
 from dislab.errors import DislabError
 from dislab.progress import heard_by, say
 from dislab.runs.config import MEMORY, RunConfig, merge
-from dislab.runs.display import Display
+from dislab.runs.display import Display, duration_of
 from dislab.runs.machine import Machine
 from dislab.runs.perform import Outcome, most_at_once, perform
 from dislab.runs.record import Results
@@ -59,33 +59,33 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
     """
     merged = merge(configs)
     results = Results(machine.out)
-    todo, finished = [], []
-    for digest, config in merged.items():
-        run = results.find(digest)
-        if run is not None and run.lacks(config.metrics) and not run.path.is_dir():
-            yield Outcome(digest, run.record, failure=run.gone)
+    left, durations = dict(merged), []
+    for record in results.lines.records(merged):
+        run, digest = results.run_of(record), record["digest"]
+        durations.append(duration_of(record))
+        if not run.lacks(merged[digest].metrics):
+            failure = results.tidy([run]).get(digest, "")
+        elif run.path.is_dir():
             continue
-        if run is None or run.lacks(config.metrics):
-            todo.append(config)
-            continue
-        finished.append(run)
-    damaged = results.tidy(finished)
-    for run in finished:
-        digest = run.record["digest"]
-        yield Outcome(digest, run.record, failure=damaged.get(digest, ""))
-    if len(todo) < len(merged):
-        number = f"{len(merged) - len(todo)} of {len(merged)}"
+        else:
+            failure = run.gone
+        del left[digest]
+        yield Outcome(digest, record, failure=failure)
+    if len(left) < len(merged):
+        number = f"{len(merged) - len(left)} of {len(merged)}"
         say(f"{number} run(s) finished before (another --out trains them again)", machine.quiet)
-    if not todo:
+    if not left:
         return
+    todo = list(left.values())
     # By all runs, not by those left: the threads of a run, and so its last digits, stay when it is resumed.
     share = machine.share(len(merged))
     if share is not None:
-        for config in todo:
-            _check_known_elsewhere(config)
+        _check_known_elsewhere(todo)
     results.create()
     busy: list[RunConfig] = []  # executed by other processes
-    with Display(merged.values(), todo, results.records(), machine, share) as display:
+    others = (digest for digest in results.lines.digests() if digest not in merged)
+    all_durations = itertools.chain(durations, map(duration_of, results.lines.records(others)))
+    with Display(merged.values(), todo, all_durations, machine, share) as display:
         while todo or busy:
             tasks = tasks_of(todo, replace(machine, quiet=machine.quiet or display.is_joint))
             backend = here(tasks, display.hear) if share is None else in_workers(tasks, display.hear, *share)
@@ -258,20 +258,22 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.wait()
 
 
-def _check_known_elsewhere(config: RunConfig) -> None:
+def _check_known_elsewhere(configs: Sequence[RunConfig]) -> None:
     """Raise DislabError if another process would not know the dataset, the model or a metric of a run."""
-    if config.own_images == MEMORY:
+    if any(config.own_images == MEMORY for config in configs):
         raise DislabError("other processes cannot read a Dataset object: give its name, or choose jobs=1")
-    named = [(registry.MODELS, config.model)]
-    if not config.own_images:
-        named.append((registry.DATASETS, config.dataset))
-    network = str(config.hyperparameters.get("network")).partition("@")[0]
-    if network in registry.NETWORKS:
-        named.append((registry.NETWORKS, network))
-    named += [(registry.METRICS, one.metric.name) for one in asked(config.metrics).values()]
-    for names, name in named:
-        if not names.is_known_elsewhere(name):
-            raise DislabError(
-                f"the {names.kind} '{name}' is registered by the running program, which other processes "
-                "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
-            )
+    networks = (str(config.hyperparameters.get("network")).partition("@")[0] for config in configs)
+    requests = dict.fromkeys(config.metrics for config in configs)
+    named = {  # each name once: a look-up reads the files of all packages that are installed
+        registry.MODELS: [config.model for config in configs],
+        registry.DATASETS: [config.dataset for config in configs if not config.own_images],
+        registry.NETWORKS: [name for name in networks if name in registry.NETWORKS],
+        registry.METRICS: [one.metric.name for request in requests for one in asked(request).values()],
+    }
+    for names, used in named.items():
+        for name in dict.fromkeys(used):
+            if not names.is_known_elsewhere(name):
+                raise DislabError(
+                    f"the {names.kind} '{name}' is registered by the running program, which other processes "
+                    "do not read: put it in a file for dislab.load_plugin (--plugin), or choose jobs=1"
+                )

@@ -1,4 +1,4 @@
-"""Records: what a finished run leaves. A results folder is read, written and claimed here and nowhere else.
+"""Records: what a finished run leaves. Only this module and `lines` know what a results folder looks like.
 
 results/
     records.jsonl                           a line for each finished run: its record
@@ -22,9 +22,7 @@ named, and is never taken for a result. A file that dislab did not write is neve
 from __future__ import annotations
 
 import gc
-import json
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -32,15 +30,12 @@ from pathlib import Path
 
 from dislab.claim import Claim, claimed, sweep_claims
 from dislab.errors import DislabError, DislabWarning, RunFailed
-from dislab.files import check_own, is_sealed, not_own, open_file, sweep, write_atomically
+from dislab.files import check_own, is_sealed, not_own, sweep, write_atomically
 from dislab.runs.config import RunConfig
-from dislab.runs.finished import FORMAT, NoRecord, NotWhole, Run, as_json, read_record, record_in
+from dislab.runs.finished import NoRecord, NotWhole, Run, as_json, read_record, record_in
+from dislab.runs.lines import NAMED, RECORDS, Lines, home_of, is_records
 
-RECORDS = "records.jsonl"
-HEAD = re.compile(rb'{"format": (\d{1,9}), "digest": "([^"]+)", "check": ')  # of a line
-BEGIN = b'{"format": '
 SHORT = 400  # bytes in which a line names its run
-NAMED = re.compile(rb'"folder": "([^"]+)"')  # in a line, also in a damaged one
 
 
 class Results:
@@ -53,18 +48,14 @@ class Results:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._lines: dict[str, bytes] = {}  # of records.jsonl, by digest; parsed when they are used
-        self._damaged: dict[str, bytes] = {}  # lines that are left out, by what they are called
-        self._read: tuple = (None, 0, 0)  # which file was read, and how many bytes and lines of it
-        self._last = b""  # the last line, if it has no end
+        self.lines = Lines(self.folder)
+        self._swept: set[Path] = set()  # folders in which the claims of killed processes were removed
 
     @classmethod
     def around(cls, path: str | Path) -> Results | None:
-        """Return the results folder that a path is or lies in: the nearest with records; else None."""
-        path = Path(path)
-        # As the user wrote it, if that goes far enough up.
-        homes = (path, *path.parents, *path.resolve().parents)
-        return next((cls(home) for home in homes if _is_records(home / RECORDS)), None)
+        """Return the results folder that a path is or lies in, see `home_of`; or None."""
+        home = home_of(path)
+        return None if home is None else cls(home)
 
     def create(self) -> None:
         """Make the folder, and check that it can be written to.
@@ -77,121 +68,27 @@ class Results:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             check_own(self.folder / "leaderboard.csv")
-            if path.is_file() and not _is_records(path):
+            if path.is_file() and not is_records(path):
                 raise not_own(path)
             if not path.is_file():
                 with self.lock():
                     if not path.is_file():  # there may be run folders alone
-                        write_atomically(path, b"".join(self._refreshed().values()))
+                        self.lines.refresh()
+                        write_atomically(path, self.lines.of_folders)
             with path.open("ab"):
                 pass
         except (OSError, RunFailed) as error:
             why = getattr(error, "strerror", None) or error
             raise DislabError(f"cannot write to the output folder '{self.folder}': {why}") from None
 
-    def _refreshed(self) -> dict[str, bytes]:
-        """Return the line of each record by digest; only new lines of the file are read.
-
-        If there is no records.jsonl, the run.json of every run folder is read.
-        """
-        path = self.folder / RECORDS
-        try:
-            with open_file(path) as file:
-                status = os.fstat(file.fileno())
-                which, (before, begin, number) = (status.st_dev, status.st_ino), self._read
-                if which != before or status.st_size < begin:  # another file than before
-                    self._lines, self._damaged, begin, number = {}, {}, 0, 0
-                file.seek(begin)
-                text = file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            if self._read[0] is None:
-                self._lines, self._read = dict(self._lines_of_folders()), ("folders", 0, 0)
-            return self._lines
-        except OSError as error:
-            raise DislabError(f"the records '{path}' cannot be read: {error.strerror or error}") from None
-        lines = text.split(b"\n")
-        last = lines.pop()
-        self._last = b""
-        if is_sealed(last + b"\n"):  # joined files may lack the last line's end
-            lines.append(last)
-        else:  # it is being written, or it was when a process was killed
-            text, self._last = text[: len(text) - len(last)], last
-        self._read = which, begin + len(text), number + len(lines)
-        for position, line in enumerate(lines, start=number + 1):
-            self._take(line + b"\n", f"line {position} of '{path}'")
-        return self._lines
-
-    def _take(self, line: bytes, name: str) -> None:
-        """Keep a line of the records, or name it as damaged."""
-        head = HEAD.match(line)
-        if head and int(head[1]) == FORMAT and is_sealed(line):
-            digest = head[2].decode()
-            self._lines.pop(digest, None)
-            self._lines[digest] = line
-            folder = NAMED.search(line)[1] if self._damaged else b""
-            for other, damaged in list(self._damaged.items()):  # of the same run, which was done again
-                its_head, its_folder = HEAD.match(damaged), NAMED.search(damaged)
-                if (its_head and its_head[2] == head[2]) or (its_folder and its_folder[1] == folder):
-                    del self._damaged[other]
-        elif line.strip():
-            record_in(line, self.folder / RECORDS)  # which raises if it is one of another format
-            begin = line.rfind(BEGIN)  # files were joined, the first of which ends within a line
-            if begin > 0 and is_sealed(line[begin:]):
-                self._take(line[begin:], name)
-                line = line[:begin]
-            self._damaged[name] = line
-
-    def _lines_of_folders(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the record in every run folder below, by digest, but of none in another results folder."""
-        for path in sorted(self.folder.rglob("run.json")):
-            home = Results.around(path)
-            if home is None or not home.folder.resolve().is_relative_to(self.folder.resolve()):
-                folder = path.parent.relative_to(self.folder).as_posix()
-                try:
-                    yield (record := read_record(path.parent))["digest"], as_json(record | {"folder": folder})
-                except NotWhole:
-                    self._damaged[f"'{path}'"] = json.dumps({"folder": folder}).encode()
-
     @property
     def damaged(self) -> list[str]:
-        """A line for every record that was read and is left out because it is damaged.
-
-        A damaged record of a run that has a later one is not named.
-        """
-        self._refreshed()
-        named, damaged = [], dict(self._damaged)
-        is_written = False
-        if self._last:
-            with suppress(OSError):  # a folder that cannot be written to
-                is_written = not Claim(self.folder / RECORDS).is_free()
-            self._refreshed()  # its writer may just have ended
-        if self._last and not is_written:
-            damaged[f"the last line of '{self.folder / RECORDS}'"] = self._last
-        for name, line in damaged.items():
-            match = NAMED.search(line)
-            run = f": the record of {match[1].decode(errors='replace')}" if match else ""
-            named.append(f"{name} is damaged and left out{run}")
-        return named
-
-    def records(self) -> Iterator[dict]:
-        """Yield all records. Raises DislabError for a record of another format than this version's."""
-        for digest in list(self._refreshed()):
-            record = self._parsed(digest)
-            if record is not None:
-                yield record
-
-    def _parsed(self, digest: str) -> dict | None:
-        if digest not in self._lines:
-            return None
-        record = record_in(self._lines[digest], self.folder / RECORDS)
-        if record is None:
-            self._damaged[f"a record in '{self.folder / RECORDS}'"] = self._lines.pop(digest)
-        return record
+        """A line for every record that is left out because it is damaged, see `Lines.damaged`."""
+        return self.lines.damaged()
 
     def find(self, digest: str) -> Run | None:
         """Return the finished run of a configuration with this digest, or None."""
-        self._refreshed()
-        record = self._parsed(digest)
+        record = next(self.lines.records([digest]), None)
         return None if record is None else self.run_of(record)
 
     def finished(self, config: RunConfig) -> Run | None:
@@ -205,8 +102,8 @@ class Results:
             run = self.write(record) if record["digest"] == config.digest else None
         return run
 
-    def runs(self, within: str | Path | None = None) -> list[Run]:
-        """Return all finished runs, sorted by path; with `within`, those whose folder lies in that folder.
+    def each(self, within: str | Path | None = None) -> Iterator[Run]:
+        """Yield all finished runs, one by one; with `within`, those whose folder lies in that folder.
 
         Raises
         ------
@@ -214,17 +111,20 @@ class Results:
         """
         if not self.folder.is_dir():
             raise DislabError(f"results folder '{self.folder}' does not exist")
+        part = "." if within is None else os.path.relpath(Path(within).resolve(), self.folder.resolve())
+        for record in self.lines.records():
+            if part == "." or Path(record["folder"]).is_relative_to(part):
+                yield self.run_of(record)
+
+    def runs(self, within: str | Path | None = None) -> list[Run]:
+        """Return what `each` yields, sorted by path."""
         was_on = gc.isenabled()
         gc.disable()  # all these objects stay: to look for garbage among them takes a third of the time
         try:
-            runs = [self.run_of(record) for record in self.records()]
+            return sorted(self.each(within), key=lambda run: run.record["folder"])
         finally:
             if was_on:
                 gc.enable()
-        part = "." if within is None else os.path.relpath(Path(within).resolve(), self.folder.resolve())
-        if part != ".":
-            runs = [run for run in runs if Path(run.record["folder"]).is_relative_to(part)]
-        return sorted(runs, key=lambda run: run.record["folder"])
 
     def run_of(self, record: dict) -> Run:
         """Return the run of a record of this folder."""
@@ -296,8 +196,9 @@ class Results:
                         (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
                     finally:
                         claim.release()
-        for parent in parents:
+        for parent in parents - self._swept:
             sweep_claims(parent)
+        self._swept |= parents
         return damaged
 
     def _mend(self, run: Run) -> str:
@@ -368,16 +269,6 @@ def runs_in(folder: str | Path) -> list[Run]:
 def results_of(folder: str | Path) -> Results:
     """Return the results folder that a folder is or lies in; without records, the folder itself."""
     return Results.around(folder) or Results(folder)
-
-
-def _is_records(path: Path) -> bool:
-    """Return whether a file holds records, or nothing yet: a results folder is known by it."""
-    try:
-        with open_file(path) as file:
-            first = file.readline(200)
-            return not first or first.startswith(BEGIN) or b"\n" + BEGIN in first + file.read()
-    except OSError:
-        return False
 
 
 def _last_line(file) -> bytes:

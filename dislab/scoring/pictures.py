@@ -261,7 +261,7 @@ def draw(panels: list[Panel], title: str):
             look = {"fill": False, "edgecolor": colour, "linewidth": 1.5}
             for row, column in boxed:
                 corner = column * step_x - 1, row * step_y - 1
-                axes.add_patch(Rectangle(corner, tile_width + 1, tile_height + 1, **look))
+                axes.add_artist(Rectangle(corner, tile_width + 1, tile_height + 1, **look))
         for row, name in enumerate(panel.names):
             axes.text(-4, row * step_y + tile_height / 2, name, ha="right", va="center", fontsize=7)
         figure.text(left / size[0], (tallest + 0.5 * above) / size[1], panel.title, fontsize=8, va="center")

@@ -124,9 +124,9 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
     results = Results(machine.out)
     folder, damaged = results.folder, results.damaged
     failed = {one.digest: one.failure for one in execute(configs.values(), machine) if one.failure}
-    runs = [run for digest in configs if (run := results.find(digest))]
+    runs = [results.run_of(record) for record in results.lines.records(configs)]
     failures = [f"{config}: {failed[digest]}" for digest, config in configs.items() if digest in failed]
-    others = len(results.runs()) - len(runs)
+    others = len(results.lines.digests()) - len(runs)
     if others:
         say(f"{others} run(s) in '{folder}' are not of this study: the leaderboard has them, too", quiet)
     rank_by = _rank_by(study, runs, quiet)
