@@ -1,7 +1,7 @@
 """CUDA graphs and streams on the CPU: a graph records torch's operations and does them again.
 
 It keeps the rules that a GPU has: what is captured is not done, what is not an operation of torch is done
-once only, the host may not wait for the device, and streams that are forked in a capture must be joined in it.
+once only, the host may not wait for the device, and streams that a capture forks must be joined in it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class FakeGraph:
     def replay(self) -> None:
         with torch.no_grad():
             for function, args, kwargs, made in self.recording.calls:
-                for tensor, value in zip(made, _tensors(function(*args, **kwargs)), strict=True):
+                outputs = function(*args, **kwargs)
+                for tensor, value in zip(made, _tensors(outputs) if made else [], strict=True):
                     tensor.copy_(value)
 
 
@@ -107,16 +108,17 @@ class FakeStream:
 
     def wait_stream(self, other: FakeStream) -> None:
         if other in self.cuda.capturing:
-            self.cuda.capturing.add(self)
-            self.cuda.unjoined.add(self)
             self.cuda.unjoined.discard(other)
+            if self is not self.cuda.origin:
+                self.cuda.capturing.add(self)
+                self.cuda.unjoined.add(self)
 
 
 class FakeCuda:
     """Takes the place of what `dislab.training.steps` uses of torch.cuda; see `install`."""
 
     def __init__(self):
-        self.capturing, self.unjoined, self.mode = set(), set(), None
+        self.origin, self.capturing, self.unjoined, self.mode = None, set(), set(), None
         self.current = self.usual = FakeStream(self)
 
     def install(self, monkeypatch) -> None:
@@ -145,7 +147,7 @@ class FakeCuda:
     @contextmanager
     def graph(self, graph: FakeGraph, stream: FakeStream):
         states = [generator.get_state() for generator in graph.generators]
-        self.capturing, self.unjoined = {stream}, set()
+        self.origin, self.capturing, self.unjoined = stream, {stream}, set()
         graph.recording = Recording(self)
         try:
             with self.stream(stream), WaitingRefused(), graph.recording:
