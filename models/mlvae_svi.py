@@ -7,6 +7,7 @@ variational parameters of a minibatch are optimised first, and the decoder then 
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -17,6 +18,8 @@ from dislab.models.mlvae import MLVAE
 from dislab.networks.distributions import kl_to_standard_normal, rows_of, sample_normal
 from dislab.registry import register_model
 from dislab.training.batches import Batch
+
+ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8  # Kingma & Ba 2015, algorithm 1
 
 
 @register_model(
@@ -98,22 +101,29 @@ class MLVAESVI(MLVAE):
             # A tensor made in inference mode cannot take part in a gradient, but its copy can.
             images, noise = images.clone(), noise.clone()
             groupings = tuple(Groups(groups.index.clone(), groups.first.clone()) for groups in groupings)
-            sizes = [(groups.number, self.content) for groups in groupings] + [(len(images), self.style)]
-            normals = [  # at first the prior: mean 0, log-variance 0
-                tuple(images.new_zeros(size).requires_grad_() for _ in range(2)) for size in sizes
-            ]
-            free = [parameter for normal in normals for parameter in normal]
-            on_gpu = images.is_cuda
-            # One kernel, which may be part of a CUDA graph; see `dislab.training.checkpoint.adam`.
-            optimiser = torch.optim.Adam(
-                free, lr=self.inference_rate, fused=on_gpu or None, capturable=on_gpu
-            )
-            for step_noise in noise:
-                loss = self._elbo_of(images, groupings, normals, step_noise)["loss"]
-                for parameter, gradient in zip(free, torch.autograd.grad(loss, free), strict=True):
-                    parameter.grad = gradient
-                optimiser.step()
-            *contents, style = [tuple(part.detach() for part in normal) for normal in normals]
+            sizes = [(2, groups.number, self.content) for groups in groupings]
+            sizes.append((2, len(images), self.style))
+            lengths = [math.prod(size) for size in sizes]
+            # All means and log-variances; at first the prior, 0 and 0.
+            free = images.new_zeros(sum(lengths)).requires_grad_()
+
+            def normals() -> list[tuple[Tensor, Tensor]]:
+                parts = zip(free.split(lengths), sizes, strict=True)
+                return [part.view(size).unbind() for part, size in parts]
+
+            # Adam as torch computes it, whose own could be part of a CUDA graph in some settings only.
+            gradient_mean, gradient_square = torch.zeros_like(free), torch.zeros_like(free)
+            for number, step_noise in enumerate(noise, 1):
+                loss = self._elbo_of(images, groupings, normals(), step_noise)["loss"]
+                (gradient,) = torch.autograd.grad(loss, free)
+                with torch.no_grad():
+                    gradient_mean.lerp_(gradient, 1 - ADAM_BETAS[0])
+                    gradient_square.mul_(ADAM_BETAS[1])
+                    gradient_square.addcmul_(gradient, gradient, value=1 - ADAM_BETAS[1])
+                    deviation = gradient_square.sqrt() / (1 - ADAM_BETAS[1] ** number) ** 0.5
+                    rate = self.inference_rate / (1 - ADAM_BETAS[0] ** number)
+                    free.addcdiv_(gradient_mean, deviation.add_(ADAM_EPSILON), value=-rate)
+            *contents, style = [(mean.detach(), logvar.detach()) for mean, logvar in normals()]
         return contents, style
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Models trained at once get what they get alone, side by side or stacked; steps as a CUDA graph do, too."""
+"""Models trained at once get what they get alone, side by side or stacked."""
 
 import math
 import os
@@ -22,7 +22,7 @@ from dislab.training.batches import Batches, draw_together
 from dislab.training.checkpoint import Member
 from dislab.training.loop import steps_of, train_stack
 from dislab.training.protocol import Protocol
-from dislab.training.steps import CannotStack, CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
+from dislab.training.steps import CannotStack, ParallelSteps, SingleSteps, StackedSteps
 
 # What torch cannot map over a stack, it would do one by one.
 pytestmark = pytest.mark.filterwarnings("error:There is a performance drop")
@@ -293,81 +293,3 @@ def test_what_is_no_number_and_differs_is_not_stacked(tmp_path):
         member.model.capacity = (0.0, capacity)
     with pytest.raises(CannotStack, match="they differ in capacity"):
         StackedSteps(members, PROTOCOL)
-
-
-# On a GPU
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-def make_members_on_gpu(folder, kind: type, seeds) -> list[Member]:
-    images = make_tiny_dataset().images(range(60)).cuda()
-    members = []
-    for seed in seeds:
-        dataset = make_tiny_dataset()
-        dataset._draw = lambda rows: images[rows]
-        model = make_training(kind, seed)[0].cuda()
-        batches = Batches(dataset, model, PROTOCOL.batch_size, [["shape"]], seed, torch.device("cuda"))
-        members.append(Member(model, batches, folder / f"seed{seed}"))
-    return members
-
-
-@needs_gpu
-@pytest.mark.parametrize("kind", [VAE, BetaVAE, BetaTCVAE, MLVAE])
-@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-def test_a_cuda_graph_takes_the_same_steps(tmp_path, kind, seeds):
-    members, plain = (begun(make_members_on_gpu(tmp_path, kind, seeds)) for _ in range(2))
-    steps, eager = (
-        StackedSteps(them, PROTOCOL) if len(seeds) > 1 else SingleSteps(them[0], PROTOCOL)
-        for them in (members, plain)
-    )
-    captured = CapturedSteps(steps, quiet=False)
-    for _ in range(20):
-        terms, expected = captured.step(), eager.step()
-        for name in terms:
-            torch.testing.assert_close(terms[name], expected[name], rtol=1e-5, atol=1e-4)
-    assert captured.graph is not None and captured.batch is None
-    for member, other in zip(members, plain, strict=True):
-        mine, theirs = (one.batches.generator.get_state() for one in (member, other))
-        assert torch.equal(mine, theirs)
-
-
-@needs_gpu
-@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_interrupted_on_a_gpu(tmp_path, seeds):
-    (tmp_path / "whole").mkdir()
-    whole = make_members_on_gpu(tmp_path / "whole", MLVAE, seeds)
-    train_stack(whole, PROTOCOL)
-    members = make_members_on_gpu(tmp_path, MLVAE, seeds)
-    train_stack(members, Protocol("test", 25, 1e-3, 10, None))
-    members = make_members_on_gpu(tmp_path, MLVAE, seeds)
-    train_stack(members, PROTOCOL)
-    for member, other in zip(members, whole, strict=True):
-        np.testing.assert_allclose(member.history.rows, other.history.rows, rtol=1e-4)
-        assert torch.equal(member.batches.generator.get_state(), other.batches.generator.get_state())
-
-
-@needs_gpu
-def test_images_on_the_host_are_drawn_outside_of_the_graph(tmp_path):
-    def make() -> Member:
-        model = make_training(VAE)[0].cuda()
-        dataset = make_tiny_dataset()
-        draw = dataset._draw
-        dataset._draw = lambda rows: draw(rows.cpu())
-        batches = Batches(dataset, model, 10, [["shape"]], 0, torch.device("cuda"))
-        return begun([Member(model, batches, tmp_path / "none")])[0]
-
-    captured, eager = CapturedSteps(SingleSteps(make(), PROTOCOL), quiet=False), SingleSteps(make(), PROTOCOL)
-    for _ in range(10):
-        torch.testing.assert_close(captured.step()["loss"], eager.step()["loss"], rtol=1e-5, atol=1e-4)
-    assert captured.graph is not None and captured.batch is not None
-
-
-@needs_gpu
-def test_a_loss_that_cannot_be_captured_is_trained_all_the_same(tmp_path, capsys):
-    (member,), (other,) = (make_members_on_gpu(tmp_path, kind, (0,)) for kind in (Branching, VAE))
-    train_stack([member], PROTOCOL, quiet=False)
-    assert "CUDA graph capture failed" in capsys.readouterr().err
-    other.checkpoint = tmp_path / "other"
-    train_stack([other], PROTOCOL)
-    np.testing.assert_allclose(member.history.rows, other.history.rows, rtol=1e-4)

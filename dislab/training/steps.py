@@ -7,7 +7,6 @@ waiting for the device, and the attributes `members` and `number`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -265,9 +264,7 @@ def _forked(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
 def _waiting_refused() -> Iterator[None]:
     """Raise an error where the host waits for the device."""
     mode = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype feature")
-        torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
