@@ -103,6 +103,14 @@ def varies(codes: np.ndarray) -> np.ndarray:
     return high - low > 4 * np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high))
 
 
+def rows_by_value(values: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each value that occurs, ascending, of values int [N] that are not negative."""
+    # Numbers of 16 bits are sorted in a tenth of the time.
+    small = values.astype(np.uint16) if values.max() < 2**16 else values
+    counts = np.bincount(values)
+    return np.split(np.argsort(small, kind="stable"), np.cumsum(counts[counts > 0])[:-1])
+
+
 def no_factor_varies(rows: str) -> DislabError:
     """Return the error of a metric for which every factor is constant in the rows that it uses."""
     return DislabError(f"it needs a factor that varies, but all are constant in the {rows}")
