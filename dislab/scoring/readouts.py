@@ -73,19 +73,15 @@ class Standardiser:
 
 def ridge(codes: np.ndarray, targets: np.ndarray, penalty: float = 1.0) -> Readout:
     """Return a linear regression on standardised codes: min Σ ‖y - ŷ‖² + penalty ‖W‖², the intercept free."""
+    from scipy.linalg import solve
+
     standardise, middle = Standardiser(codes), targets.mean(axis=0)
     inputs = standardise(codes)
     centre = inputs.mean(axis=0)  # 0 unless values were clipped
     inputs -= centre
-    weights = ridge_weights(inputs.T @ inputs, inputs.T @ (targets - middle), penalty)
+    gram = inputs.T @ inputs + penalty * np.eye(inputs.shape[1])
+    weights = solve(gram, inputs.T @ (targets - middle), assume_a="pos")
     return lambda new: (standardise(new) - centre) @ weights + middle
-
-
-def ridge_weights(gram: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
-    """Return W = (XᵀX + penalty I)⁻¹ XᵀY, float64 [D, T], of gram = XᵀX and moment = XᵀY."""
-    from scipy.linalg import solve
-
-    return solve(gram + penalty * np.eye(len(gram)), moment, assume_a="pos")
 
 
 def small_network(codes: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Readout:
