@@ -109,7 +109,10 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
         sample = copy.copy(table)
         noise = rng.standard_normal(table.mean.shape, dtype=np.float32)
         # No posterior is wider than that, but the draws must stay finite whatever the numbers are.
-        sample.mean = table.mean + np.exp(0.5 * np.minimum(table.logvar, 80)) * noise
+        deviation = 0.5 * np.minimum(table.logvar, 80)
+        noise *= np.exp(deviation, out=deviation)
+        sample.mean = np.add(table.mean, noise, out=noise)
+        del deviation
         curves = class_curves(sample, "style", rng, num_draws, max_images=1)
         drawn = scores_of_one_image(sample, "style", curves)
         scores |= {f"{name}_sampled": drawn[name] for name in ("style_accuracy", "style_entropy")}

@@ -121,12 +121,13 @@ def test_work_on_a_few_rows_at_a_time_changes_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("metric", ["dimension_wise_kl", "mig_sampled", "kl", "active_units"])
-def test_memory_of_many_rows(metric):
+def test_memory_of_many_rows(metric, monkeypatch):
     """Of 100,000 rows no array of float64 is made, only the metric's own copy of the table."""
     rng = np.random.default_rng(0)
     codes = rng.standard_normal((100_000, 16), dtype=np.float32)
     table = CodeTable(codes, rng.integers(3, size=(100_000, 2)), logvar=codes - 3)
     held = codes.nbytes + table.logvar.nbytes + table.factors.nbytes
+    monkeypatch.setattr(aggregate_posterior, "CHUNK", 2_000)
     tracemalloc.start()
     scores = score(table, [metric], **({"num_samples": 100} if metric == "dimension_wise_kl" else {}))
     _, peak = tracemalloc.get_traced_memory()

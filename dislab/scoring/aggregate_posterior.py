@@ -127,17 +127,16 @@ def mixture_density(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray,
         smoothing = variance[start : start + CHUNK] - right * (1 - right) * step**2
         level = np.rint(np.log(smoothing / lowest) / math.log(RATIO)).astype(np.int64).clip(1, num_levels - 2)
         # Lagrange's formula, in units of the level: Σ share level^p = variance^p for p = 0, 1, 2.
-        below, ratio, above = 1 / RATIO, smoothing / levels[level], RATIO
-        shares = np.array(
-            [
-                (ratio - 1) * (ratio - above) / ((below - 1) * (below - above)),
-                (ratio - below) * (ratio - above) / ((1 - below) * (1 - above)),
-                (ratio - below) * (ratio - 1) / ((above - below) * (above - 1)),
-            ]
-        )
-        parts = np.concatenate([shares * (1 - right), shares * right])
-        offsets = np.add.outer([0, 1], [-length, 0, length]).ravel()
-        index = level * length + cell + offsets[:, None]
+        below, middle, above = 1 / RATIO, 1.0, RATIO
+        of_below, of_middle, of_above = (smoothing / levels[level] - one for one in (below, middle, above))
+        parts = np.empty((2, 3, len(cell)))
+        shares = parts[0]
+        np.multiply(of_middle, of_above / ((below - middle) * (below - above)), out=shares[0])
+        np.multiply(of_below, of_above / ((middle - below) * (middle - above)), out=shares[1])
+        np.multiply(of_below, of_middle / ((above - below) * (above - middle)), out=shares[2])
+        np.multiply(shares, right, out=parts[1])
+        shares -= parts[1]
+        index = np.add.outer([[-length, 0, length], [1 - length, 1, 1 + length]], level * length + cell)
         mass += np.bincount(index.ravel(), parts.ravel(), minlength=len(mass))
 
     mass = mass.reshape(num_levels, length)
