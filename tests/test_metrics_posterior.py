@@ -122,10 +122,10 @@ def test_work_on_a_few_rows_at_a_time_changes_nothing(monkeypatch):
 
 @pytest.mark.parametrize("metric", ["dimension_wise_kl", "mig_sampled", "kl", "active_units"])
 def test_memory_of_many_rows(metric, monkeypatch):
-    """Of 100,000 rows no array of float64 is made, only the metric's own copy of the table."""
+    """No array of float64 is made of all rows and dimensions, only the metric's own copy of the table."""
     rng = np.random.default_rng(0)
-    codes = rng.standard_normal((100_000, 16), dtype=np.float32)
-    table = CodeTable(codes, rng.integers(3, size=(100_000, 2)), logvar=codes - 3)
+    codes = rng.standard_normal((40_000, 40), dtype=np.float32)
+    table = CodeTable(codes, rng.integers(3, size=(40_000, 2)), logvar=0.1 * codes - 3)
     held = codes.nbytes + table.logvar.nbytes + table.factors.nbytes
     monkeypatch.setattr(aggregate_posterior, "CHUNK", 2_000)
     tracemalloc.start()
@@ -133,7 +133,7 @@ def test_memory_of_many_rows(metric, monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert metric in scores
-    assert peak < held + 0.8 * 8 * codes.size
+    assert peak < held + 0.7 * 8 * codes.size
 
 
 # MIG of the posterior ------------------------------------------------------------------------------
