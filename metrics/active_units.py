@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dislab.registry import register_metric
-from dislab.scoring.aggregate_posterior import kl_per_dimension
+from dislab.scoring.aggregate_posterior import CHUNK, kl_per_dimension
 from dislab.scoring.table import CodeTable
 
 
@@ -31,7 +31,10 @@ def active_units(table: CodeTable, rng: np.random.Generator, *, threshold: float
         are log-variances.
     active_units_variance : Var_n(mean_nd), [D].
     """
-    variance = table.mean.var(axis=0, dtype=np.float64)
+    centre, squares = table.mean.mean(axis=0, dtype=np.float64), 0.0
+    for start in range(0, len(table), CHUNK):
+        squares += np.square(table.mean[start : start + CHUNK] - centre).sum(axis=0)
+    variance = squares / len(table)
     counts = {"active_units": np.count_nonzero(variance > threshold), "active_units_variance": variance}
     if table.logvar is not None:
         counts["active_units_by_kl"] = np.count_nonzero(kl_per_dimension(table) > threshold)

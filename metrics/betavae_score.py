@@ -8,6 +8,7 @@ import numpy as np
 
 from dislab.errors import DislabError
 from dislab.registry import register_metric
+from dislab.scoring.logistic import class_logits, logistic_regression
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.scale import has_usual_scale, remark_on_scale
 from dislab.scoring.table import CodeTable
@@ -83,16 +84,26 @@ def accuracies(
     train_features, train_labels, test_features, test_labels, penalised: bool = True
 ) -> tuple[float, float]:
     """Return training and test accuracy of a multinomial logistic regression: ½‖W‖² + Σ_i log-loss_i."""
+    names, classes = np.unique(train_labels, return_inverse=True)
+    if len(names) < 2:
+        raise DislabError(f"its {len(train_labels)} training points hold only one of the factors")
+    train_features, test_features = (np.asarray(part, np.float64) for part in (train_features, test_features))
+    if penalised:
+        weights = logistic_regression(train_features, classes)
+    else:
+        weights = unpenalised_regression(train_features, classes)
+    return tuple(
+        (names[class_logits(features, weights).argmax(axis=1)] == labels).mean()
+        for features, labels in ((train_features, train_labels), (test_features, test_labels))
+    )
+
+
+def unpenalised_regression(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the weights [D + 1, C] of `logistic_regression` without a penalty, by Newton's method."""
     from sklearn.linear_model import LogisticRegression
 
-    if len(np.unique(train_labels)) < 2:
-        raise DislabError(f"its {len(train_labels)} training points hold only one of the factors")
-    # scikit-learn's defaults, with 100 iterations, are the protocol; without a penalty, Newton's method.
-    classifier = LogisticRegression() if penalised else LogisticRegression(C=np.inf, solver="newton-cg")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the bound on the iterations is meant
-        classifier.fit(np.asarray(train_features, np.float64), train_labels)
-    return (
-        classifier.score(np.asarray(train_features, np.float64), train_labels),
-        classifier.score(np.asarray(test_features, np.float64), test_labels),
-    )
+        fitted = LogisticRegression(C=np.inf, solver="newton-cg").fit(features, classes)
+    weights = np.vstack([fitted.coef_.T, fitted.intercept_])
+    return np.pad(weights, ((0, 0), (1, 0))) if len(fitted.classes_) == 2 else weights

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 
 from dislab.registry import register_metric
+from dislab.scoring.perceptron import Perceptron
 from dislab.scoring.protocols import IMAGES
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.table import CodeTable
@@ -108,7 +109,10 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
         sample = copy.copy(table)
         noise = rng.standard_normal(table.mean.shape, dtype=np.float32)
         # No posterior is wider than that, but the draws must stay finite whatever the numbers are.
-        sample.mean = table.mean + np.exp(0.5 * np.minimum(table.logvar, 80)) * noise
+        deviation = 0.5 * np.minimum(table.logvar, 80)
+        noise *= np.exp(deviation, out=deviation)
+        sample.mean = np.add(table.mean, noise, out=noise)
+        del deviation
         curves = class_curves(sample, "style", rng, num_draws, max_images=1)
         drawn = scores_of_one_image(sample, "style", curves)
         scores |= {f"{name}_sampled": drawn[name] for name in ("style_accuracy", "style_entropy")}
@@ -249,32 +253,57 @@ class Classifier:
     """
 
     def __init__(self, train: tuple, kept_aside: tuple, rng, patience: int = 10, max_epochs: int = 200):
-        from sklearn.neural_network import MLPClassifier
-
         features, classes = train
         self._standardise = Standardiser(features)
-        network = MLPClassifier(
-            (256,), alpha=0, batch_size=min(256, len(classes)), random_state=int(rng.integers(2**31))
+        inputs, aside = (self._inputs(part[0]) for part in (train, kept_aside))
+        num_classes = int(classes.max()) + 1
+        seed, size = rng.integers(2**31), len(classes)
+        random = np.random.RandomState(seed)
+        # Two classes have one output, the log-odds of the second.
+        self._network = network = Perceptron(
+            (inputs.shape[1], 256, num_classes if num_classes > 2 else 1),
+            random,
+            batch_size=min(256, size),
+            learning_rate=1e-3,
         )
+        residual = softmax_residual if num_classes > 2 else sigmoid_residual
+        order = random.permutation(size)
         best, since = np.inf, 0
-        inputs, names = self._standardise(features).astype(np.float32), np.unique(classes)
-        for _ in range(max_epochs):
-            network.partial_fit(inputs, classes, classes=names)  # one epoch
-            self.weights = network.coefs_ + network.intercepts_
-            now = cross_entropy(self.logits(kept_aside[0]), kept_aside[1])
+        for epoch in range(max_epochs):
+            network.epoch(inputs, classes, order, residual)
+            if epoch == 0:  # all others have the same batches
+                order = np.random.RandomState(seed).permutation(size)
+            now = cross_entropy(self._logits(aside), kept_aside[1])
             since = 0 if now < best - 1e-4 else since + 1
             if now < best:
-                best, kept = now, copy.deepcopy(self.weights)
+                best, kept = now, network.parameters.copy()
             if since == patience:
                 break
-        self.weights = kept
+        network.parameters[:] = kept
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return logits of the classes, float64 [B, C], of features [B, D]."""
-        first, second, bias_first, bias_second = self.weights
-        inputs = self._standardise(features).astype(np.float32)
-        hidden = np.maximum(inputs @ first + bias_first, 0)
-        logits = (hidden @ second + bias_second).astype(np.float64)
-        if logits.shape[1] == 1:  # scikit-learn's network for two classes has one output
-            logits = np.hstack([np.zeros_like(logits), logits])
-        return logits
+        return self._logits(self._inputs(features))
+
+    def _inputs(self, features: np.ndarray) -> np.ndarray:
+        return self._standardise(features).astype(np.float32)
+
+    def _logits(self, inputs: np.ndarray) -> np.ndarray:
+        logits = self._network.outputs(inputs).astype(np.float64)
+        return np.pad(logits, ((0, 0), (1, 0))) if logits.shape[1] == 1 else logits
+
+
+def softmax_residual(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the slopes of -ln p(class) by the outputs, float32 [B, C], p being their softmax."""
+    outputs -= outputs.max(axis=1, keepdims=True)
+    np.exp(outputs, out=outputs)
+    outputs /= outputs.sum(axis=1, keepdims=True)
+    outputs[np.arange(len(classes)), classes] -= 1
+    return outputs
+
+
+def sigmoid_residual(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the slopes of -ln p(class) by the outputs, float32 [B, 1], the log-odds of class 1."""
+    from scipy.special import expit
+
+    return expit(outputs) - classes[:, None].astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dislab.errors import DislabWarning
 from dislab.registry import register_metric
-from dislab.scoring.readouts import Standardiser, factor_targets, relative_losses, ridge_weights
+from dislab.scoring.readouts import Standardiser, factor_targets, relative_losses
 from dislab.scoring.table import CodeTable, spread
 
 REFERENCE = "Eastwood et al. 2023 (DCI-ES)"
@@ -95,6 +95,9 @@ def dcies(
 
 def probe_losses(train_codes, fitted, test_codes, wanted, rng) -> tuple[np.ndarray, np.ndarray]:
     """Return weights per target int64 [P] and test losses 1 - R² float64 [P, K] of the probes in FEATURES."""
+    import torch
+    from scipy.linalg import cholesky, solve_triangular
+
     standardise = Standardiser(train_codes)
     size = train_codes.shape[1]
     frequencies = FREQUENCY * rng.standard_normal((size, FEATURES[-1]))
@@ -102,16 +105,21 @@ def probe_losses(train_codes, fitted, test_codes, wanted, rng) -> tuple[np.ndarr
 
     def features(codes: np.ndarray) -> np.ndarray:
         inputs = standardise(codes)
-        return np.hstack([inputs, np.cos(inputs @ frequencies + phases)])
+        waves = inputs @ frequencies + phases
+        torch.from_numpy(waves).cos_()  # in a fifth of the time of numpy's
+        return np.hstack([inputs, waves])
 
     inputs, targets = features(train_codes), np.hstack([*fitted.values()])
     centre, middle = inputs.mean(axis=0), targets.mean(axis=0)
     inputs -= centre
-    gram, moment = inputs.T @ inputs, inputs.T @ (targets - middle)
+    # The ridge regressions solve (XᵀX + I) W = XᵀY. For the first columns of X take the first part of L, with
+    # LLᵀ = XᵀX + I, and of L⁻¹ XᵀY.
+    factor = cholesky(inputs.T @ inputs + np.eye(inputs.shape[1]), lower=True)
+    moment = solve_triangular(factor, inputs.T @ (targets - middle), lower=True)
     inputs = features(test_codes) - centre
     losses = []
     for used in size + np.array(FEATURES):
-        weights = ridge_weights(gram[:used, :used], moment[:used], penalty=1.0)
+        weights = solve_triangular(factor[:used, :used], moment[:used], lower=True, trans="T")
         losses.append([*relative_losses(inputs[:, :used] @ weights + middle, wanted).values()])
     return size + np.array(FEATURES), np.array(losses)
 

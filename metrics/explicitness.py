@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from dislab.registry import register_metric
+from dislab.scoring.logistic import class_logits, logistic_regression
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.table import CodeTable, no_factor_varies
 
@@ -70,12 +69,10 @@ def class_shares(inputs: np.ndarray, classes: np.ndarray, *rows: np.ndarray) -> 
 
     scikit-learn's defaults are the protocol: penalty ½‖W‖², at most 100 steps of L-BFGS, in float32.
     """
-    from sklearn.linear_model import LogisticRegression
+    from scipy.special import softmax
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the bound on the steps is meant, and so are factors of many values
-        classifier = LogisticRegression().fit(inputs, classes)
-    return [classifier.predict_proba(block) for block in rows]
+    weights = logistic_regression(inputs, classes)
+    return [softmax(class_logits(block, weights), axis=1) for block in rows]
 
 
 def area_under_curve(shares: np.ndarray, positive: np.ndarray) -> float:

@@ -6,12 +6,11 @@ import numpy as np
 
 from dislab.registry import register_metric
 from dislab.scoring.information import entropy
+from dislab.scoring.logistic import log_losses, logistic_regression
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.table import CodeTable, spread
 
 REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuous codes"
-
-CELLS = 500_000  # rows times classes that the classifier works on together: 4 MB
 
 
 @register_metric(
@@ -168,52 +167,15 @@ def _count_within(values: np.ndarray, centres: np.ndarray, radius: np.ndarray) -
 def log_loss_of_classifier(codes: np.ndarray, classes: np.ndarray) -> float:
     """Return the log-loss of infoexplicitness's classifier on its training rows, in units of ln n.
 
-    The classifier is scikit-learn's `LogisticRegression(C=np.inf, class_weight="balanced")`, with its 100
-    iterations of L-BFGS from zeros. It is fitted here block by block: scikit-learn takes five times as long
-    and 2 GB for thousands of classes. On constant input the balanced classifier gives all n classes the same
-    probability: ln n is what the authors fit as H0.
+    The classifier is scikit-learn's `LogisticRegression(C=np.inf, class_weight="balanced")`. On constant
+    input it gives all n classes the same probability: ln n is what the authors fit as H0.
 
     Parameters
     ----------
     codes : float64 [N, D], standardised.
     classes : int [N].
     """
-    import torch
-    from scipy.optimize import minimize
-
-    _, classes, counts = np.unique(classes, return_inverse=True, return_counts=True)
-    num_rows, num_classes = len(codes), len(counts)
-    inputs = np.column_stack([codes, np.ones(num_rows)])
-    balanced = 1 / (num_classes * counts[classes])
-    weights = np.zeros((inputs.shape[1], num_classes))
-    fitted = weights[:, 1:] if num_classes == 2 else weights  # of two classes only the second has weights
-    size = max(1, CELLS // num_classes)
-    blocks = [slice(first, first + size) for first in range(0, num_rows, size)]
-
-    def shares(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probabilities of the classes [B, n], and -ln of that of each row's own class [B]."""
-        logits = inputs[rows] @ weights
-        logits -= logits.max(axis=1, keepdims=True)
-        own = logits[np.arange(len(logits)), classes[rows]]
-        torch.from_numpy(logits).exp_()  # in half the time of numpy's
-        total = logits.sum(axis=1)
-        logits /= total[:, None]
-        return logits, np.log(total) - own
-
-    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        fitted[:] = flat.reshape(fitted.shape)
-        loss, gradient = 0.0, np.zeros_like(weights)
-        for rows in blocks:
-            residual, losses = shares(rows)
-            residual[np.arange(len(residual)), classes[rows]] -= 1
-            residual *= balanced[rows, None]
-            loss += balanced[rows] @ losses
-            gradient += inputs[rows].T @ residual
-        return loss, gradient[:, -fitted.shape[1] :].ravel()
-
-    options = {"maxiter": 100, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(np.float64).eps}
-    best = minimize(loss_and_gradient, np.zeros(fitted.size), jac=True, method="L-BFGS-B", options=options)
-    fitted[:] = best.x.reshape(fitted.shape)
-    losses = np.concatenate([shares(rows)[1] for rows in blocks])
+    values, classes = np.unique(classes, return_inverse=True)
+    weights = logistic_regression(codes, classes, penalty=0.0, balanced=True)
     most = -np.log(np.finfo(np.float64).eps)  # as scikit-learn's log_loss clips
-    return losses.clip(max=most).mean() / np.log(num_classes)
+    return log_losses(codes, classes, weights).clip(max=most).mean() / np.log(len(values))

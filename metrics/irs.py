@@ -7,7 +7,7 @@ import numpy as np
 from dislab.errors import DislabError
 from dislab.registry import register_metric
 from dislab.scoring.information import histogram_bins
-from dislab.scoring.table import CodeTable, spread, varies
+from dislab.scoring.table import CodeTable, rows_by_value, spread, varies
 
 
 @register_metric(
@@ -71,8 +71,7 @@ def deviations(codes: np.ndarray, groups: np.ndarray, quantile: float) -> np.nda
     """
     within = np.empty((codes.shape[1], groups.shape[1]))
     for k, column in enumerate(groups.T):
-        counts = np.unique(column, return_counts=True)[1]
-        together = np.split(codes[np.argsort(column, kind="stable")], np.cumsum(counts)[:-1])
+        together = [codes[rows] for rows in rows_by_value(column)]
         distances = [np.abs(group - group.mean(axis=0)) for group in together]
         within[:, k] = np.mean([np.quantile(distance, quantile, axis=0) for distance in distances], axis=0)
     return within

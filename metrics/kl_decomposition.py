@@ -10,10 +10,11 @@ import numpy as np
 from dislab.errors import DislabWarning
 from dislab.registry import register_metric
 from dislab.scoring.aggregate_posterior import (
+    entropy_of_density,
     joint_log_density,
     kl_per_dimension,
-    mixture_entropy,
-    mixture_log_density,
+    log_density_at,
+    mixture_density,
     posterior,
 )
 from dislab.scoring.table import CodeTable
@@ -101,21 +102,26 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
     index_code_mi_widened : the share of the N D Normals whose standard deviation was raised.
     dimension_wise_kl_per_dimension : [D].
     """
-    mean, variance, widened = posterior(table)
-    num_rows, num_dims = mean.shape
+    normals = posterior(table)
+    num_rows, num_dims = table.mean.shape
     rows = rng.permutation(num_rows)[np.arange(num_samples) % num_rows]
     noise = rng.standard_normal((num_samples, num_dims))
-    z = mean[rows] + np.sqrt(variance[rows]) * noise
+    mean, variance = normals.normals(rows)
+    z = mean + np.sqrt(variance) * noise
+    own = -0.5 * (noise**2 + np.log(2 * math.pi * variance)).sum(axis=1)  # ln q(z|n)
 
-    dimensions = list(zip(mean.T.copy(), variance.T.copy(), strict=True))
-    conditional = 0.5 * (1 + np.log(2 * math.pi * variance)).mean(axis=0)  # H(z_d|n), [D]
-    # H(z_d) >= H(z_d|n), but rounding on the grid can make the information of a few equal rows negative.
-    marginal_entropy = np.maximum([mixture_entropy(*one) for one in dimensions], conditional)
+    marginal_entropy, conditional, prior = np.empty((3, num_dims))  # H(z_d), H(z_d|n), E ln p(z_d)
+    product = np.zeros(num_samples)  # Σ_d ln q(z_d)
+    for d in range(num_dims):
+        mean, variance = normals.normals(dimensions=d)
+        conditional[d] = 0.5 * (1 + np.log(2 * math.pi * variance)).mean()
+        prior[d] = -0.5 * (math.log(2 * math.pi) + (mean**2 + variance).mean())
+        density = mixture_density(mean, variance)
+        # H(z_d) >= H(z_d|n), but rounding on the grid can make the information of a few equal rows negative.
+        marginal_entropy[d] = max(entropy_of_density(*density), conditional[d])
+        product += log_density_at(z[:, d], *density)
     conditional_entropy = conditional.sum()
-    prior = -0.5 * (math.log(2 * math.pi) + (mean**2 + variance).mean(axis=0))  # E ln p(z_d), [D]
 
-    own = -0.5 * (noise**2 + np.log(2 * math.pi * variance[rows])).sum(axis=1)
-    product = sum(mixture_log_density(z[:, d], *one) for d, one in enumerate(dimensions))
     controls = np.column_stack(
         [
             own + conditional_entropy,
@@ -123,7 +129,7 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
             -0.5 * (math.log(2 * math.pi) + z**2).sum(axis=1) - prior.sum(),
         ]
     )
-    estimate, error = regression_mean(joint_log_density(z, mean, variance), controls)
+    estimate, error = regression_mean(joint_log_density(z, normals), controls)
     most = min(marginal_entropy.sum(), conditional_entropy + math.log(num_rows))
     joint_entropy = min(max(-estimate, conditional_entropy), most)
 
@@ -140,7 +146,7 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
         "index_code_mi_standard_error": error,
         "index_code_mi_rows": num_rows,
         "index_code_mi_samples": num_samples,
-        "index_code_mi_widened": widened,
+        "index_code_mi_widened": normals.widened,
         "total_correlation": marginal_entropy.sum() - joint_entropy,
         "total_correlation_standard_error": error,
         "dimension_wise_kl": per_dimension.sum(),

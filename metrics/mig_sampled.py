@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dislab.registry import register_metric
-from dislab.scoring.aggregate_posterior import mixture_entropy, posterior
+from dislab.scoring.aggregate_posterior import entropy_of_density, mixture_density, posterior
 from dislab.scoring.information import entropy, gaps
-from dislab.scoring.table import CodeTable, spread
+from dislab.scoring.table import CodeTable, rows_by_value, spread
 
 
 @register_metric(
@@ -43,24 +43,22 @@ def mig_sampled(table: CodeTable, rng: np.random.Generator) -> dict:
     mig_sampled_widened : the share of the N D Normals whose standard deviation was raised.
     mig_sampled_per_factor : the gap of every factor (None for one with a single value).
     """
-    mean, variance, widened = posterior(table)
-    mean, variance = mean.T.copy(), variance.T.copy()  # [D, N]: one dimension after the other
+    normals = posterior(table)
     entropies = entropy(table.factors)
     varying = entropies > 0
-    marginal = np.array([mixture_entropy(*one) for one in zip(mean, variance, strict=True)])
-    information = np.zeros((len(mean), np.count_nonzero(varying)))
-    for column, factor in zip(information.T, table.factors.T[varying], strict=True):
-        order = np.argsort(factor, kind="stable")
-        ends = np.cumsum(np.unique(factor, return_counts=True)[1])
-        for d in range(len(mean)):
-            groups = zip(
-                np.split(mean[d][order], ends[:-1]), np.split(variance[d][order], ends[:-1]), strict=True
-            )
-            column[d] = marginal[d] - sum(len(m) * mixture_entropy(m, v) for m, v in groups) / len(factor)
+    groups = [rows_by_value(factor) for factor in table.factors.T[varying]]
+    information = np.empty((table.mean.shape[1], len(groups)))
+    for d in range(len(information)):
+        mean, variance = normals.normals(dimensions=d)
+        information[d] = entropy_of_density(*mixture_density(mean, variance))
+        for k, rows_of_values in enumerate(groups):
+            for rows in rows_of_values:
+                density = mixture_density(mean[rows], variance[rows])
+                information[d, k] -= len(rows) / len(table) * entropy_of_density(*density)
     gap = gaps(information.clip(min=0)) / entropies[varying]
     return {
         "mig_sampled": gap.mean(),
         "mig_sampled_rows": len(table),
-        "mig_sampled_widened": widened,
+        "mig_sampled_widened": normals.widened,
         "mig_sampled_per_factor": spread(gap, varying, len(varying)),
     }

@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 import torch
 from metric_tables import grid
+from scipy.special import softmax
+from sklearn.neural_network import MLPClassifier
 
 import dislab
 from dislab.data.dataset import unit_images
 from dislab.data.groups import Groups
 from dislab.metrics import content_style
-from dislab.metrics.content_style import best_temperature, cross_entropy, draw_images, product_of_normals
+from dislab.metrics.content_style import (
+    Classifier,
+    best_temperature,
+    cross_entropy,
+    draw_images,
+    product_of_normals,
+)
 from dislab.registry import MODELS
 from dislab.scoring.encoding import encode
+from dislab.scoring.readouts import Standardiser
 from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
@@ -315,3 +324,26 @@ def test_readouts_of_mnist_are_tested_on_the_official_test_images():
     assert other.is_test(rows) is None
     assert encode(lambda images: images.flatten(1)[:, :2], other, few).tested is None
     assert dataset.is_test(rows) is not None, "the dataset itself is as it was"
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_the_classifier_is_that_of_scikit_learn(num_classes):
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((num_classes, 3))
+    train, aside, new = (
+        (means[classes] + rng.standard_normal((len(classes), 3)), classes)
+        for classes in (np.arange(num_classes).repeat(size) for size in (130, 30, 50))
+    )
+    standardise = Standardiser(train[0])
+    inputs, unseen, last = (standardise(part[0]).astype(np.float32) for part in (train, aside, new))
+    seed = int(np.random.default_rng(7).integers(2**31))
+    slow = MLPClassifier((256,), alpha=0, batch_size=256, random_state=seed)
+    losses, shares = [], []
+    for _ in range(12):
+        slow.partial_fit(inputs, train[1], classes=np.arange(num_classes))
+        losses.append(-np.log(slow.predict_proba(unseen)[np.arange(len(unseen)), aside[1]]).mean())
+        shares.append(slow.predict_proba(last))
+    ours = Classifier(train, aside, np.random.default_rng(7), max_epochs=12)
+    logits = ours.logits(new[0])
+    assert logits.shape == (50 * num_classes, num_classes)
+    np.testing.assert_allclose(softmax(logits, axis=1), shares[int(np.argmin(losses))], atol=1e-4)

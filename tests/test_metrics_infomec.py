@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from metric_tables import grid, standardised
 from scipy.optimize import minimize
-from scipy.special import digamma
+from scipy.special import digamma, softmax
 from sklearn.feature_selection import mutual_info_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import dislab
-from dislab.metrics import infomec
 from dislab.metrics.infomec import (
     active_dimensions,
     largest_share,
     log_loss_of_classifier,
     nearest_neighbor_information,
 )
+from dislab.scoring import logistic
 
 INFOMEC = ["infomodularity", "infocompactness", "infoexplicitness"]
 
@@ -149,8 +149,25 @@ def test_the_classifier_of_infoexplicitness_stops_where_that_of_scikit_learn_doe
         theirs = LogisticRegression(C=np.inf, class_weight="balanced").fit(codes, classes)
     expected = log_loss(classes, theirs.predict_proba(codes)) / np.log(num_classes)
     assert log_loss_of_classifier(codes, classes) == pytest.approx(expected, rel=1e-6)
-    monkeypatch.setattr(infomec, "CELLS", 300)
+    monkeypatch.setattr(logistic, "CELLS", 300)
     assert log_loss_of_classifier(codes, classes) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 7])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-6), (np.float32, 1e-3)])
+def test_penalised_regression_is_that_of_scikit_learn(num_classes, dtype, tolerance, monkeypatch):
+    rng = np.random.default_rng(1)
+    classes = rng.integers(num_classes, size=400)
+    codes = standardised(classes[:, None] * [1.0, -2, 0.5] + 3 * rng.standard_normal((400, 3))).astype(dtype)
+    theirs = LogisticRegression(C=1 / 5).fit(codes, classes)
+    expected = theirs.predict_proba(codes)
+    monkeypatch.setattr(logistic, "CELLS", 900)
+    weights = logistic.logistic_regression(codes, classes, penalty=5.0)
+    logits = logistic.class_logits(codes, weights)
+    np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=tolerance)
+    losses = logistic.log_losses(codes, classes, weights)
+    np.testing.assert_allclose(losses, -np.log(expected[np.arange(400), classes]), atol=30 * tolerance)
+    assert np.ptp(expected) > 0.3
 
 
 def test_largest_share_and_active_dimensions():

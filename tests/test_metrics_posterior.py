@@ -1,6 +1,7 @@
 """MIG of the posterior and the decomposition of the KL: against quadrature and brute force."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from dislab.metrics.kl_decomposition import regression_mean
+from dislab.scoring import aggregate_posterior
 from dislab.scoring.aggregate_posterior import (
+    entropy_of_density,
     joint_log_density,
+    log_density_at,
     mixture_density,
-    mixture_entropy,
-    mixture_log_density,
     posterior,
 )
 from dislab.scoring.score import score
@@ -51,7 +53,9 @@ MIXTURES = {
 @pytest.mark.parametrize("name", MIXTURES)
 def test_entropy_and_density_of_a_mixture(name):
     mean, variance = (np.asarray(values, dtype=np.float64) for values in MIXTURES[name])
-    assert mixture_entropy(mean, variance) == pytest.approx(entropy_by_quadrature(mean, variance), abs=5e-5)
+    assert entropy_of_density(*mixture_density(mean, variance)) == pytest.approx(
+        entropy_by_quadrature(mean, variance), abs=5e-5
+    )
     points, density = mixture_density(mean, variance)
     step = points[1] - points[0]
     assert density.sum() * step == pytest.approx(1, abs=1e-8)
@@ -62,7 +66,7 @@ def test_entropy_and_density_of_a_mixture(name):
     rng = np.random.default_rng(2)
     rows = rng.integers(len(mean), size=300)
     z = mean[rows] + np.sqrt(variance[rows]) * rng.standard_normal(300)
-    log_density = mixture_log_density(z, mean, variance)
+    log_density = log_density_at(z, points, density)
     np.testing.assert_allclose(log_density, pairwise_log_density(z, mean, variance), atol=0.02)
 
 
@@ -72,20 +76,22 @@ def test_entropy_of_one_normal_wherever_it_lies_on_the_grid():
             mean = np.array([0.0, offset * deviation])
             variance = np.full(2, deviation**2)
             expected = entropy_by_quadrature(mean, variance)
-            assert mixture_entropy(mean, variance) == pytest.approx(expected, abs=5e-5)
+            assert entropy_of_density(*mixture_density(mean, variance)) == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.parametrize("offset", [0.0, 5000.0])
 def test_joint_density_sums_over_every_row(offset):
     rng = np.random.default_rng(0)
     mean = rng.standard_normal((2 * 2048 + 5, 3)) * [1, 5, 0.1] + offset
-    variance = np.exp(rng.uniform(-8, 1, size=mean.shape))
+    logvar = rng.uniform(-8, 1, size=mean.shape)
+    normals = posterior(CodeTable(mean.astype(np.float32), np.zeros(len(mean), int), logvar=logvar))
+    mean, variance = normals.normals()
     z = mean[:70] + np.sqrt(variance[:70]) * rng.standard_normal((70, 3))
     expected = [
         logsumexp(norm.logpdf(point, mean, np.sqrt(variance)).sum(axis=1)) - math.log(len(mean))
         for point in z
     ]
-    np.testing.assert_allclose(joint_log_density(z, mean, variance), expected, atol=1e-5)
+    np.testing.assert_allclose(joint_log_density(z, normals), expected, atol=1e-5)
 
 
 def test_rows_without_width_are_widened_and_counted():
@@ -95,7 +101,39 @@ def test_rows_without_width_are_widened_and_counted():
     logvar[:25] = -1000
     found = posterior(CodeTable(mean, np.zeros(100, int), logvar=logvar))
     assert found.widened == 0.25
-    assert np.sqrt(found.variance.min()) == pytest.approx((4 + 16 * math.exp(-1)) / 8_192, rel=0.2)
+    assert np.sqrt(found.normals()[1].min()) == pytest.approx((4 + 16 * math.exp(-1)) / 8_192, rel=0.2)
+
+
+def test_work_on_a_few_rows_at_a_time_changes_nothing(monkeypatch):
+    table = random_table()
+    names = ["mig_sampled", "kl", "elbo", "active_units", *DECOMPOSITION]
+    table.reconstruction = np.ones(5)
+    expected = score(table, names)
+    monkeypatch.setattr(aggregate_posterior, "CHUNK", 7)
+    monkeypatch.setattr(aggregate_posterior, "ROWS", 11)
+    found = score(table, names)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9) and len(found) > len(names)
+    everything = posterior(table).normals()
+    np.testing.assert_allclose(everything[0], table.mean)
+    np.testing.assert_allclose(everything[1], np.exp(table.logvar.astype(float)))
+    for normals, parts in zip(everything, posterior(table).normals(slice(3, 9), 2), strict=True):
+        np.testing.assert_array_equal(parts, normals[3:9, 2])
+
+
+@pytest.mark.parametrize("metric", ["dimension_wise_kl", "mig_sampled", "kl", "active_units"])
+def test_memory_of_many_rows(metric, monkeypatch):
+    """No array of float64 is made of all rows and dimensions, only the metric's own copy of the table."""
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((40_000, 40), dtype=np.float32)
+    table = CodeTable(codes, rng.integers(3, size=(40_000, 2)), logvar=0.1 * codes - 3)
+    held = codes.nbytes + table.logvar.nbytes + table.factors.nbytes
+    monkeypatch.setattr(aggregate_posterior, "CHUNK", 2_000)
+    tracemalloc.start()
+    scores = score(table, [metric], **({"num_samples": 100} if metric == "dimension_wise_kl" else {}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert metric in scores
+    assert peak < held + 0.7 * 8 * codes.size
 
 
 # MIG of the posterior ------------------------------------------------------------------------------

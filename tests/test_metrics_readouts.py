@@ -1,5 +1,7 @@
 """Readouts, regression of factors, pose error and DCI-ES: against slow versions and closed forms."""
 
+import warnings
+
 import numpy as np
 import pytest
 from metric_tables import (
@@ -7,6 +9,8 @@ from metric_tables import (
     one_thread,  # noqa: F401 (a fixture)
     standardised,
 )
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
 
 import dislab
 from dislab.data.space import Circle
@@ -72,6 +76,33 @@ def test_the_network_reads_what_a_linear_readout_cannot():
     ]
     assert losses[0] < 0.01
     assert losses[1] > 0.98
+
+
+@pytest.mark.parametrize(("num_rows", "num_targets"), [(60, 2), (60, 1), (330, 1), (700, 3)])
+def test_the_network_is_that_of_scikit_learn(short_training, num_rows, num_targets):
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((num_rows, 5)) * [1, 10, 0.1, 1, 0] + 3
+    targets = np.sin(codes[:, :num_targets]) + 0.1 * rng.standard_normal((num_rows, num_targets))
+    standardise, scale = Standardiser(codes), Standardiser(targets)
+    early_stopping = num_rows >= 100
+    steps = -(-num_rows * 9 // 2560) if early_stopping else 1
+    slow = MLPRegressor(
+        hidden_layer_sizes=readouts.HIDDEN,
+        batch_size=min(256, num_rows),
+        learning_rate_init=2e-3,
+        max_iter=-(-readouts.UPDATES // steps),
+        early_stopping=early_stopping,
+        n_iter_no_change=max(5, readouts.PATIENCE // steps),
+        random_state=int(np.random.default_rng(7).integers(2**31)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        slow.fit(standardise(codes).astype(np.float32), scale(targets).astype(np.float32).squeeze())
+    new = rng.standard_normal((50, 5)) + 3
+    expected = slow.predict(standardise(new).astype(np.float32)).reshape(50, num_targets)
+    predicted = small_network(codes, targets, np.random.default_rng(7))(new)
+    np.testing.assert_allclose(scale(predicted), expected, atol=1e-3)
+    assert np.ptp(expected) > 1
 
 
 def test_regression_of_factors():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 
+from dislab.scoring.perceptron import Perceptron
 from dislab.scoring.table import CodeTable, Sample, no_factor_varies, varies
 
 Readout = Callable[[np.ndarray], np.ndarray]  # codes [B, D] -> predictions float64 [B, T]
 HIDDEN, BATCH, UPDATES, PATIENCE = (128, 128), 256, 3_000, 200  # of the network; the last two in Adam's steps
+LEAST_GAIN = 1e-4  # in R², or in loss, that counts as a rise
 
 
 def factor_targets(table: CodeTable, sample: Sample) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
@@ -72,19 +73,15 @@ class Standardiser:
 
 def ridge(codes: np.ndarray, targets: np.ndarray, penalty: float = 1.0) -> Readout:
     """Return a linear regression on standardised codes: min Σ ‖y - ŷ‖² + penalty ‖W‖², the intercept free."""
+    from scipy.linalg import solve
+
     standardise, middle = Standardiser(codes), targets.mean(axis=0)
     inputs = standardise(codes)
     centre = inputs.mean(axis=0)  # 0 unless values were clipped
     inputs -= centre
-    weights = ridge_weights(inputs.T @ inputs, inputs.T @ (targets - middle), penalty)
+    gram = inputs.T @ inputs + penalty * np.eye(inputs.shape[1])
+    weights = solve(gram, inputs.T @ (targets - middle), assume_a="pos")
     return lambda new: (standardise(new) - centre) @ weights + middle
-
-
-def ridge_weights(gram: np.ndarray, moment: np.ndarray, penalty: float) -> np.ndarray:
-    """Return W = (XᵀX + penalty I)⁻¹ XᵀY, float64 [D, T], of gram = XᵀX and moment = XᵀY."""
-    from scipy.linalg import solve
-
-    return solve(gram + penalty * np.eye(len(gram)), moment, assume_a="pos")
 
 
 def small_network(codes: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Readout:
@@ -92,31 +89,43 @@ def small_network(codes: np.ndarray, targets: np.ndarray, rng: np.random.Generat
 
     Squared error, Adam with a learning rate of 2e-3 and batches of 256, at most 3,000 steps. A tenth of the
     rows is kept aside; training stops when R² there has not risen for 200 steps (five epochs, if that is
-    more), and the best weights are kept. With fewer than 100 rows nothing is kept aside.
+    more), and the best weights are kept. With fewer than 100 rows nothing is kept aside: training stops when
+    the loss has not fallen for as long.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPRegressor
-
     standardise, scale = Standardiser(codes), Standardiser(targets)
-    early_stopping = len(codes) >= 100
-    fitted = len(codes) - -(-len(codes) // 10) if early_stopping else len(codes)
-    steps = -(-fitted // BATCH)  # per epoch
-    network = MLPRegressor(
-        hidden_layer_sizes=HIDDEN,
-        batch_size=min(BATCH, fitted),
-        learning_rate_init=2e-3,
-        max_iter=-(-UPDATES // steps),
-        early_stopping=early_stopping,
-        n_iter_no_change=max(5, PATIENCE // steps),
-        random_state=int(rng.integers(2**31)),
+    inputs, wanted = standardise(codes).astype(np.float32), scale(targets).astype(np.float32)
+    num_aside = -(-len(codes) // 10) if len(codes) >= 100 else 0
+    num_fitted = len(codes) - num_aside
+    random = np.random.RandomState(rng.integers(2**31))
+    network = Perceptron(
+        (inputs.shape[1], *HIDDEN, wanted.shape[1]),
+        random,
+        batch_size=min(BATCH, num_fitted),
+        learning_rate=2e-3,
+        penalty=1e-4,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the bound on the steps is meant
-        wanted = scale(targets).astype(np.float32)
-        network.fit(standardise(codes).astype(np.float32), wanted if wanted.shape[1] > 1 else wanted[:, 0])
+    rows = random.permutation(len(codes)) if num_aside else np.arange(len(codes))
+    aside = inputs[rows[:num_aside]], wanted[rows[:num_aside]]
+    order = rows[num_aside:]
+    steps = -(-num_fitted // BATCH)  # per epoch
+    best, kept, since = -np.inf, network.parameters, 0
+    for _ in range(-(-UPDATES // steps)):
+        order = order[random.permutation(num_fitted)]
+        if not num_aside:  # the rows are one batch: the loss before the step is that of the epoch
+            now = -0.5 * np.square(network.outputs(inputs) - wanted).mean() - network.penalty_of(len(inputs))
+        network.epoch(inputs, wanted, order, np.subtract)
+        if num_aside:
+            now = _mean_r_squared(network.outputs(aside[0]), aside[1])
+        since = since + 1 if now < best + LEAST_GAIN else 0
+        if now > best:
+            best, kept = now, network.parameters.copy() if num_aside else network.parameters
+        if since > max(5, PATIENCE // steps):
+            break
+    network.parameters[:] = kept
+    return lambda new: scale.undo(network.outputs(standardise(new).astype(np.float32)))
 
-    def predict(new: np.ndarray) -> np.ndarray:
-        predicted = network.predict(standardise(new).astype(np.float32))
-        return scale.undo(predicted.reshape(len(new), -1))
 
-    return predict
+def _mean_r_squared(predicted: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the mean over the columns [B, T] of R², which is 0 for a column that is constant."""
+    error, total = (np.square(wanted - middle).sum(axis=0) for middle in (predicted, wanted.mean(axis=0)))
+    return (1 - np.divide(error, total, out=np.ones_like(total), where=total > 0)).mean()

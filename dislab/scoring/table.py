@@ -103,6 +103,18 @@ def varies(codes: np.ndarray) -> np.ndarray:
     return high - low > 4 * np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high))
 
 
+def by_value(values: np.ndarray) -> np.ndarray:
+    """Return the rows in the order of their values, int [N] and not negative; ties stay in their order."""
+    # Numbers of 16 bits are sorted in a tenth of the time.
+    return np.argsort(values.astype(np.uint16) if values.max() < 2**16 else values, kind="stable")
+
+
+def rows_by_value(values: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each value that occurs, ascending, of values int [N] that are not negative."""
+    counts = np.bincount(values)
+    return np.split(by_value(values), np.cumsum(counts[counts > 0])[:-1])
+
+
 def no_factor_varies(rows: str) -> DislabError:
     """Return the error of a metric for which every factor is constant in the rows that it uses."""
     return DislabError(f"it needs a factor that varies, but all are constant in the {rows}")
@@ -234,7 +246,7 @@ class CodeTable:
             values = self.factors[:, factor]
             count = np.bincount(values, minlength=self.sizes[factor])
             # The rows sorted by the factor's value, and the first position and the count of each value.
-            self._sorted[factor] = np.argsort(values, kind="stable"), np.cumsum(count) - count, count
+            self._sorted[factor] = by_value(values), np.cumsum(count) - count, count
         order, first, count = self._sorted[factor]
         value = self.factors[rows, factor]
         return order[first[value] + (rng.random(value.shape) * count[value]).astype(np.int64)]
