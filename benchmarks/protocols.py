@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m dislab.benchmarks.protocols", description="Scores against CPU-seconds of training."
     )
     parser.add_argument("--protocols", default="plain,quick", help="names with commas")
+    parser.add_argument("--steps", type=int, help="training steps, instead of the protocol's")
     parser.add_argument("--models", default=",".join(SCORES), help="names with commas")
     parser.add_argument(
         "--datasets", default="shapes3d", help="names with commas; their drawn images are used"
@@ -84,7 +85,14 @@ def measure(options, path: Path) -> None:
     machine = Machine.here("cpu")
     configs = [
         resolve(
-            model, dataset, machine, source="rendered", protocol=protocol, metrics=SCORES[model], seed=seed
+            model,
+            dataset,
+            machine,
+            source="rendered",
+            protocol=protocol,
+            metrics=SCORES[model],
+            seed=seed,
+            steps=options.steps,
         )
         for seed in parse_seeds(options.seeds)
         for dataset in options.datasets.split(",")

@@ -128,6 +128,7 @@ def test_memory_of_many_rows(metric, monkeypatch):
     table = CodeTable(codes, rng.integers(3, size=(40_000, 2)), logvar=0.1 * codes - 3)
     held = codes.nbytes + table.logvar.nbytes + table.factors.nbytes
     monkeypatch.setattr(aggregate_posterior, "CHUNK", 2_000)
+    monkeypatch.setattr("dislab.metrics.active_units.CHUNK", 2_000)
     tracemalloc.start()
     scores = score(table, [metric], **({"num_samples": 100} if metric == "dimension_wise_kl" else {}))
     _, peak = tracemalloc.get_traced_memory()

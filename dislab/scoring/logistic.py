@@ -14,7 +14,7 @@ def logistic_regression(
 
     They are those of scikit-learn's LogisticRegression: at most 100 iterations of L-BFGS from zeros, which
     are often too few to converge, on Σ_i s_i (-ln p_i(class i)) + penalty / 2 ‖weights[:-1]‖². Of two classes
-    only the second has weights. Scikit-learn takes three to five times as long, and 2 GB for thousands of
+    only the second has weights. Scikit-learn takes about twice as long, and 2 GB for thousands of
     classes.
 
     Parameters
