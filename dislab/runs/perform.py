@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -291,14 +292,12 @@ def _prepare(path: Path) -> None:
 
 
 def _environment(device: torch.device) -> dict[str, object]:
-    import sklearn
-
     return {
         "dislab": dislab.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
+        "scikit-learn": importlib.metadata.version("scikit-learn"),
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
