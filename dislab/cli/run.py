@@ -47,7 +47,7 @@ def run_command(
         str,
         typer.Option(
             metavar="quick|medium|plain|paper",
-            help="quick: a minute or two on a CPU core; medium: ten; plain: quick's rows, the reference's "
+            help="quick: a minute or two on a CPU core; medium: a quarter of an hour; plain: the reference's "
             "initialisation and a constant rate; paper: 300,000 steps, Adam 1e-4.",
         ),
     ] = "quick",

@@ -51,8 +51,8 @@ class Protocol:
         return self.learning_rate * torch.minimum(rising, falling).clamp(max=1)
 
 
-# Made for CPU cores and minutes: docs/protocols.md has what was measured. Random rows of the grid stand for it
-# in the scores.
+# Made for CPU cores and minutes: docs/protocols.md has what was measured. Random rows of the grid are scored
+# in its place.
 _QUICK = Protocol(
     "quick",
     steps=1000,
