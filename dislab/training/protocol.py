@@ -58,7 +58,7 @@ _QUICK = Protocol(
     steps=1000,
     learning_rate=1.5e-3,
     batch_size=32,
-    rows=20_000,
+    rows=30_000,
     initialisation="orthogonal",
     warmup=50,
 )
