@@ -1,6 +1,6 @@
 """Compare training protocols: scores against the CPU-seconds of training, for every seed.
 
-    python -m dislab.benchmarks.protocols [--protocols plain,quick] [--seeds 0-4] [--out results/protocols]
+    python -m dislab.benchmarks.protocols [--protocols quick,fast] [--seeds 0-4] [--out results/protocols]
 
 Each model is trained as `dislab run` trains it, on one thread, and scored at a quarter, at half and at the
 end of its steps; with --readings 1 at the end only. scores.csv has a line for every reading, scores.png draws
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dislab.benchmarks.protocols", description="Scores against CPU-seconds of training."
     )
-    parser.add_argument("--protocols", default="plain,quick", help="names with commas")
+    parser.add_argument("--protocols", default="quick,fast", help="names with commas")
     parser.add_argument("--steps", type=int, help="training steps, instead of the protocol's")
     parser.add_argument("--models", default=",".join(SCORES), help="names with commas")
     parser.add_argument(

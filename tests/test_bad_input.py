@@ -40,7 +40,7 @@ def fails(table, rng):
     raise ValueError("no codes today")
 '''
 
-PROTOCOL = {"name": "plain+steps=5", "steps": 5, "learning_rate": 1e-3, "batch_size": 32, "rows": 30_000}
+PROTOCOL = {"name": "quick+steps=5", "steps": 5, "learning_rate": 1e-3, "batch_size": 32, "rows": 30_000}
 BAD = [
     (["run", "--model", "mlvea"], "did you mean 'mlvae'"),
     (["run", "--dataset", "shapes3"], "did you mean 'shapes3d'"),

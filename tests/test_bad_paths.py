@@ -13,7 +13,7 @@ from dislab.errors import MOST_CHARACTERS, in_one_line, one_line
 
 LONG, DEEP = "a" * 256, "/".join(["d" * 200] * 25)
 TABLE = '[[runs]]\nmodel = "betavae"\ndataset = "bars"\n'
-PROTOCOL = {"name": "plain+steps=5", "steps": 5, "learning_rate": 1e-3, "batch_size": 32, "rows": 30_000}
+PROTOCOL = {"name": "quick+steps=5", "steps": 5, "learning_rate": 1e-3, "batch_size": 32, "rows": 30_000}
 CONFIG = {"model": "betavae", "hyperparameters": {"network": "mlp"}, "dataset": "bars", "source": "rendered"}
 CONFIG |= {"protocol": PROTOCOL, "group_by": [["shape"]], "hold_out": [], "metrics": ["mig"]}
 

@@ -381,7 +381,7 @@ def test_a_loss_that_writes_to_its_arguments_changes_no_later_step(folder, tiny_
         batches = Batches(tiny_dataset, network, 16, [["shape"]], 0, torch.device("cpu"))
         member = Member(network, batches, Path("checkpoint"))
         member.resume(0.0)
-        steps = SingleSteps(member, PROTOCOLS["plain"])
+        steps = SingleSteps(member, PROTOCOLS["quick"])
         for _ in range(3):
             steps.step()
         seen.append(network.seen)

@@ -22,12 +22,12 @@ def test_protocols_and_their_changes():
     changed = choose_protocol("paper", steps=10, batch_size=32)
     assert changed == Protocol("paper+steps=10+batch_size=32", 10, 1e-4, 32, None)
     # A value that is the protocol's own is no change.
-    assert choose_protocol("quick", steps=1000, batch_size=32) == PROTOCOLS["quick"]
+    assert choose_protocol("quick", steps=2000, batch_size=32) == PROTOCOLS["quick"]
     assert choose_protocol("quick", steps=0).steps == 0
     assert Protocol(**asdict(changed)) == changed
 
 
-@pytest.mark.parametrize("name", ["quick", "plain"])
+@pytest.mark.parametrize("name", ["fast", "quick"])
 def test_every_step_has_the_rate_of_the_protocol(name):
     """A constant gradient makes Adam move by exactly its rate, whatever the gradient's size."""
     protocol = choose_protocol(name, steps=200)
@@ -52,7 +52,7 @@ def test_every_step_has_the_rate_of_the_protocol(name):
     moved = -np.diff(positions)
     number = np.arange(200)
     expected = np.full(200, 1e-3)
-    if name == "quick":
+    if name == "fast":
         warmup, highest = protocol.warmup, protocol.learning_rate
         rising, falling = (number + 1) / warmup, (200 - number) / 100
         expected = highest * np.minimum(1, np.minimum(rising, falling))
@@ -63,7 +63,7 @@ def test_every_step_has_the_rate_of_the_protocol(name):
     ("name", "changes", "message"),
     [
         ("quik", {}, "unknown protocol 'quik': did you mean 'quick'?"),
-        ("zzz", {}, "known are quick, medium, plain, paper"),
+        ("zzz", {}, "known are fast, quick, medium, paper"),
         ("quick", {"steps": -1}, "--steps is -1: it must be 0"),
         ("quick", {"batch_size": 1}, "--batch-size is 1: it must be 2 or more"),
     ],

@@ -46,9 +46,9 @@ def run_command(
     protocol: Annotated[
         str,
         typer.Option(
-            metavar="quick|medium|plain|paper",
-            help="quick: a minute or two on a CPU core; medium: a quarter of an hour; plain: the reference's "
-            "initialisation and a constant rate; paper: 300,000 steps, Adam 1e-4.",
+            metavar="fast|quick|medium|paper",
+            help="quick: minutes on a CPU; fast: half of its steps; medium: a quarter of an hour; "
+            "paper: 300,000 steps, Adam 1e-4.",
         ),
     ] = "quick",
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of the protocol's.")] = None,

@@ -36,8 +36,8 @@ def run(
     data_dir : where official files lie, see `dislab.load_dataset`.
     out : the results folder.
     quiet : show no progress.
-    protocol : "quick" (a minute or two on a CPU core, the default), "medium" (a quarter of an hour), "plain"
-        (the reference's initialisation, a constant rate) or "paper" (Locatello et al. 2019).
+    protocol : "quick" (minutes on a CPU, the default), "fast" (half of its steps), "medium" (a quarter of an
+        hour) or "paper" (Locatello et al. 2019).
     steps, batch_size : instead of the protocol's.
     precision : "fp32", "tf32" (on CUDA) or "bf16" (the networks; losses and parameters stay float32); by
         default tf32 on CUDA and fp32 on the CPU.

@@ -216,7 +216,7 @@ CONFIGURATION = {
         "dataset": "bars",
         "source": "rendered",
         "protocol": {
-            "name": "plain+steps=2+batch_size=16",
+            "name": "quick+steps=2+batch_size=16",
             "steps": 2,
             "learning_rate": 0.001,
             "batch_size": 16,
