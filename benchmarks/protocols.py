@@ -26,6 +26,7 @@ from dislab.errors import DislabError
 from dislab.files import save_figure
 from dislab.networks.fused import fuse
 from dislab.progress import say
+from dislab.registry import unknown_name
 from dislab.runs.config import RunConfig
 from dislab.runs.images import images_of
 from dislab.runs.machine import Machine
@@ -83,6 +84,11 @@ def measure(options, path: Path) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     machine = Machine.here("cpu")
+    for model in options.models.split(","):
+        if model not in SCORES:
+            raise unknown_name("model of this comparison", model, SCORES)
+    if options.readings < 1:
+        raise DislabError(f"--readings is {options.readings}: it must be 1 or more")
     configs = [
         resolve(
             model,

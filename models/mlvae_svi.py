@@ -111,7 +111,7 @@ class MLVAESVI(MLVAE):
                 parts = zip(free.split(lengths), sizes, strict=True)
                 return [part.view(size).unbind() for part, size in parts]
 
-            # Adam as torch computes it, whose own could be part of a CUDA graph in some settings only.
+            # Compute Adam as torch does. In some settings its own class cannot be part of a CUDA graph.
             gradient_mean, gradient_square = torch.zeros_like(free), torch.zeros_like(free)
             for number, step_noise in enumerate(noise, 1):
                 loss = self._elbo_of(images, groupings, normals(), step_noise)["loss"]

@@ -72,7 +72,7 @@ def device(request, monkeypatch, way_of_sums) -> torch.device:
 @pytest.fixture
 def way_of_sums(monkeypatch):
     """Sums by group as on a GPU."""
-    monkeypatch.setattr("dislab.networks.distributions._is_sorted", lambda values, pairs: True)
+    monkeypatch.setattr("dislab.networks.distributions._would_sort", lambda values, pairs: True)
 
 
 @pytest.fixture

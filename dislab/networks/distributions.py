@@ -43,7 +43,7 @@ def product_of_normals(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: 
 
 def sum_by_group(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
     """Return the sums [num_groups, D] of each group's values [B, D]; `group` is int64 [B]."""
-    if _is_sorted(values, num_groups * len(group)):
+    if _would_sort(values, num_groups * len(group)):
         member = torch.arange(num_groups, device=group.device)[:, None] == group
         return torch.where(member[:, :, None], values, 0).sum(1)
     return values.new_zeros(num_groups, values.shape[1]).index_add(0, group, values)
@@ -51,13 +51,13 @@ def sum_by_group(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
 
 def rows_of(values: Tensor, index: Tensor) -> Tensor:
     """Return values[index], [B, D], of values [N, D] and the index int64 [B]."""
-    if _is_sorted(values, len(values) * len(index)):
+    if _would_sort(values, len(values) * len(index)):
         chosen = torch.arange(len(values), device=index.device)[:, None] == index
         return torch.where(chosen[:, :, None], values[:, None], 0).sum(0)
     return values[index]
 
 
-def _is_sorted(values: Tensor, pairs: int) -> bool:
+def _would_sort(values: Tensor, pairs: int) -> bool:
     """Return whether torch would sort an index for a sum by it, here or in the backward pass.
 
     On CUDA it does so to give the same numbers every time. For a batch of the usual size that takes more

@@ -15,7 +15,7 @@ from dislab.registry import unknown_name
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 USUAL = "usual"  # stands for the usual precision of the device in the configuration of a run
-# How warnings of torch begin: of `set_sync_debug_mode`, and of steps before a CUDA graph is captured.
+# Warnings of torch that are left out, by their first words: dislab chooses what they warn of.
 MEANT = ("Synchronization debug mode is a prototype", "This instance was constructed with capturable=True")
 
 
@@ -103,8 +103,10 @@ def _operations(on_gpu: str) -> list[tuple[object, str]]:
 
 @contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Turn torch's long warnings of operations that are not deterministic into short ones, one for each, and
-    leave out what it says of settings that are meant so."""
+    """Turn torch's long warnings of operations that are not deterministic into short ones, one for each.
+
+    Leave out the warnings that begin as one of MEANT.
+    """
     with warnings.catch_warnings():
         for meant in MEANT:
             warnings.filterwarnings("ignore", meant)

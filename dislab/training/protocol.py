@@ -46,7 +46,10 @@ class Protocol:
             raise unknown_name("initialisation", self.initialisation, INITIALISATIONS)
 
     def rate(self, step: Tensor) -> Tensor:
-        """Return the learning rate of a step, counted from 0: after a warm-up it falls in the last half."""
+        """Return the learning rate of a step, counted from 0, if there is a warm-up.
+
+        It rises in the warm-up, and falls to 0 in the last half of the steps.
+        """
         rising, falling = (step + 1) / self.warmup, 2 - 2 * step / self.steps
         return self.learning_rate * torch.minimum(rising, falling).clamp(max=1)
 
