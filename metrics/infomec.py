@@ -8,7 +8,7 @@ from dislab.registry import register_metric
 from dislab.scoring.information import entropy
 from dislab.scoring.logistic import log_losses, logistic_regression
 from dislab.scoring.readouts import Standardiser
-from dislab.scoring.table import CodeTable, spread
+from dislab.scoring.table import CodeTable, by_value, spread
 
 REFERENCE = "Hsu et al. 2023 (Disentanglement via latent quantization); continuous codes"
 
@@ -134,7 +134,7 @@ def nearest_neighbor_information(values: np.ndarray, classes: np.ndarray, num_ne
     values, classes = values[joined], classes[joined]
     if not len(values):
         return 0.0
-    by_class = np.argsort(classes.astype(np.int32), kind="stable")  # and by value within each
+    by_class = by_value(classes)  # and by the value of the code within each
     values_all, values, classes = values, values[by_class], classes[by_class]
     of_class = counts[classes]
     last = np.searchsorted(classes, classes, side="right") - 1

@@ -8,7 +8,7 @@ from dislab.registry import register_metric
 from dislab.scoring.information import gaps
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.scale import has_usual_scale, remark_on_scale
-from dislab.scoring.table import CodeTable, Sample
+from dislab.scoring.table import CodeTable, Sample, by_value
 
 C = 0.01  # weight of the hinge losses against the penalty, as in Locatello et al. 2019
 LEAST_VARIANCE = 1e-12  # a code dimension below it predicts nothing (continuous factors)
@@ -146,7 +146,7 @@ def fit_svms(
 
     order = np.argsort(codes, kind="stable")
     codes, classes = codes[order], classes[order]
-    by_class = np.argsort(classes, kind="stable")
+    by_class = by_value(classes)
     keys = classes[by_class] * num_points + by_class  # ascending: position within class after class
     powers = codes ** np.arange(3)[:, None]
     all_sums = np.pad(powers.cumsum(axis=1), ((0, 0), (1, 0)))  # [3, N + 1]: number, Σ u, Σ u² of the first i
