@@ -57,6 +57,7 @@ _HOME = {
     "Run": "dislab.runs.finished",
     "RunConfig": "dislab.runs.config",
     "leaderboard": "dislab.report.leaderboard",
+    "published": "dislab.report.published",
     "DislabError": "dislab.errors",
     "DislabWarning": "dislab.errors",
     "RunFailed": "dislab.errors",
