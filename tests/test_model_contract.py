@@ -11,7 +11,23 @@ from dislab.models.vae import VAE
 from dislab.registry import MODELS
 from dislab.training.model import METHODS, check_model, check_model_class, constructor_parameters
 
-NAMES = ["betatcvae", "betavae", "mlvae", "mlvae_svi", "oracle", "pca", "untrained", "vae"]
+NAMES = [
+    "annealedvae",
+    "betatcvae",
+    "betavae",
+    "dipvae1",
+    "dipvae2",
+    "factorvae",
+    "hfs",
+    "infovae",
+    "mlvae",
+    "mlvae_svi",
+    "oracle",
+    "pca",
+    "qlae",
+    "untrained",
+    "vae",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
