@@ -11,7 +11,22 @@ from dislab.models.vae import VAE
 from dislab.registry import MODELS
 from dislab.training.model import METHODS, check_model, check_model_class, constructor_parameters
 
-NAMES = ["betatcvae", "betavae", "mlvae", "mlvae_svi", "oracle", "pca", "untrained", "vae"]
+NAMES = [
+    "adagvae",
+    "adamlvae",
+    "betatcvae",
+    "betavae",
+    "dcign",
+    "gvae",
+    "mlvae",
+    "mlvae_pairs",
+    "mlvae_svi",
+    "oracle",
+    "pca",
+    "slowvae",
+    "untrained",
+    "vae",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
