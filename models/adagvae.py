@@ -22,6 +22,8 @@ class AdaGVAE(GVAE):
     others : see `GVAE` and `VAE`.
     """
 
+    binds_factors = False
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

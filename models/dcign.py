@@ -33,6 +33,7 @@ class DCIGN(VAE):
     group_size = 0  # the whole batch is one group
     changed = 1
     resample = "any"
+    binds_factors = True  # each factor has a dimension
 
     def __init__(self, image_shape: tuple[int, int, int], *, strength: float = 0.01, **others):
         super().__init__(image_shape, **others)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from dislab.data.groups import Groups
-from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.networks.distributions import kl_to_standard_normal, negative_log_likelihood, sample_normal
 from dislab.registry import register_model
@@ -43,6 +42,7 @@ class GVAE(VAE):
 
     supervision = "pairs"
     group_size = 2
+    binds_factors = True  # each factor has a dimension
 
     def __init__(
         self,
@@ -100,14 +100,7 @@ def of_pairs(values: Tensor) -> Tensor:
 
 
 def redrawn_dimensions(changed: Tensor, latents: int) -> Tensor:
-    """Return which dimensions belong to a redrawn factor, bool [pairs, D]. Dimension j belongs to factor j.
-
-    `changed` is bool [pairs, K]. Raise DislabError if there are fewer dimensions than factors.
-    """
+    """Return which dimensions belong to a redrawn factor, bool [pairs, D], D >= K. Dimension j belongs to
+    factor j; `changed` is bool [pairs, K]."""
     pairs, factors = changed.shape
-    if factors > latents:
-        raise DislabError(
-            f"each of the dataset's {factors} factors needs a code dimension of its own: "
-            f"set latents to {factors} or more, not {latents}"
-        )
     return torch.cat([changed, changed.new_zeros(pairs, latents - factors)], dim=1)

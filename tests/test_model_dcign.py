@@ -15,7 +15,6 @@ from small_models import (
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from dislab.errors import DislabError
 from dislab.models.dcign import DCIGN, active_dimensions, clamp
 
 
@@ -37,11 +36,6 @@ def make_group(changed: list[bool], size: int = 6, latents: int = 5):
 )
 def test_each_factor_has_a_dimension_and_the_last_one_the_rest(changed, active):
     assert active_dimensions(torch.tensor([changed]), 5).tolist() == [active]
-
-
-def test_more_factors_than_latents_is_one_line():
-    with pytest.raises(DislabError, match=r"6 factors .*: set latents to 6 or more, not 5$"):
-        make_model(DCIGN, latents=5).loss(make_group([True] + [False] * 5), STEP)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.01, 2.0])

@@ -2,12 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from conftest import one_line
 from small_models import (
     STEP,
     assert_same_loss,
-    fix_posterior,
     make_model,
     make_pairs,
     random_normals,
@@ -15,11 +16,12 @@ from small_models import (
 )
 from torch.distributions import Normal, kl_divergence
 
+import dislab
 from dislab.errors import DislabError
 from dislab.models.adagvae import AdaGVAE, near_dimensions
 from dislab.models.adamlvae import AdaMLVAE
 from dislab.models.betavae import BetaVAE
-from dislab.models.gvae import GVAE, of_pairs, redrawn_dimensions
+from dislab.models.gvae import GVAE, of_pairs
 from dislab.models.mlvae_pairs import MLVAEPairs
 
 CHANGED = [[True, False, False], [False, True, True], [False, False, True], [True, True, False]]
@@ -175,16 +177,50 @@ def test_what_was_not_redrawn_is_joined_and_what_was_redrawn_is_not(kind):
         assert is_joined == (dimension >= 3 or not CHANGED[pair][dimension])
 
 
-@pytest.mark.parametrize("kind", [GVAE, MLVAEPairs])
-def test_more_factors_than_latents_is_one_line(kind):
-    model = make_model(kind, latents=2)
-    fix_posterior(model, *random_normals(8, 2))
-    with pytest.raises(DislabError, match=r"3 factors .*: set latents to 3 or more, not 2$"):
-        model.loss(make_pairs(CHANGED, latents=2), STEP)
-    assert redrawn_dimensions(torch.tensor(CHANGED), 3).tolist() == CHANGED
+@pytest.mark.parametrize("model", ["gvae", "mlvae_pairs", "adagvae", "adamlvae", "slowvae", "dcign"])
+def test_a_run_of_thirty_steps(model, tmp_path, tiny_dataset, no_pictures):
+    settings = {"latents": 3, "network": "mlp", "steps": 30, "batch_size": 8, "metrics": ["mig"]}
+    run = dislab.run(model, tiny_dataset, out=tmp_path, device="cpu", **settings)
+    assert 0 <= run.scores["mig"] <= 1
+    losses = [float(line.split(",")[1]) for line in (run.path / "history.csv").read_text().splitlines()[1:]]
+    assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("kind", [AdaGVAE, AdaMLVAE])
-def test_an_estimated_shared_set_needs_no_dimension_for_each_factor(kind):
-    model = make_model(kind, latents=2)
-    assert model.loss(make_pairs(CHANGED, latents=2), STEP)["loss"].isfinite()
+@pytest.mark.parametrize("model", ["gvae", "adagvae", "slowvae", "dcign"])
+def test_images_without_a_grid_of_factors_are_refused_in_one_line(model, tmp_path):
+    people = np.arange(12)[:, None] // 4
+    faces = dislab.from_arrays(np.full((12, 8, 8), 255, np.uint8), people, names=["person"], name="faces")
+    with pytest.raises(
+        DislabError, match="it needs an image of every combination of the factors' values"
+    ) as error:
+        dislab.run(model, faces, out=tmp_path, steps=3, batch_size=4, device="cpu")
+    one_line(error)
+    assert not [*tmp_path.rglob("history.csv")]
+
+
+@pytest.mark.parametrize("model", ["gvae", "mlvae_pairs", "dcign"])
+def test_more_factors_than_latents_is_one_line_before_training(model, tmp_path, tiny_dataset):
+    with pytest.raises(DislabError, match=r"latents=2: the model has a latent for each factor") as error:
+        dislab.run(model, tiny_dataset, out=tmp_path, latents=2, steps=3, batch_size=4, device="cpu")
+    one_line(error)
+
+
+@pytest.mark.parametrize("model", ["adagvae", "adamlvae", "slowvae"])
+def test_an_estimated_shared_set_needs_no_dimension_for_each_factor(
+    model, tmp_path, tiny_dataset, no_pictures
+):
+    settings = {"latents": 2, "network": "mlp", "steps": 2, "batch_size": 4, "metrics": ["mig"]}
+    assert dislab.run(model, tiny_dataset, out=tmp_path, device="cpu", **settings).scores["mig"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"changed": 9}, "gvae: changed is 9: choose random, 1, 2"),
+        ({"changed": 3}, "changed=3: 1 to 2 of the 3"),
+    ],
+)
+def test_more_redrawn_factors_than_there_are_is_one_line(values, message, tmp_path, tiny_dataset):
+    with pytest.raises(DislabError, match=message) as error:
+        dislab.run("gvae", tiny_dataset, out=tmp_path, steps=3, batch_size=4, device="cpu", **values)
+    one_line(error)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from dislab.benchmarks.goldens import Given, golden
 from dislab.data.groups import Groups
+from dislab.data.space import FactorSpace
 from dislab.models.adagvae import AdaGVAE, kl_of_pairs
 from dislab.models.adamlvae import AdaMLVAE
 from dislab.models.dcign import clamp
@@ -14,6 +18,7 @@ from dislab.models.gvae import GVAE, of_pairs
 from dislab.models.mlvae_pairs import MLVAEPairs
 from dislab.models.slowvae import SlowVAE, laplace_cross_entropy, normal_entropy
 from dislab.networks.distributions import kl_to_standard_normal, sample_normal
+from dislab.training.pairs import Redraws
 
 IMAGE_SHAPE = (1, 8, 8)  # of the models, which encode no image here
 
@@ -141,3 +146,66 @@ def dcign(given: Given) -> dict[str, object]:
         "clamped_first": clamped.detach(),
         **{name: torch.autograd.grad(loss, codes, retain_graph=True)[0] for name, loss in losses.items()},
     }
+
+
+@golden("pair_sampling", not_followed=("disentanglement_lib_minus1", "disentanglement_lib_k2"))
+def pair_sampling(given: Given) -> dict[str, object]:
+    """P(n factors differ) of pairs, n = 0 .. K, and the Laplace transitions of a factor."""
+    sizes = given["sizes"].tolist()
+    table = given["laplace_transition"]
+    space = FactorSpace(("moves", "stays"), (len(table), 2), categorical=["stays"])
+    below = Redraws(space, 1, 2, "random", "laplace", torch.device("cpu")).transitions[0]
+    ends = below.new_zeros(len(table), 1), below, below.new_ones(len(table), 1)
+    ours = {
+        name: differing_factors(sizes, changed, resample)
+        for name, changed, resample in [
+            ("exact_k1", 1, "other"),
+            ("exact_random", "random", "other"),
+            ("keep_k1", 1, "any"),
+            ("keep_random", "random", "any"),
+        ]
+    }
+    return ours | {
+        # disentanglement_lib redraws one factor or k, with equal chance.
+        "disentanglement_lib_minus1": ours["keep_random"],
+        "disentanglement_lib_k2": differing_factors(sizes, 2, "any"),
+        "laplace_transition": torch.cat(ends, dim=1).diff(dim=1),
+    }
+
+
+def differing_factors(sizes: list[int], changed: int | str, resample: str) -> np.ndarray:
+    """Return P(n factors differ), [K + 1], of the pairs that `Redraws` makes of random numbers.
+
+    Which factors are redrawn depends on two of its arguments, and the new value of a redrawn factor on its
+    own random number. Both are gone through, on grids of numbers that stand for equal chances.
+    """
+    number = len(sizes)
+    space = FactorSpace([f"factor {column}" for column in range(number)], sizes)
+
+    def pairs(changed: int | str, count: Tensor, order: Tensor, others: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Return which factors differ and which were redrawn, bool [pairs, K]."""
+        redraws = Redraws(space, len(order), 2, changed, resample, torch.device("cpu"))
+        rows, redrawn = redraws.rows(torch.zeros(order.numel()), count, order.flatten(), others.flatten())
+        values = space.factors(rows.numpy()).reshape(-1, 2, number)
+        return values[:, 0] != values[:, 1], redrawn
+
+    # Every order of the factors, with every number of them.
+    orders = torch.tensor(list(itertools.permutations(range(number))), dtype=torch.float64) / number
+    counts = (torch.arange(number - 1, dtype=torch.float64) + 0.5) / (number - 1)
+    every_order = orders.repeat_interleave(len(counts), 0)
+    _, sets = pairs(changed, counts.repeat(len(orders)), every_order, torch.zeros_like(every_order))
+    # Each factor alone, with every value.
+    column = torch.repeat_interleave(torch.arange(number), torch.tensor(sizes))
+    own_first = torch.ones(len(column), number, dtype=torch.float64)
+    own_first[torch.arange(len(column)), column] = 0
+    own_value = torch.cat([(torch.arange(size, dtype=torch.float64) + 0.5) / size for size in sizes])
+    differ, _ = pairs(1, torch.zeros(len(column)), own_first, own_value[:, None].expand(-1, number))
+    chance = [differ[column == own, own].mean() for own in range(number)]
+
+    total = np.zeros(number + 1)
+    for redrawn, times in zip(*np.unique(sets.numpy(), axis=0, return_counts=True), strict=True):
+        of_set = np.ones(1)
+        for own in np.flatnonzero(redrawn):
+            of_set = np.convolve(of_set, [1 - chance[own], chance[own]])
+        total[: len(of_set)] += of_set * times / len(sets)
+    return total
