@@ -12,10 +12,13 @@ from fake_cuda import FakeCuda, FakeStream, HostWaits, WaitingRefused
 
 import dislab
 from dislab.errors import DislabWarning
+from dislab.models.adamlvae import AdaMLVAE
 from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
+from dislab.models.dcign import DCIGN
 from dislab.models.mlvae import MLVAE
 from dislab.models.mlvae_svi import MLVAESVI
+from dislab.models.slowvae import SlowVAE
 from dislab.models.vae import VAE
 from dislab.registry import MODELS
 from dislab.training import loop as training
@@ -42,6 +45,12 @@ MODELS_THAT_TRAIN = {
     "mlvae mixture image": {"group_size": 4, "posterior": "mixture", "content_draw": "image"},
     "mlvae gaussian": {"group_size": 4, "likelihood": "gaussian"},
     "mlvae_svi": {"group_size": 4, "inference_steps": 2},
+    "gvae": {},
+    "mlvae_pairs": {"changed": 2, "resample": "other"},
+    "adagvae": {},
+    "adamlvae": {"variance": "harmonic"},
+    "slowvae": {},
+    "dcign": {},
 }
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
@@ -166,14 +175,14 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         members = []
         for seed in seeds:
             model = MODELS[name].make(opened.image_shape, **MODELS_THAT_TRAIN[about], **more)
-            members.append(Member(model, Batches(opened, model, 5, by, seed, device), Path("none")))
+            members.append(Member(model, Batches(opened, model, 6, by, seed, device), Path("none")))
             members[-1].resume(1e-3)
         return members
 
     several = [make_steps(make_members([0, 1]))]
     if name != "mlvae_svi":
         several.append(make_steps(make_members([0, 1]), stacked=True))
-    if name.startswith("mlvae") and opened.space.names[0] not in opened.group_by:
+    if name in ("mlvae", "mlvae_svi") and opened.space.names[0] not in opened.group_by:
         several.append(make_steps(make_members([0, 1], groupings=2)))
     for steps in (make_steps(make_members([0])), *several):
         with WaitingRefused():
@@ -193,6 +202,9 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         (MLVAE, {"groupings": 2}),
         (MLVAE, {"posterior": "mixture", "content_draw": "image"}),
         (MLVAESVI, {"inference_steps": 2}),
+        (AdaMLVAE, {}),
+        (SlowVAE, {}),
+        (DCIGN, {}),
     ],
 )
 @pytest.mark.parametrize("way", ["alone", "side by side", "stacked"])

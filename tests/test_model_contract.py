@@ -12,19 +12,25 @@ from dislab.registry import MODELS
 from dislab.training.model import METHODS, check_model, check_model_class, constructor_parameters
 
 NAMES = [
+    "adagvae",
+    "adamlvae",
     "annealedvae",
     "betatcvae",
     "betavae",
+    "dcign",
     "dipvae1",
     "dipvae2",
     "factorvae",
+    "gvae",
     "hfs",
     "infovae",
     "mlvae",
+    "mlvae_pairs",
     "mlvae_svi",
     "oracle",
     "pca",
     "qlae",
+    "slowvae",
     "untrained",
     "vae",
 ]
