@@ -101,7 +101,7 @@ def assert_captured(captures: list[CapturedSteps], number: int = 1) -> None:
     """All steps were captured with the draw of their batches."""
     assert len(captures) == number
     for steps in captures:
-        assert steps.graph is not None and steps.batch is None
+        assert steps.graph is not None and steps.drawn is None
 
 
 def make_members(folder, device, kind: type, seeds, **sizes) -> list[Member]:
@@ -274,7 +274,7 @@ def test_images_on_the_host_are_drawn_outside_of_the_graph(tmp_path, device, see
         captured, eager = CapturedSteps(make(), quiet=False), make()
         for _ in range(10):
             torch.testing.assert_close(captured.step()["loss"], eager.step()["loss"], rtol=1e-5, atol=1e-4)
-    assert captured.graph is not None and captured.batch is not None
+    assert captured.graph is not None and captured.drawn is not None
 
 
 class Branching(VAE):

@@ -95,8 +95,11 @@ CONSTRUCTOR = "its constructor must take (image_shape, *, hyper-parameters with 
     [
         (lambda image_shape: VAE(image_shape), "model 'x' must be a class derived from torch.nn.Module"),
         (dict, "model 'x' must be a class derived from torch.nn.Module"),
-        (WithoutSupervision, "model 'x' lacks the class attribute `supervision`: choose none, iid, groups"),
-        (WrongSupervision, "model 'x': `supervision` is 'group': choose none, iid, groups"),
+        (
+            WithoutSupervision,
+            "model 'x' lacks the class attribute `supervision`: choose none, iid, groups, pairs",
+        ),
+        (WrongSupervision, "model 'x': `supervision` is 'group': choose none, iid, groups, pairs"),
         (Plain, f"model 'x': {CONSTRUCTOR}its first argument is not `image_shape`"),
         (WithoutImageShape, f"model 'x': {CONSTRUCTOR}its first argument is not `image_shape`"),
         (OtherFirstArgument, f"model 'x': {CONSTRUCTOR}its first argument is not `image_shape`"),
