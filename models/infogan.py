@@ -87,7 +87,7 @@ class InfoGAN(nn.Module):
         """Return the loss of the generator and its terms; the information is in nats per image."""
         codes, z = self.draw(batch.noise)
         verdict, parameters = self.judge(self.generate(codes, z), real=False)
-        generator = F.softplus(-verdict).mean()
+        generator = generator_loss(verdict)
         discrete, continuous = self.information(codes, parameters)
         return {
             "loss": generator - self.discrete_weight * discrete - self.continuous_weight * continuous,
@@ -143,3 +143,8 @@ def number_information(numbers: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
     """Return -E ln D(x) - E ln(1 - D(G)) by the logits of real and of generated images."""
     return F.softplus(-real).mean() + F.softplus(generated).mean()
+
+
+def generator_loss(generated: Tensor) -> Tensor:
+    """Return -E ln D(G) by the logits of generated images."""
+    return F.softplus(-generated).mean()
