@@ -53,7 +53,7 @@ class InfoGAN(nn.Module):
         self.discrete_weight, self.continuous_weight = discrete_weight, continuous_weight
         self.latents = categories + continuous
         self.noise = incompressible + continuous + 1  # the last column is of the category
-        self.adam = {"betas": (0.5, 0.999)}
+        self.adam, self.adversary_steps = {"betas": (0.5, 0.999)}, 1
         self.adversary_adam = {"lr": 2e-4, "betas": (0.5, 0.999)}
         self.generator, self.adversary = infogan_networks(
             image_shape, incompressible + self.latents, self.latents

@@ -6,12 +6,25 @@ from conftest import IMAGE_SHAPE
 from torch import nn
 
 from dislab.errors import DislabError
+from dislab.models.cyclevae import CycleVAE
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
 from dislab.registry import MODELS
 from dislab.training.model import METHODS, check_model, check_model_class, constructor_parameters
 
-NAMES = ["betatcvae", "betavae", "mlvae", "mlvae_svi", "oracle", "pca", "untrained", "vae"]
+NAMES = [
+    "betatcvae",
+    "betavae",
+    "cyclevae",
+    "infogan",
+    "mlvae",
+    "mlvae_adversarial",
+    "mlvae_svi",
+    "oracle",
+    "pca",
+    "untrained",
+    "vae",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -24,7 +37,7 @@ def test_built_in_models_keep_the_contract(name):
     assert check_model(model, name) is model
     for attribute in METHODS:
         assert (getattr(model, attribute) is not None) == (attribute in own)
-    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE)
+    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE | CycleVAE)
     assert model.state_dict().keys() == parameters.keys()
     assert check_model(model, name) is model, "a second time, too"
 
