@@ -17,6 +17,7 @@ from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
 from dislab.models.dcign import DCIGN
 from dislab.models.mlvae import MLVAE
+from dislab.models.mlvae_adversarial import AdversarialMLVAE
 from dislab.models.mlvae_svi import MLVAESVI
 from dislab.models.slowvae import SlowVAE
 from dislab.models.vae import VAE
@@ -51,7 +52,11 @@ MODELS_THAT_TRAIN = {
     "adamlvae": {"variance": "harmonic"},
     "slowvae": {},
     "dcign": {},
+    "mlvae_adversarial": {"group_size": 4},
+    "cyclevae": {},
+    "infogan": {},
 }
+CANNOT_STACK = ("mlvae_svi", "mlvae_adversarial", "infogan")
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
 
@@ -180,7 +185,7 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         return members
 
     several = [make_steps(make_members([0, 1]))]
-    if name != "mlvae_svi":
+    if name not in CANNOT_STACK:
         several.append(make_steps(make_members([0, 1]), stacked=True))
     if name in ("mlvae", "mlvae_svi") and opened.space.names[0] not in opened.group_by:
         several.append(make_steps(make_members([0, 1], groupings=2)))
@@ -205,11 +210,12 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         (AdaMLVAE, {}),
         (SlowVAE, {}),
         (DCIGN, {}),
+        (AdversarialMLVAE, {"target": 1e-3}),
     ],
 )
 @pytest.mark.parametrize("way", ["alone", "side by side", "stacked"])
 def test_a_graph_takes_the_same_steps(tmp_path, device, kind, sizes, way):
-    if kind is MLVAESVI and way == "stacked":
+    if kind in (MLVAESVI, AdversarialMLVAE) and way == "stacked":
         pytest.skip("cannot be stacked")
     seeds = (0,) if way == "alone" else (0, 1)
     with arithmetic(device, "fp32"):

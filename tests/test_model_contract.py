@@ -6,6 +6,7 @@ from conftest import IMAGE_SHAPE
 from torch import nn
 
 from dislab.errors import DislabError
+from dislab.models.cyclevae import CycleVAE
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
 from dislab.registry import MODELS
@@ -17,14 +18,17 @@ NAMES = [
     "annealedvae",
     "betatcvae",
     "betavae",
+    "cyclevae",
     "dcign",
     "dipvae1",
     "dipvae2",
     "factorvae",
     "gvae",
     "hfs",
+    "infogan",
     "infovae",
     "mlvae",
+    "mlvae_adversarial",
     "mlvae_pairs",
     "mlvae_svi",
     "oracle",
@@ -46,7 +50,7 @@ def test_built_in_models_keep_the_contract(name):
     assert check_model(model, name) is model
     for attribute in METHODS:
         assert (getattr(model, attribute) is not None) == (attribute in own)
-    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE)
+    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE | CycleVAE)
     assert model.state_dict().keys() == parameters.keys()
     assert check_model(model, name) is model, "a second time, too"
 
