@@ -30,9 +30,11 @@ class Batches:
 
     With the supervision "iid", images are drawn uniformly. With "groups", groups are drawn uniformly from the
     values of the grouping factors, and `group_size` different images uniformly from each group. The last
-    group of a batch takes the rest of batch_size. With several groupings every image belongs to one group of
-    each. The groups of each grouping are drawn uniformly and shuffled against those of the others, and an
-    image is drawn uniformly from those that lie in all of its groups.
+    group of a batch takes the rest of batch_size. With a `group_size` of 0, images are drawn uniformly as for
+    "iid", and every value of the grouping factors is a group, whether or not the batch has images of it: its
+    shapes never change. With several groupings every image belongs to one group of each. The groups of each
+    grouping are drawn uniformly and shuffled against those of the others, and an image is drawn uniformly
+    from those that lie in all of its groups.
 
     `generator` is all that changes from batch to batch. DislabError is raised if a factor is unknown, all
     groups are too small, or a combination of groups has no images.
@@ -46,9 +48,19 @@ class Batches:
     def __init__(self, dataset, model, batch_size: int, group_by: list[list[str]], seed: int, device):
         self.dataset, self.latents, self.device = dataset, model.latents, device
         self.generator = torch.Generator(device=device).manual_seed(seed)
-        self.size = 1 if model.supervision == "iid" else min(model.group_size, batch_size)
+        by_class = model.supervision == "groups" and model.group_size == 0
+        is_uniform = model.supervision == "iid" or by_class
+        self.size = 1 if is_uniform else min(model.group_size, batch_size)
         rows, self.remark = dataset.train_rows(), ""
-        if model.supervision == "iid":
+        self.class_of = self.classes = None  # of each dataset row, int64 [N]; all of them, int64 [classes]
+        if by_class:
+            if len(group_by) > 1:
+                raise DislabError(f"group_size=0 takes one grouping, but --group-by names {len(group_by)}")
+            class_of = np.zeros(len(dataset), np.int64)
+            values, class_of[rows] = np.unique(dataset.space.labels(group_by[0], rows), return_inverse=True)
+            self.class_of = torch.from_numpy(class_of).to(device)
+            self.classes = torch.arange(len(values), device=device)
+        if is_uniform:
             # All rows are one class from which each group draws one image: one way of drawing serves both.
             order, self.numbers = rows, [1]
             begin, count = np.zeros(1, np.int64), np.array([len(rows)])
@@ -114,7 +126,11 @@ class Batches:
             drawn_before = (ranks[..., :member, :] == rank[..., None, :]).any(-2)
             ranks[..., member, :] = torch.where(drawn_before, highest[..., member, :], rank)
         members = self.order[(begin + ranks).transpose(-1, -2)].flatten(-2)[..., : len(self.slots.index)]
-        return members, (self._together(members.shape),)
+        if self.class_of is None:
+            return members, (self._together(members.shape),)
+        index = self.class_of[members]
+        is_of = index[..., None, :] == self.classes[:, None]  # [..., classes, B]
+        return members, (Groups(index, is_of.int().argmax(-1)),)  # its first image; 0 if it has none
 
     def _of_several(self, first: Tensor, *parts: Tensor) -> tuple[Tensor, tuple[Groups, ...]]:
         *others, last = parts

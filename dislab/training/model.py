@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import Groups, join_by_one
 from dislab.errors import DislabError
+from dislab.networks.distributions import LIKELIHOODS
 from dislab.scoring.encoding import first_codes
 from dislab.scoring.outputs import check_shapes, describe
 from dislab.scoring.table import CodeTable, NotFinite
@@ -32,8 +33,8 @@ class Model(Protocol):
 
     supervision: str  # of the class: the loss sees "iid" images or "groups"; "none" is no gradient steps
     latents: int  # number of code dimensions D
-    group_size: int  # images per group, with supervision "groups"
-    likelihood: str  # "bernoulli" or "gaussian", with encode_groups
+    group_size: int  # images per group, with supervision "groups"; 0 groups a batch by class, see Batches
+    likelihood: str  # one of distributions.LIKELIHOODS, with encode_groups
     blocks: Mapping[str, slice]  # named code dimensions; with encode_groups the contents, then "style"
 
     # Return codes, or the mean and log-variance of q(z|x): of images, or of dataset rows int64 [B] instead.
@@ -131,10 +132,10 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         value = getattr(model, attribute)
         if value is None or (isinstance(value, Mapping) and not value):
             return f" lacks `{attribute}`, which {user} needs"
-    for attribute in ("latents", "group_size"):
+    for attribute, lowest in (("latents", 1), ("group_size", 0)):
         value = getattr(model, attribute)
-        if value is not None and not (type(value) is int and 1 <= value < 2**31):
-            return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be 1 or more"
+        if value is not None and not (type(value) is int and lowest <= value < 2**31):
+            return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be {lowest} or more"
     if model.supervision != "none" and not any(one.requires_grad for one in model.parameters()):
         return f" lacks parameters, which supervision '{model.supervision}' needs"
     for method in METHODS:
@@ -147,6 +148,9 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         return ": `blocks` must map names to slices of the code dimensions"
     if model.encode_groups is not None and (len(blocks) < 2 or [*blocks][-1] != "style"):
         return ": `encode_groups` needs `blocks` of contents, then 'style'"
+    if model.encode_groups is not None and model.likelihood not in LIKELIHOODS:
+        value = textwrap.shorten(repr(model.likelihood), 60)
+        return f": `likelihood` is {value}: choose {', '.join(LIKELIHOODS)}"
     return None
 
 
