@@ -101,7 +101,7 @@ def test_random_images_are_grouped_by_the_classes_that_are_there(group_by):
     label = np.unique(dataset.space.labels(group_by, np.arange(15, 60)), return_inverse=True)[1]
     missing = 0
     for _ in range(200):
-        rows, (groups,) = batches.rows(batches.random()[0])
+        rows, (groups,), _ = batches.rows(batches.random()[0])
         assert groups.number == (3 if group_by == ["shape"] else 15)
         assert groups.index.tolist() == label[rows.numpy() - 15].tolist()
         for g in range(groups.number):

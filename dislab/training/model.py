@@ -37,8 +37,8 @@ class Model(Protocol):
     supervision: str
     latents: int  # number of code dimensions D
     noise: int  # columns of the batch's noise; by default D
-    # Images per group. With "groups", 0 groups a batch by class, see Batches. With "pairs" it is 2, or 0 if all
-    # images of a batch differ in the same factors.
+    # Images per group. With "groups", 0 groups a batch by class, see Batches. With "pairs" it is 2, or 0 if
+    # all images of a batch differ in the same factors.
     group_size: int
     changed: int | str  # with "pairs": number of factors that are redrawn, or "random"
     resample: str  # with "pairs": one of RESAMPLES
