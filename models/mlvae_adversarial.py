@@ -54,10 +54,10 @@ class AdversarialMLVAE(MLVAE):
         self.adversary = Critic(image_shape, self.style, self.groupings)
         self.register_buffer("leak_weight", torch.zeros(()))  # lambda
 
-    def group_elbo(self, images, contents, style_mean, style_logvar, style_noise) -> dict[str, Tensor]:
+    def group_elbo(self, *of_batch) -> dict[str, Tensor]:
         """Return the loss and its terms, see `MLVAE.group_elbo`, and the drawn "style" [B, style]."""
-        terms = super().group_elbo(images, contents, style_mean, style_logvar, style_noise)
-        return terms | {"style": sample_normal(style_mean, style_logvar, style_noise)}
+        # The last three are mean, log-variance and noise of the style.
+        return super().group_elbo(*of_batch) | {"style": sample_normal(*of_batch[-3:])}
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
         """Return the loss of `MLVAE.loss` + lambda * the bound, and its terms; `leak` is the bound in nats.
