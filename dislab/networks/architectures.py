@@ -155,13 +155,12 @@ def initialised(layers: list[nn.Module]) -> nn.Sequential:
 # - glorot: Glorot uniform, as in the reference's TensorFlow layers.
 # - orthogonal: the layers before a ReLU have orthogonal weights that keep the variance (Saxe et al. 2014, He
 #   et al. 2015), the others Glorot's. An ML-VAE then leaves the mean image after some 60 steps, not 600.
-INITIALISATIONS = ("glorot", "orthogonal")
 _initialisation = ContextVar("initialisation", default="glorot")
 
 
 @contextmanager
 def initialisation(name: str) -> Iterator[None]:
-    """Let the networks that are made within have an initialisation, one of INITIALISATIONS."""
+    """Let the networks that are made within have an initialisation, "glorot" or "orthogonal"."""
     token = _initialisation.set(name)
     try:
         yield
