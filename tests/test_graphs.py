@@ -26,8 +26,8 @@ from dislab.training import loop as training
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import steps_of, train_stack
-from dislab.training.precision import arithmetic, compute_in_bfloat16, usual_precision
-from dislab.training.protocol import Protocol
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import Protocol, usual_precision
 from dislab.training.steps import CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -46,15 +46,15 @@ def test_content_feature_is_the_mean_of_the_product_of_normals():
     rng = np.random.default_rng(0)
     mean, logvar = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
     rows = np.array([[0, 3, 5], [1, 2, 4]])
-    got = product_of_normals(mean, -logvar, rows)
+    got = product_of_normals(mean, logvar, rows)
     z = np.linspace(-12, 12, 20_001)
     for b, chosen in enumerate(rows):
         for d in range(2):
             density = np.exp(-0.5 * sum((z - mean[n, d]) ** 2 / np.exp(logvar[n, d]) for n in chosen))
             assert got[b, d] == pytest.approx((z * density).sum() / density.sum(), abs=1e-8)
     np.testing.assert_allclose(product_of_normals(mean, None, rows), mean[rows].mean(axis=1))
-    np.testing.assert_allclose(product_of_normals(mean, -logvar, rows[:, :1]), mean[rows[:, 0]])
-    assert np.isfinite(product_of_normals(mean, -logvar * 1e4, rows)).all()
+    np.testing.assert_allclose(product_of_normals(mean, logvar, rows[:, :1]), mean[rows[:, 0]])
+    assert np.isfinite(product_of_normals(mean, logvar * 1e4, rows)).all()
 
 
 def test_draws_of_images():

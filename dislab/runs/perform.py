@@ -37,7 +37,8 @@ from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
 from dislab.training.model import reported
-from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import USUAL, usual_precision
 
 FILES = ("model.safetensors", "codes.safetensors", "history.csv")  # that every finished run has
 
