@@ -22,6 +22,7 @@ from dislab.training import loop as training
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import steps_of, train_stack
+from dislab.training.model import check_model
 from dislab.training.precision import arithmetic, compute_in_bfloat16, usual_precision
 from dislab.training.protocol import Protocol
 from dislab.training.steps import CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
@@ -42,7 +43,15 @@ MODELS_THAT_TRAIN = {
     "mlvae mixture image": {"group_size": 4, "posterior": "mixture", "content_draw": "image"},
     "mlvae gaussian": {"group_size": 4, "likelihood": "gaussian"},
     "mlvae_svi": {"group_size": 4, "inference_steps": 2},
+    "annealedvae": {},
+    "dipvae1": {},
+    "dipvae2": {},
+    "factorvae": {},
+    "hfs": {"pairs": 3},
+    "infovae": {"kernel": "imq"},
+    "qlae": {},
 }
+NOT_STACKED = ("mlvae_svi", "factorvae")
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
 
@@ -166,12 +175,13 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         members = []
         for seed in seeds:
             model = MODELS[name].make(opened.image_shape, **MODELS_THAT_TRAIN[about], **more)
+            check_model(model, name)
             members.append(Member(model, Batches(opened, model, 5, by, seed, device), Path("none")))
             members[-1].resume(1e-3)
         return members
 
     several = [make_steps(make_members([0, 1]))]
-    if name != "mlvae_svi":
+    if name not in NOT_STACKED:
         several.append(make_steps(make_members([0, 1]), stacked=True))
     if name.startswith("mlvae") and opened.space.names[0] not in opened.group_by:
         several.append(make_steps(make_members([0, 1], groupings=2)))
