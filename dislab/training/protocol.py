@@ -27,6 +27,8 @@ class Protocol:
     rows: int | None  # randomly chosen rows that are encoded and scored; None is all
     initialisation: str = "glorot"  # of the networks, see `dislab.networks.architectures`
     warmup: int | None = None  # steps in which the rate rises from 0; None is a constant rate
+    # Steps between two validations, of which the best decides the parameters; None keeps the last ones.
+    validate: int | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str):
@@ -35,6 +37,7 @@ class Protocol:
             ("--steps", self.steps, "0 (an untrained model)", MOST_STEPS),
             ("--batch-size", self.batch_size, "2", MOST_IMAGES),
             ("rows", 1 if self.rows is None else self.rows, "1", 2**63 - 1),
+            ("validate", 1 if self.validate is None else self.validate, "1", MOST_STEPS),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < int(lowest[0]):
                 raise DislabError(f"{what} is {value!r}: it must be {lowest} or more")
@@ -72,6 +75,18 @@ PROTOCOLS = {
     "medium": replace(_FAST, name="medium", steps=13_500),
     # Locatello et al. 2019, table 1 of the appendix.
     "paper": Protocol("paper", steps=300_000, learning_rate=1e-4, batch_size=64, rows=None),
+    # Bouchacourt et al. 2017 on MNIST: batches of 256 images, LeCun's initialisation, and the parameters of
+    # the best ELBO on the 10,000 images that do not train the model. The rate, the number of steps and those
+    # between two validations are ours.
+    "bouchacourt2017": Protocol(
+        "bouchacourt2017",
+        steps=12_000,
+        learning_rate=1e-3,
+        batch_size=256,
+        rows=None,
+        initialisation="lecun",
+        validate=500,
+    ),
 }
 
 
