@@ -21,7 +21,7 @@ from dislab.scoring.table import CodeTable, rows_by_value
 
 MOST_SWAPS = 2_000  # about as many by each grouping; a share of them has a standard error of at most 0.011
 BATCH, STEPS, RATE = 128, 600, 4e-3  # of the judge's training; the rate falls to 0 in a straight line
-CHECK, WELL = 50, 0.005  # training ends when the mean loss of the last CHECK steps is below WELL nats
+CHECK, WELL = 50, 0.01  # training ends when the mean loss of the last CHECK steps is below WELL nats
 SIDE = 32  # pixels: the judge sees larger images averaged down, to a smaller side of SIDE or more
 
 
