@@ -48,7 +48,7 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
     classifier is trained on draws of K = 10 images (fewer if half a class has fewer) and tested on draws of
     k <= K images of other rows, with equal numbers per class: the rows that the dataset marks as `tested`, or
     else a random half of each class. For k > 1 images are grouped by their true class. A table without a
-    block "content" is read as a whole.
+    block "content" is read as a whole. Of more than 300 classes 300 are read, drawn at random.
 
     Parameters
     ----------

@@ -34,8 +34,8 @@ def content_few(table: CodeTable, rng: np.random.Generator, *, num_choices: int 
     """Return how well the class is read from the content by a classifier of K images per class.
 
     The classifier, a multinomial logistic regression on standardised features (L2 with C = 1), sees one
-    feature of each class: the content of its K = 10 images, joined by the product of their Normals (fewer if
-    half a class has fewer). It is tested on draws of k <= K images of other rows, as in `content_accuracy`.
+    feature of each class, 50 times: the content of its K = 10 images, joined by the product of their Normals
+    (fewer if half a class has fewer). It is tested on draws of k <= K images of other rows, as in `content_accuracy`.
     All scores are means over several choices of the K images. With `sampled` in their name they are those of
     draws of the posteriors: the classifier is trained on 50 draws of each class's product (fewer of more than
     40 classes), and tested on one draw of the product of each k test images. A table without a block
@@ -132,9 +132,9 @@ def _accuracies(
         seen = [draw_images(rng, pool, size, 1) for pool in train]  # [1, K] of each class
         if not is_joined:
             seen = [rows.T for rows in seen]
-        if sampled:
-            draws = min(50, MOST_DRAWS // len(train))
-            seen = [rows.repeat(-(-draws // len(rows)), axis=0) for rows in seen]
+        # Means are repeated as often as draws are made, so that the penalty weighs as little beside them.
+        draws = min(50, MOST_DRAWS // len(train))
+        seen = [rows.repeat(-(-draws // len(rows)), axis=0) for rows in seen]
         inputs = features(seen)
         standardise = Standardiser(inputs)
         weights = logistic_regression(standardise(inputs), np.arange(len(seen)).repeat(len(seen[0])))

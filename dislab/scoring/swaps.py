@@ -75,8 +75,9 @@ def swaps(
             codes[:, block] = content[:, block]
             of_swapped = _read(judge, lambda part: model.mean_image(torch.from_numpy(part).to(device)), codes)
             lines.append((k, of_swapped, classes[givers]))
-        same = np.full(len(images), grouping)
-        judged += [np.column_stack([same, same * 0 + k, *read, of_style]) for k, *read in lines]
+        for k, *read in lines:
+            numbers = np.broadcast_to([grouping, k], (len(images), 2))
+            judged.append(np.column_stack([numbers, *read, of_style]))
     return np.concatenate(judged)
 
 
