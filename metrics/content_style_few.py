@@ -34,12 +34,12 @@ def content_few(table: CodeTable, rng: np.random.Generator, *, num_choices: int 
     """Return how well the class is read from the content by a classifier of K images per class.
 
     The classifier, a multinomial logistic regression on standardised features (L2 with C = 1), sees one
-    feature of each class, 50 times: the content of its K = 10 images, joined by the product of their Normals
-    (fewer if half a class has fewer). It is tested on draws of k <= K images of other rows, as in `content_accuracy`.
-    All scores are means over several choices of the K images. With `sampled` in their name they are those of
-    draws of the posteriors: the classifier is trained on 50 draws of each class's product (fewer of more than
-    40 classes), and tested on one draw of the product of each k test images. A table without a block
-    "content" is read as a whole.
+    feature of each class, 50 times (fewer of more than 40 classes): the content of its K = 10 images, joined
+    by the product of their Normals. K is smaller if half a class has fewer. It is tested on draws of k <= K
+    images of other rows, as in `content_accuracy`. All scores are means over several choices of the K images.
+    With `sampled` in their name they are those of draws of the posteriors: the classifier is trained on as
+    many draws of each class's product, and tested on one draw of the product of each k test images. A table
+    without a block "content" is read as a whole. Of more than 300 classes 300 are read, drawn at random.
 
     Parameters
     ----------

@@ -267,6 +267,7 @@ def _encode(
                 table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
             wanted = asked(config.metrics).values()
             if can_swap(network) and any("swaps" in one.metric.needs for one in wanted):
+                say("decoding swapped images", quiet)
                 table.swaps = swaps(network, images, table, rows, config.group_by, device)
     except DislabError as error:
         raise RunFailed(f"encoding failed after training: {error}") from error

@@ -187,7 +187,7 @@ def _judge(dataset: Dataset, rows: list[np.ndarray], device) -> Judge:
     if key in known:
         return known[key]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
         judge = Judge(dataset.image_shape, len(rows)).to(device)
     optimiser = torch.optim.Adam(judge.parameters(), RATE)
     rng, losses = np.random.default_rng(0), []
