@@ -51,7 +51,7 @@ def test_unknown_names_offer_the_nearest_or_all():
     with pytest.raises(DislabError, match=r"^unknown model 'mlva': did you mean 'mlvae'\?$"):
         MODELS["mlva"]
     with pytest.raises(
-        DislabError, match=r"^unknown model 'zzzz': known are betatcvae, betavae, mlvae, .*vae$"
+        DislabError, match=r"^unknown model 'zzzz': known are betatcvae, betavae, gvae_groups, .*vae$"
     ):
         MODELS["zzzz"]
 
