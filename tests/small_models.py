@@ -62,6 +62,13 @@ def make_batch(sizes: list[int], latents: int, seed: int = 0) -> Batch:
     )
 
 
+def make_pairs(changed: list[list[bool]], latents: int) -> Batch:
+    """Pairs of random images, of which these factors were redrawn."""
+    batch = make_batch([2] * len(changed), latents)
+    batch.changed = torch.tensor(changed)
+    return batch
+
+
 def make_groups(sizes: list[int]) -> Groups:
     """Groups of the given sizes, one after the other."""
     return Groups(

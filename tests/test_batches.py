@@ -101,7 +101,7 @@ def test_random_images_are_grouped_by_the_classes_that_are_there(group_by):
     label = np.unique(dataset.space.labels(group_by, np.arange(15, 60)), return_inverse=True)[1]
     missing = 0
     for _ in range(200):
-        rows, (groups,) = batches.rows(batches.random()[0])
+        rows, (groups,), _ = batches.rows(batches.random()[0])
         assert groups.number == (3 if group_by == ["shape"] else 15)
         assert groups.index.tolist() == label[rows.numpy() - 15].tolist()
         for g in range(groups.number):
@@ -150,7 +150,7 @@ def test_the_numbers_decide_the_rows_by_floyds_algorithm(tiny_dataset, group_siz
     twins = [torch.Generator().manual_seed(seed) for seed in range(3)]
     for _ in range(20):
         uniform, noise = zip(*(one.random() for one in batches), strict=True)
-        together, _ = batches[0].rows(torch.stack(uniform))
+        together, _, _ = batches[0].rows(torch.stack(uniform))
         for index, twin in enumerate(twins):
             numbers = iter(torch.rand(len(uniform[index]), generator=twin, dtype=torch.float64).tolist())
             sizes = [group_size] * (batch_size // group_size) + [batch_size % group_size]
@@ -173,7 +173,7 @@ def test_several_groupings_are_drawn_alike(tiny_dataset):
     batches = Batches(tiny_dataset, Grouped(4), 12, [["shape"], ["size", "position"]], 0, CPU)
     values = [[], []]
     for _ in range(500):
-        rows, groupings = batches.rows(batches.random()[0])
+        rows, groupings, _ = batches.rows(batches.random()[0])
         factors = tiny_dataset.space.factors(rows)
         labels = [factors[:, 0], 5 * factors[:, 1] + factors[:, 2]]
         for grouping, (groups, label) in enumerate(zip(groupings, labels, strict=True)):

@@ -12,10 +12,14 @@ from fake_cuda import FakeCuda, FakeStream, HostWaits, WaitingRefused
 
 import dislab
 from dislab.errors import DislabWarning
+from dislab.models.adamlvae import AdaMLVAE
 from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
+from dislab.models.dcign import DCIGN
 from dislab.models.mlvae import MLVAE
+from dislab.models.mlvae_adversarial import AdversarialMLVAE
 from dislab.models.mlvae_svi import MLVAESVI
+from dislab.models.slowvae import SlowVAE
 from dislab.models.vae import VAE
 from dislab.registry import MODELS
 from dislab.training import loop as training
@@ -47,7 +51,17 @@ MODELS_THAT_TRAIN = {
     "gvae_groups": {"group_size": 4, "likelihood": "binarised"},
     "mlvae gaussian": {"group_size": 4, "likelihood": "gaussian"},
     "mlvae_svi": {"group_size": 4, "inference_steps": 2},
+    "gvae": {},
+    "mlvae_pairs": {"changed": 2, "resample": "other"},
+    "adagvae": {},
+    "adamlvae": {"variance": "harmonic"},
+    "slowvae": {},
+    "dcign": {},
+    "mlvae_adversarial": {"group_size": 4},
+    "cyclevae": {},
+    "infogan": {},
 }
+CANNOT_STACK = ("mlvae_svi", "mlvae_adversarial", "infogan")
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
 
@@ -106,7 +120,7 @@ def assert_captured(captures: list[CapturedSteps], number: int = 1) -> None:
     """All steps were captured with the draw of their batches."""
     assert len(captures) == number
     for steps in captures:
-        assert steps.graph is not None and steps.batch is None
+        assert steps.graph is not None and steps.drawn is None
 
 
 def make_members(folder, device, kind: type, seeds, **sizes) -> list[Member]:
@@ -171,14 +185,14 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         members = []
         for seed in seeds:
             model = MODELS[name].make(opened.image_shape, **MODELS_THAT_TRAIN[about], **more)
-            members.append(Member(model, Batches(opened, model, 5, by, seed, device), Path("none")))
+            members.append(Member(model, Batches(opened, model, 6, by, seed, device), Path("none")))
             members[-1].resume(1e-3)
         return members
 
     several = [make_steps(make_members([0, 1]))]
-    if name != "mlvae_svi":
+    if name not in CANNOT_STACK:
         several.append(make_steps(make_members([0, 1]), stacked=True))
-    two = name.startswith("mlvae") and "by class" not in about
+    two = name in ("mlvae", "mlvae_svi") and "by class" not in about
     if two and opened.space.names[0] not in opened.group_by:
         several.append(make_steps(make_members([0, 1], groupings=2)))
     for steps in (make_steps(make_members([0])), *several):
@@ -199,11 +213,15 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         (MLVAE, {"groupings": 2}),
         (MLVAE, {"posterior": "mixture", "content_draw": "image"}),
         (MLVAESVI, {"inference_steps": 2}),
+        (AdaMLVAE, {}),
+        (SlowVAE, {}),
+        (DCIGN, {}),
+        (AdversarialMLVAE, {"target": 1e-3}),
     ],
 )
 @pytest.mark.parametrize("way", ["alone", "side by side", "stacked"])
 def test_a_graph_takes_the_same_steps(tmp_path, device, kind, sizes, way):
-    if kind is MLVAESVI and way == "stacked":
+    if kind in (MLVAESVI, AdversarialMLVAE) and way == "stacked":
         pytest.skip("cannot be stacked")
     seeds = (0,) if way == "alone" else (0, 1)
     with arithmetic(device, "fp32"):
@@ -280,7 +298,7 @@ def test_images_on_the_host_are_drawn_outside_of_the_graph(tmp_path, device, see
         captured, eager = CapturedSteps(make(), quiet=False), make()
         for _ in range(10):
             torch.testing.assert_close(captured.step()["loss"], eager.step()["loss"], rtol=1e-5, atol=1e-4)
-    assert captured.graph is not None and captured.batch is not None
+    assert captured.graph is not None and captured.drawn is not None
 
 
 class Branching(VAE):

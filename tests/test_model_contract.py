@@ -6,13 +6,40 @@ from conftest import IMAGE_SHAPE
 from torch import nn
 
 from dislab.errors import DislabError
+from dislab.models.cyclevae import CycleVAE
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
 from dislab.networks.distributions import LIKELIHOODS
 from dislab.registry import MODELS
 from dislab.training.model import METHODS, check_model, check_model_class, constructor_parameters
 
-NAMES = ["betatcvae", "betavae", "gvae_groups", "mlvae", "mlvae_svi", "oracle", "pca", "untrained", "vae"]
+NAMES = [
+    "adagvae",
+    "adamlvae",
+    "annealedvae",
+    "betatcvae",
+    "betavae",
+    "cyclevae",
+    "dcign",
+    "dipvae1",
+    "dipvae2",
+    "factorvae",
+    "gvae",
+    "gvae_groups",
+    "hfs",
+    "infogan",
+    "infovae",
+    "mlvae",
+    "mlvae_adversarial",
+    "mlvae_pairs",
+    "mlvae_svi",
+    "oracle",
+    "pca",
+    "qlae",
+    "slowvae",
+    "untrained",
+    "vae",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,7 +52,7 @@ def test_built_in_models_keep_the_contract(name):
     assert check_model(model, name) is model
     for attribute in METHODS:
         assert (getattr(model, attribute) is not None) == (attribute in own)
-    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE)
+    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE | CycleVAE)
     assert model.state_dict().keys() == parameters.keys()
     assert check_model(model, name) is model, "a second time, too"
 
@@ -96,8 +123,11 @@ CONSTRUCTOR = "its constructor must take (image_shape, *, hyper-parameters with 
     [
         (lambda image_shape: VAE(image_shape), "model 'x' must be a class derived from torch.nn.Module"),
         (dict, "model 'x' must be a class derived from torch.nn.Module"),
-        (WithoutSupervision, "model 'x' lacks the class attribute `supervision`: choose none, iid, groups"),
-        (WrongSupervision, "model 'x': `supervision` is 'group': choose none, iid, groups"),
+        (
+            WithoutSupervision,
+            "model 'x' lacks the class attribute `supervision`: choose none, iid, groups, pairs",
+        ),
+        (WrongSupervision, "model 'x': `supervision` is 'group': choose none, iid, groups, pairs"),
         (Plain, f"model 'x': {CONSTRUCTOR}its first argument is not `image_shape`"),
         (WithoutImageShape, f"model 'x': {CONSTRUCTOR}its first argument is not `image_shape`"),
         (OtherFirstArgument, f"model 'x': {CONSTRUCTOR}its first argument is not `image_shape`"),

@@ -41,7 +41,7 @@ class FactorSpace:
     Factor k takes the values 0 .. sizes[k] - 1. A full grid has one row per combination of factor values, in
     mixed-radix order with the last factor fastest. That is the official order of dSprites, Shapes3D and
     MPI3D, and no labels are stored. A dataset without a grid, such as MNIST, gives its `values` int [N, K].
-    `circle` is the circular factor, or None.
+    `circle` is the circular factor, or None. The values of the factors named by `categorical` have no order.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class FactorSpace:
         sizes: Sequence[int],
         values: np.ndarray | None = None,
         circle: Circle | None = None,
+        categorical: Sequence[str] = (),
     ):
         self.names = tuple(names)
         for name in self.names:
@@ -75,8 +76,9 @@ class FactorSpace:
             self.columns(
                 [name for name in (circle.factor, circle.instance, *(circle.only or ())[:1]) if name]
             )
+        self.columns(categorical)
         self._values = values
-        self.circle = circle
+        self.circle, self.categorical = circle, tuple(categorical)
 
     def __len__(self) -> int:
         return int(np.prod(self.sizes)) if self._values is None else len(self._values)

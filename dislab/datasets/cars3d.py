@@ -25,6 +25,7 @@ SPACE = FactorSpace(
     ("elevation", "azimuth", "object_type"),
     (4, 24, 183),
     circle=Circle("azimuth", steps=24, instance="object_type"),
+    categorical=["object_type"],
 )
 CAR_FILES = "car_*_mesh.mat"  # one car each; the numbers 001 to 199 have gaps
 OFFICIAL_SIDE, SIDE = 128, 64

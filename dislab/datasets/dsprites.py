@@ -19,6 +19,7 @@ SPACE = FactorSpace(
     (3, 6, 40, 32, 32),
     # Orientations 0 and 39 are the same angle, and only the heart has no symmetry.
     circle=Circle("orientation", steps=39, only=("shape", 2)),
+    categorical=["shape"],
 )
 PACKED = 64 * 64 // 8  # bytes of an image
 CHUNK = 8192  # images read and packed at a time: 34 MB

@@ -25,6 +25,7 @@ SPACE = FactorSpace(
         "vertical_axis",
     ),
     (6, 6, 2, 3, 3, 40, 40),
+    categorical=["object_color", "object_shape", "background_color"],
 )
 KEY = "images"
 SIDE = 64

@@ -14,7 +14,9 @@ from dislab.errors import DislabError
 from dislab.registry import register_dataset
 
 SPACE = FactorSpace(
-    ("floor_hue", "wall_hue", "object_hue", "scale", "object_shape", "orientation"), (10, 10, 10, 8, 4, 15)
+    ("floor_hue", "wall_hue", "object_hue", "scale", "object_shape", "orientation"),
+    (10, 10, 10, 8, 4, 15),
+    categorical=["object_shape"],
 )
 CHUNK = 4000  # images decoded at a time: 49 MB
 OTHER = "it is not the official file"

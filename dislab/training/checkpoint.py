@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +52,7 @@ class Member:
     failure: RunFailed | None = None  # why the training ended before its last step
     at_once: int = 1  # models trained at once, this one included
     optimiser: torch.optim.Adam | None = None  # set by `resume`
+    adversary: torch.optim.Adam | None = None  # the adversary's, if the model has one
 
     def log(self, done: int, terms: Sequence[str], values: Sequence[float]) -> None:
         """Add the loss terms of a step to the history, or set `failure` if one of them is not finite."""
@@ -67,8 +68,14 @@ class Member:
 
     def resume(self, learning_rate: float) -> None:
         """Make the optimiser, and restore the state of the checkpoint if there is one."""
-        self.optimiser = adam(list(self.model.parameters()), learning_rate)
-        self.model.train()
+        model, adversary = self.model, getattr(self.model, "adversary", None)
+        against = [] if adversary is None else list(adversary.parameters())
+        others = [one for one in model.parameters() if all(one is not other for other in against)]
+        self.optimiser = adam(others, learning_rate, getattr(model, "adam", None))
+        if against:
+            options = dict(model.adversary_adam)
+            self.adversary = adam(against, options.pop("lr"), options)
+        model.train()
         if self.checkpoint.is_file():
             self._load()
 
@@ -78,8 +85,9 @@ class Member:
 
         generator = self.batches.generator
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
+        for kind, optimiser in self._optimisers().items():
+            for index, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"{kind}.{index}.{name}": value for name, value in state.items()}
         tensors["generator"] = generator.get_state()
         best = self.validation
         if best is not None:
@@ -112,29 +120,30 @@ class Member:
                 f"the run was begun on {about['device']}: go on there (--device), or delete '{path}'"
             )
         parameters: dict[str, Tensor] = {}
+        states: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in self._optimisers()}
         best: dict[str, Tensor] = {}
-        state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, _, key = name.partition(".")
             if kind == "model":
                 parameters[key] = value
             elif kind == "best":
                 best[key] = value
-            elif kind == "adam":
+            elif kind in states:
                 index, _, key = key.partition(".")
-                state.setdefault(int(index), {})[key] = value
+                states[kind].setdefault(int(index), {})[key] = value
         try:
             self.model.load_state_dict(parameters)
         except RuntimeError as error:
             reason = said_by(error)
             raise DislabError(f"'{path}' is of another model, delete it to train anew: {reason}") from None
-        settings = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": settings})
-        # Fused Adam walks through the memory of a parameter and of its moments side by side: if the channels
-        # are last in the one, they must be last in the others.
-        for parameter, moments in self.optimiser.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        for kind, optimiser in self._optimisers().items():
+            settings = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": states[kind], "param_groups": settings})
+            # Fused Adam walks through the memory of a parameter and of its moments side by side: if the
+            # channels are last in the one, they must be last in the others.
+            for parameter, moments in optimiser.state.items():
+                for name in ("exp_avg", "exp_avg_sq"):
+                    moments[name] = torch.empty_like(parameter).copy_(moments[name])
         generator.set_state(tensors["generator"])
         if self.validation is not None:
             self.validation.parameters = best
@@ -144,9 +153,19 @@ class Member:
         self.history.seconds = float(about["seconds"])
         self.done = int(about["step"])
 
+    def _optimisers(self) -> dict[str, torch.optim.Adam]:
+        """Return the optimisers by the names that their states have in the checkpoint."""
+        both = {"adam": self.optimiser, "adversary": self.adversary}
+        return {name: optimiser for name, optimiser in both.items() if optimiser is not None}
 
-def adam(parameters: list[Tensor], learning_rate: float) -> torch.optim.Adam:
-    """Return Adam with its published betas. It runs as one kernel and can be part of a CUDA graph."""
+
+def adam(
+    parameters: list[Tensor], learning_rate: float, options: Mapping[str, object] | None = None
+) -> torch.optim.Adam:
+    """Return Adam, with its published betas unless the options have others.
+
+    It runs as one kernel and can be part of a CUDA graph.
+    """
     # A tensor, so that a CUDA graph reads the rate of every step.
     rate = torch.tensor(learning_rate, device=parameters[0].device)
-    return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=rate.is_cuda)
+    return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=rate.is_cuda, **(options or {}))

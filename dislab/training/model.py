@@ -21,7 +21,8 @@ from dislab.scoring.outputs import check_shapes, describe
 from dislab.scoring.table import CodeTable, NotFinite
 from dislab.training.batches import Batch
 
-SUPERVISIONS = ("none", "iid", "groups")
+SUPERVISIONS = ("none", "iid", "groups", "pairs")
+RESAMPLES = ("any", "other", "laplace")  # see dislab.training.pairs.Redraws
 
 
 class Model(Protocol):
@@ -31,9 +32,23 @@ class Model(Protocol):
     `latents` and `loss`. Codes are float32 [B, D], images float32 [B, C, H, W] in [0, 1].
     """
 
-    supervision: str  # of the class: the loss sees "iid" images or "groups"; "none" is no gradient steps
+    # Of the class. The loss sees "iid" images, "groups" of images that share a class, or "pairs" of images
+    # that differ in some factors. "none" is no gradient steps.
+    supervision: str
     latents: int  # number of code dimensions D
-    group_size: int  # images per group, with supervision "groups"; 0 groups a batch by class, see Batches
+    noise: int  # columns of the batch's noise; by default D
+    # Images per group. With "groups", 0 groups a batch by class, see Batches. With "pairs" it is 2, or 0 if
+    # all images of a batch differ in the same factors.
+    group_size: int
+    changed: int | str  # with "pairs": number of factors that are redrawn, or "random"
+    resample: str  # with "pairs": one of RESAMPLES
+    binds_factors: bool  # with "pairs": whether each factor has a latent of its own
+    adam: Mapping[str, object]  # options of torch.optim.Adam other than the rate, which the protocol sets
+    # A part of the model that `loss` does not train but `adversary_loss` does, in so many steps (1) after
+    # each of the model's, by an Adam with these options, of which "lr" is needed.
+    adversary: nn.Module
+    adversary_steps: int
+    adversary_adam: Mapping[str, object]
     likelihood: str  # one of distributions.LIKELIHOODS, with encode_groups
     blocks: Mapping[str, slice]  # named code dimensions; with encode_groups the contents, then "style"
 
@@ -44,6 +59,8 @@ class Model(Protocol):
     def encode_groups(self, images: Tensor, groupings: tuple[Groups, ...]) -> tuple[Tensor, Tensor]: ...
     # Return the terms of the loss, of which "loss" is minimised. All noise comes from the batch.
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]: ...
+    # Return what the adversary minimises, one number. `other` is another batch, drawn for this step only.
+    def adversary_loss(self, batch: Batch, other: Batch, step: Tensor) -> Tensor: ...
     # Fit the model to the training rows int64 [N], without gradient steps.
     def fit(self, dataset, rows, generator: torch.Generator) -> None: ...
     # Return the parameters of p(x|z), which `distributions.negative_log_likelihood` takes.
@@ -132,10 +149,19 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         value = getattr(model, attribute)
         if value is None or (isinstance(value, Mapping) and not value):
             return f" lacks `{attribute}`, which {user} needs"
-    for attribute, lowest in (("latents", 1), ("group_size", 0)):
-        value = getattr(model, attribute)
+    for attribute in ("latents", "noise", "group_size", "adversary_steps"):
+        value, lowest = getattr(model, attribute), int(attribute != "group_size")
         if value is not None and not (type(value) is int and lowest <= value < 2**31):
             return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be {lowest} or more"
+    if model.adversary is not None and "lr" not in model.adversary_adam:
+        return f": `adversary_adam` needs a rate, as in {{'lr': 1e-4}}, and is {model.adversary_adam!r}"
+    if model.supervision == "pairs":
+        if model.group_size not in (0, 2):
+            return f": `group_size` is {model.group_size}: with supervision 'pairs' it must be 2, or 0"
+        if model.changed != "random" and not (type(model.changed) is int and model.changed >= 1):
+            return f": `changed` is {model.changed!r}: it must be 1 or more, or 'random'"
+        if model.resample not in RESAMPLES:
+            return f": `resample` is {model.resample!r}: choose {', '.join(RESAMPLES)}"
     if model.supervision != "none" and not any(one.requires_grad for one in model.parameters()):
         return f" lacks parameters, which supervision '{model.supervision}' needs"
     for method in METHODS:
@@ -163,7 +189,10 @@ def _needs(model: nn.Module) -> dict[str, str]:
         needs["latents"] = "`reconstruction`"
     if model.supervision == "none":
         return needs | {"fit": "supervision 'none'"}
-    own = ("latents", "loss", "group_size") if model.supervision == "groups" else ("latents", "loss")
+    if model.adversary is not None:
+        needs |= dict.fromkeys(("adversary_loss", "adversary_adam"), "`adversary`")
+    groups = {"groups": ["group_size"], "pairs": ["group_size", "changed", "resample"]}
+    own = ["latents", "loss", *groups.get(model.supervision, [])]
     return needs | dict.fromkeys(own, f"supervision '{model.supervision}'")
 
 
@@ -201,6 +230,15 @@ def check_terms(model: nn.Module, terms: object, before: Sequence[str] | None = 
     if wrong:
         raise DislabError(
             f"{type(model).__name__}.loss must return a dict of tensors with the key 'loss', {wrong}"
+        )
+
+
+def check_adversary_loss(model: nn.Module, loss: object) -> None:
+    """Raise DislabError if the loss of an adversary is not what `Model` says."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex() or not loss.requires_grad:
+        raise DislabError(
+            f"{type(model).__name__}.adversary_loss must return a tensor of one real number that depends on "
+            f"the adversary's parameters, not {describe(loss)}"
         )
 
 

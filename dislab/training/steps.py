@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dislab.progress import say
 from dislab.training.batches import Batch, batch_of, draw_together
 from dislab.training.checkpoint import Member, adam
-from dislab.training.model import check_terms
+from dislab.training.model import check_adversary_loss, check_terms
 from dislab.training.protocol import Protocol
 
 EAGER_STEPS = 3  # before a CUDA graph is captured: by then everything that is allocated once exists
@@ -27,36 +27,60 @@ class SingleSteps:
 
     def __init__(self, member: Member, protocol: Protocol):
         self.members, self.protocol = [member], protocol
-        self.model, self.batches, self.optimiser = member.model, member.batches, member.optimiser
+        self.model, self.optimiser, self.adversary = member.model, member.optimiser, member.adversary
+        self.against = 0 if self.adversary is None else member.model.adversary_steps or 1
+        self.batches = member.batches
         # The number of the step that the loss gets lies on the device, where nothing waits for it.
         self.number = torch.tensor(float(member.done), device=member.batches.device)
         self.terms: list[str] | None = None  # names of the terms of the last step
 
     def step(self) -> dict[str, Tensor]:
         """Take one training step. Return the terms of the loss, still on the device."""
-        terms = self.differentiate(self.draw())
-        self.update()
+        return self.take(self.draw())
+
+    def draw(self) -> list[Batch]:
+        """Return the batches of the next step: the model's, and one for each step of its adversary."""
+        return [self.batches.draw() for _ in range(1 + self.against)]
+
+    def take(self, batches: Sequence[Batch], update: bool = True) -> dict[str, Tensor]:
+        """Take a step with these batches, or only compute its gradients. Return the terms of the loss."""
+        with self._training(self.optimiser):
+            terms = self.model.loss(batches[0], self.number.clone())  # `step /= 2` would change the number
+            check_terms(self.model, terms, self.terms)
+            self.terms = list(terms)
+            self._descend(self.optimiser, terms["loss"], update)
+        for other in batches[1:]:
+            with self._training(self.adversary):
+                loss = self.model.adversary_loss(batches[0], other, self.number.clone())
+                check_adversary_loss(self.model, loss)
+                self._descend(self.adversary, loss, update)
+            terms = {**terms, "adversary_loss": loss}
+        if update:
+            self.number += 1
         return terms
 
-    def draw(self) -> Batch:
-        """Return the next batch."""
-        return self.batches.draw()
+    def _descend(self, optimiser: torch.optim.Adam, loss: Tensor, update: bool) -> None:
+        """Compute the gradients of a loss, and change the parameters of an optimiser by them."""
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if update:
+            if optimiser is self.optimiser and self.protocol.warmup is not None:
+                optimiser.param_groups[0]["lr"].copy_(self.protocol.rate(self.number))
+            optimiser.step()
 
-    def differentiate(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the gradients of the parameters. Return the terms of the loss."""
-        terms = self.model.loss(batch, self.number.clone())  # `step /= 2` would change the number itself
-        check_terms(self.model, terms, self.terms)
-        self.terms = list(terms)
-        self.optimiser.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        return terms
-
-    def update(self) -> None:
-        """Change the parameters by their gradients, at the learning rate of this step."""
-        if self.protocol.warmup is not None:
-            self.optimiser.param_groups[0]["lr"].copy_(self.protocol.rate(self.number))
-        self.optimiser.step()
-        self.number += 1
+    @contextmanager
+    def _training(self, optimiser: torch.optim.Adam) -> Iterator[None]:
+        """Let only the parameters of this optimiser have gradients, if the model has an adversary."""
+        both = {self.optimiser, self.adversary} if self.against else set()
+        frozen = [one for other in both - {optimiser} for one in other.param_groups[0]["params"]]
+        frozen = [one for one in frozen if one.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
 
 
 class ParallelSteps:
@@ -74,18 +98,17 @@ class ParallelSteps:
 
     step = SingleSteps.step
 
-    def draw(self) -> Batch:
-        """Return the next batch of every member, as one batch."""
-        return draw_together([member.batches for member in self.members])
+    def draw(self) -> list[Batch]:
+        """Return the batches of every member's next step, each as one batch."""
+        streams = [member.batches for member in self.members]
+        return [draw_together(streams) for _ in range(1 + self.steps[0].against)]
 
-    def differentiate(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the gradients of all parameters. Return the terms [M] of the losses."""
-        terms = self._each(lambda index: self.steps[index].differentiate(batch_of(batch, index)))
+    def take(self, batches: Sequence[Batch], update: bool = True) -> dict[str, Tensor]:
+        """Take a step with these batches, or only compute its gradients. Return the terms [M]."""
+        terms = self._each(
+            lambda index: self.steps[index].take([batch_of(batch, index) for batch in batches], update)
+        )
         return {name: torch.stack([one[name].detach().reshape(()) for one in terms]) for name in terms[0]}
-
-    def update(self) -> None:
-        """Change the parameters by their gradients."""
-        self._each(lambda index: self.steps[index].update())
 
     def _each(self, work: Callable[[int], object]) -> list:
         """Return the work of every member, done on its stream."""
@@ -124,31 +147,40 @@ class StackedSteps:
             self._adopt(self.parameters[name], same)
 
     step = SingleSteps.step
-    update = SingleSteps.update
-    draw = ParallelSteps.draw
 
-    def differentiate(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the gradients of all parameters. Return the terms [M] of the losses."""
-        terms = self._terms(batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        terms["loss"].sum().backward()  # a parameter's gradient is that of its own member's loss
+    def draw(self) -> list[Batch]:
+        """Return the next batch of every member, as one batch."""
+        return [draw_together([member.batches for member in self.members])]
+
+    def take(self, batches: Sequence[Batch], update: bool = True) -> dict[str, Tensor]:
+        """Take a step with this batch, or only compute its gradients. Return the terms [M]."""
+        terms = self._terms(batches[0])
+        # A parameter's gradient is that of its own member's loss.
+        self._descend(self.optimiser, terms["loss"].sum(), update)
+        if update:
+            self.number += 1
         return terms
 
+    _descend = SingleSteps._descend
+
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        def of_one(parameters, values, images, noise, groupings) -> dict[str, Tensor]:
-            one = Batch(images, noise, batch.dataset_size, groupings)
+        def of_one(parameters, values, images, noise, groupings, changed) -> dict[str, Tensor]:
+            one = Batch(images, noise, batch.dataset_size, groupings, changed)
             with _replaced(self.floats, values):
                 return torch.func.functional_call(self.loss, parameters, (one, self.number.clone()))
 
         values = [values for _, _, values in self.floats]
-        mapped = torch.func.vmap(of_one, in_dims=(0, 0 if values else None, 0, 0, 0))
-        return mapped(self.parameters, values, batch.images, batch.noise, batch.groupings)
+        own = [0 if values else None, 0, 0, 0, None if batch.changed is None else 0]
+        mapped = torch.func.vmap(of_one, in_dims=(0, *own))
+        return mapped(self.parameters, values, batch.images, batch.noise, batch.groupings, batch.changed)
 
     def _check(self) -> None:
         """Raise CannotStack if the stack does not give the losses of its members. Use up no random number."""
         try:
-            with _random_state_kept(self.members), torch.no_grad():
-                batch = self.draw()
+            if any(member.adversary is not None for member in self.members):
+                raise CannotStack("a model with an adversary cannot be stacked")
+            with _state_kept(self.members), torch.no_grad():
+                (batch,) = self.draw()
                 together = self._terms(batch)["loss"]
                 batches = (batch_of(batch, index) for index in range(len(self.members)))
                 pairs = zip(self.members, batches, strict=True)
@@ -187,7 +219,8 @@ class CapturedSteps:
         self.stream = torch.cuda.Stream(self.number.device)
         self.taken = 0
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.batch: Batch | None = None  # the memory from which the graph reads a batch drawn outside of it
+        # The memory from which the graph reads the batches, if they are drawn outside of it.
+        self.drawn: list[Batch] | None = None
         self.terms: dict[str, Tensor] = {}
 
     def step(self) -> dict[str, Tensor]:
@@ -198,8 +231,8 @@ class CapturedSteps:
         if self.graph is None:
             with _forked([self.stream]), torch.cuda.stream(self.stream):
                 return self.steps.step()
-        if self.batch is not None:
-            for target, tensor in zip(_tensors(self.batch), _tensors(self.steps.draw()), strict=True):
+        if self.drawn is not None:
+            for target, tensor in zip(_tensors(self.drawn), _tensors(self.steps.draw()), strict=True):
                 target.copy_(tensor)
         self.graph.replay()
         return self.terms
@@ -207,9 +240,9 @@ class CapturedSteps:
     def _capture(self) -> None:
         """Capture the graph, which takes no step itself. If that fails, say so and go on without."""
         drawn_inside = self._failure(self.steps.draw) is None
-        with _random_state_kept(self.members):
-            batch = None if drawn_inside else self.steps.draw()
-        failure = self._failure(lambda: self.steps.differentiate(batch or self.steps.draw()))
+        with _state_kept(self.members):
+            drawn = None if drawn_inside else self.steps.draw()
+        failure = self._failure(lambda: self.steps.take(drawn or self.steps.draw(), update=False))
         if failure is None:
             states = [member.batches.generator.get_state() for member in self.members]
             graph = torch.cuda.CUDAGraph()
@@ -218,9 +251,8 @@ class CapturedSteps:
             usual = torch.cuda.current_stream(self.stream.device)
             try:
                 with torch.cuda.device(self.stream.device), torch.cuda.graph(graph, stream=self.stream):
-                    terms = self.steps.differentiate(batch or self.steps.draw())
-                    self.steps.update()
-                self.graph, self.batch, self.terms = graph, batch, terms
+                    terms = self.steps.take(drawn or self.steps.draw())
+                self.graph, self.drawn, self.terms = graph, drawn, terms
                 return
             except Exception as error:  # a model's own code may raise anything here
                 failure = error
@@ -233,10 +265,10 @@ class CapturedSteps:
         say(f"CUDA graph capture failed; training without it (slower): {_first_line(failure)}", self.quiet)
 
     def _failure(self, work: Callable[[], object]) -> Exception | None:
-        """Return what `work` raises if the host may not wait for the device. No random number is used up."""
+        """Return what `work` raises if the host may not wait for the device. It leaves no trace."""
         try:
             with (
-                _random_state_kept(self.members),
+                _state_kept(self.members),
                 _waiting_refused(),
                 _forked([self.stream]),
                 torch.cuda.stream(self.stream),
@@ -325,19 +357,29 @@ def _replaced(floats: Sequence[tuple[nn.Module, str, Tensor]], values: Sequence[
 
 
 @contextmanager
-def _random_state_kept(members: Sequence[Member]) -> Iterator[None]:
-    """Restore the random state of the members' batches afterwards."""
+def _state_kept(members: Sequence[Member]) -> Iterator[None]:
+    """Restore the random state of the members' batches, and the buffers of their models, afterwards."""
     generators = [member.batches.generator for member in members]
     states = [generator.get_state() for generator in generators]
+    buffers = [buffer for member in members for buffer in member.model.buffers()]
+    values = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+        with torch.no_grad():
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer.copy_(value)
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
-    return [batch.images, batch.noise, *(tensor for groups in batch.groupings for tensor in groups)]
+def _tensors(batches: Sequence[Batch]) -> list[Tensor]:
+    """Return all tensors of the batches."""
+    tensors = []
+    for batch in batches:
+        own = [batch.images, batch.noise, *(tensor for groups in batch.groupings for tensor in groups)]
+        tensors += own if batch.changed is None else [*own, batch.changed]
+    return tensors
 
 
 def _first_line(error: Exception) -> str:
