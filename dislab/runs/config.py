@@ -26,7 +26,7 @@ MEMORY = "memory"
 # In the source of official files, before a digest of their content.
 UNPUBLISHED = " (not the published file) "
 MOST_BYTES = 2**26  # of a run.json
-FORMAT = 8  # of records
+FORMAT = 9  # of records
 
 
 @dataclass(frozen=True)
