@@ -69,7 +69,7 @@ MODELS_THAT_TRAIN = {
     "cyclevae": {},
     "infogan": {},
 }
-CANNOT_STACK = ("mlvae_svi", "factorvae", "mlvae_adversarial", "infogan")
+CANNOT_STACK = ("mlvae_svi", "qlae", "factorvae", "mlvae_adversarial", "infogan")
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
 
