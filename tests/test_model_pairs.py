@@ -190,9 +190,7 @@ def test_a_run_of_thirty_steps(model, tmp_path, tiny_dataset, no_pictures):
 def test_images_without_a_grid_of_factors_are_refused_in_one_line(model, tmp_path):
     people = np.arange(12)[:, None] // 4
     faces = dislab.from_arrays(np.full((12, 8, 8), 255, np.uint8), people, names=["person"], name="faces")
-    with pytest.raises(
-        DislabError, match="it needs an image of every combination of the factors' values"
-    ) as error:
+    with pytest.raises(DislabError, match="it needs an image of every combination of factor values") as error:
         dislab.run(model, faces, out=tmp_path, steps=3, batch_size=4, device="cpu")
     one_line(error)
     assert not [*tmp_path.rglob("history.csv")]
