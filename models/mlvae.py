@@ -24,6 +24,7 @@ from dislab.networks.distributions import (
     average_of_normals,
     has_images,
     kl_to_standard_normal,
+    moments_of_mixture,
     negative_log_likelihood,
     normal_log_density,
     product_of_normals,
@@ -35,6 +36,8 @@ from dislab.registry import register_model
 from dislab.training.batches import Batch
 
 Posterior = Literal["product", "mixture", "average"]
+# Mean and log-variance of each group's posterior: of a mixture its moments, which are not all of it.
+JOINS = {"product": product_of_normals, "mixture": moments_of_mixture, "average": average_of_normals}
 
 
 @register_model(
@@ -105,8 +108,7 @@ class MLVAE(VAE):
         mean, logvar = self.encode(images)
         grouped_mean, grouped_logvar = mean.clone(), logvar.clone()
         for groups, block in zip(groupings, list(self.blocks.values())[:-1], strict=True):
-            join = moments_of_mixture if self.posterior == "mixture" else NORMALS[self.posterior]
-            group = join(mean[:, block], logvar[:, block], groups.index, groups.number)
+            group = JOINS[self.posterior](mean[:, block], logvar[:, block], groups.index, groups.number)
             grouped_mean[:, block], grouped_logvar[:, block] = (values[groups.index] for values in group)
         return grouped_mean, grouped_logvar
 
@@ -125,7 +127,7 @@ class MLVAE(VAE):
         if self.content_draw == "group":
             drawn, group = groups.first, torch.arange(groups.number, device=mean.device)
         if self.posterior != "mixture":
-            normal = NORMALS[self.posterior](mean, logvar, groups.index, groups.number)
+            normal = JOINS[self.posterior](mean, logvar, groups.index, groups.number)
             kl = kl_to_standard_normal(*normal).sum(1)
             if self.content_draw == "image":
                 normal = (rows_of(part, group) for part in normal)
@@ -198,19 +200,3 @@ class MLVAE(VAE):
             "kl_style": kl_style.mean(),
             "kl_content": kl_content / number,
         }
-
-
-def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Return mean and log-variance [num_groups, D] of the equal mixture of each group's Normals.
-
-    The arguments are those of `product_of_normals`.
-    """
-    size = sum_by_group(torch.ones_like(mean), group, num_groups).clamp(min=1)
-    centre = sum_by_group(mean, group, num_groups) / size
-    spread = (mean - rows_of(centre, group)).square()
-    variance = sum_by_group(logvar.exp() + spread, group, num_groups) / size
-    variance = torch.where(has_images(group, num_groups)[:, None], variance, 1)
-    return centre, variance.log()
-
-
-NORMALS = {"product": product_of_normals, "average": average_of_normals}  # posteriors that are Normals

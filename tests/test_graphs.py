@@ -26,8 +26,9 @@ from dislab.training import loop as training
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import steps_of, train_stack
-from dislab.training.precision import arithmetic, compute_in_bfloat16, usual_precision
-from dislab.training.protocol import Protocol
+from dislab.training.model import check_model
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import Protocol, usual_precision
 from dislab.training.steps import CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -51,6 +52,13 @@ MODELS_THAT_TRAIN = {
     "gvae_groups": {"group_size": 4, "likelihood": "binarised"},
     "mlvae gaussian": {"group_size": 4, "likelihood": "gaussian"},
     "mlvae_svi": {"group_size": 4, "inference_steps": 2},
+    "annealedvae": {},
+    "dipvae1": {},
+    "dipvae2": {},
+    "factorvae": {},
+    "hfs": {"pairs": 3},
+    "infovae": {"kernel": "imq"},
+    "qlae": {},
     "gvae": {},
     "mlvae_pairs": {"changed": 2, "resample": "other"},
     "adagvae": {},
@@ -61,7 +69,7 @@ MODELS_THAT_TRAIN = {
     "cyclevae": {},
     "infogan": {},
 }
-CANNOT_STACK = ("mlvae_svi", "mlvae_adversarial", "infogan")
+CANNOT_STACK = ("mlvae_svi", "factorvae", "mlvae_adversarial", "infogan")
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
 
@@ -185,6 +193,7 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         members = []
         for seed in seeds:
             model = MODELS[name].make(opened.image_shape, **MODELS_THAT_TRAIN[about], **more)
+            check_model(model, name)
             members.append(Member(model, Batches(opened, model, 6, by, seed, device), Path("none")))
             members[-1].resume(1e-3)
         return members

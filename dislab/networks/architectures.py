@@ -164,13 +164,12 @@ def initialised(layers: list[nn.Module]) -> nn.Sequential:
 #   4.6), biases uniform within 1 / sqrt(inputs) of 0, as in torch's own layers. It stands for the LeCun
 #   initialisation with random biases that the ML-VAE's first author uses; how she draws the biases is not
 #   known here. torch's default is another: its weights lie within 1 / sqrt(inputs), a third of that variance.
-INITIALISATIONS = ("glorot", "orthogonal", "lecun")
 _initialisation = ContextVar("initialisation", default="glorot")
 
 
 @contextmanager
 def initialisation(name: str) -> Iterator[None]:
-    """Let the networks that are made within have an initialisation, one of INITIALISATIONS."""
+    """Let the networks that are made within have an initialisation, "glorot" or "orthogonal"."""
     token = _initialisation.set(name)
     try:
         yield

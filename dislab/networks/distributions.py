@@ -69,6 +69,19 @@ def average_of_normals(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: 
     return sum_by_group(mean, group, num_groups) / size, variance.log()
 
 
+def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Return mean and log-variance [num_groups, D] of the equal mixture of each group's Normals.
+
+    The arguments, and what a group without images gets, are those of `product_of_normals`.
+    """
+    size = sum_by_group(torch.ones_like(mean), group, num_groups).clamp(min=1)
+    centre = sum_by_group(mean, group, num_groups) / size
+    spread = (mean - rows_of(centre, group)).square()
+    variance = sum_by_group(logvar.exp() + spread, group, num_groups) / size
+    variance = torch.where(has_images(group, num_groups)[:, None], variance, 1)
+    return centre, variance.log()
+
+
 def has_images(group: Tensor, num_groups: int) -> Tensor:
     """Return whether each group has an image, bool [num_groups]; `group` is int64 [B]."""
     return (torch.arange(num_groups, device=group.device)[:, None] == group).any(1)

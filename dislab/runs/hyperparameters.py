@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dislab.arguments import choices_of, converted
 from dislab.errors import DislabError
 from dislab.registry import Entry, unknown_name
-from dislab.training.model import constructor_parameters
 
 SIZES = ("latents", "content", "style")  # hyper-parameters that are numbers of dimensions of a code
 MOST_DIMENSIONS = 10_000
@@ -16,6 +15,8 @@ LOWEST = {"group_size": 0}  # of hyper-parameters whose 0 means something: a bat
 
 def defaults(model: type) -> dict[str, object]:
     """Return the default of every hyper-parameter by name."""
+    from dislab.training.model import constructor_parameters  # it imports torch, as the model has done
+
     parameters = constructor_parameters(model).values()
     return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 

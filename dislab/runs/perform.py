@@ -32,12 +32,14 @@ from dislab.scoring.evidence import evidence
 from dislab.scoring.pictures import draw_pictures
 from dislab.scoring.request import asked
 from dislab.scoring.score import compute
+from dislab.scoring.swaps import can_swap, swaps
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
 from dislab.training.model import reported
-from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import USUAL, usual_precision
 
 FILES = ("model.safetensors", "codes.safetensors", "history.csv")  # that every finished run has
 
@@ -271,6 +273,10 @@ def _encode(
             seconds = time.monotonic() - began
             if network.reconstruction is not None:
                 table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
+            wanted = asked(config.metrics).values()
+            if can_swap(network) and any("swaps" in one.metric.needs for one in wanted):
+                say("decoding swapped images", quiet)
+                table.swaps = swaps(network, images, table, rows, config.group_by, device)
     except DislabError as error:
         raise RunFailed(f"encoding failed after training: {error}") from error
     return table, rows, seconds

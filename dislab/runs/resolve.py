@@ -30,8 +30,7 @@ from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import request
 from dislab.training.batches import Batches
 from dislab.training.model import check_model, check_model_class, check_outputs
-from dislab.training.precision import choose_precision
-from dislab.training.protocol import Protocol, choose_protocol
+from dislab.training.protocol import Protocol, choose_precision, choose_protocol
 from dislab.training.validation import Validation
 
 

@@ -1,19 +1,25 @@
-"""Training protocols: how a model is trained, and how many rows are scored."""
+"""Training protocols and precisions: how a model is trained, and how many rows are scored.
+
+Tables are made from records without torch, so this file does not import it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dislab.errors import DislabError
-from dislab.networks.architectures import INITIALISATIONS
 from dislab.registry import unknown_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What a protocol may ask for at most: a number above is a slip, and some are too large for torch.
 MOST_STEPS = 10**9
 MOST_IMAGES = 2**20  # in a batch
+INITIALISATIONS = ("glorot", "orthogonal", "lecun")  # see `dislab.networks.architectures`
+PRECISIONS = ("fp32", "tf32", "bf16")
+USUAL = "usual"  # stands for the usual precision of the device in the configuration of a run
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Protocol:
         It rises in the warm-up, and falls to 0 in the last half of the steps.
         """
         rising, falling = (step + 1) / self.warmup, 2 - 2 * step / self.steps
-        return self.learning_rate * torch.minimum(rising, falling).clamp(max=1)
+        return self.learning_rate * rising.minimum(falling).clamp(max=1)
 
 
 # Half the steps of quick: docs/protocols.md says which scores they reach.
@@ -99,3 +105,19 @@ def choose_protocol(name: str, steps: int | None = None, batch_size: int | None 
     changes = {key: value for key, value in wanted.items() if value not in (None, getattr(protocol, key))}
     name = "".join([protocol.name, *(f"+{key}={value}" for key, value in changes.items())])
     return replace(protocol, name=name, **changes)
+
+
+def usual_precision(device: str) -> str:
+    """Return the default precision on a device: tf32 on CUDA, fp32 elsewhere."""
+    return "tf32" if device.startswith("cuda") else "fp32"
+
+
+def choose_precision(precision: str | None, device: str) -> str:
+    """Return "usual" if the precision is None, "usual" or the device's usual one, else its checked name."""
+    if precision in (None, USUAL, usual_precision(device)):
+        return USUAL
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if precision == "tf32":
+        raise DislabError(f"--precision tf32 needs a CUDA device: on {device} choose fp32 or bf16")
+    return precision
