@@ -36,7 +36,9 @@ class CycleVAE(nn.Module):
     style : number of dimensions of the "unspecified" code, one per image.
     reconstruction_weight : of the mean squared error of a pixel.
     kl_weight : of the KL of the style divided by the number of pixels.
-    reverse_weight : of the mean absolute difference, over dimensions, of the styles in the reverse cycle.
+    reverse_weight : of the mean absolute difference, over dimensions, of the styles in the reverse cycle. The
+        authors have 10, and an Adam for each cycle, which undoes the weight. In a sum 10 leaves no style; at
+        0.3 both cycles' gradients of the encoder were about equally long on MNIST.
     network : see `VAE`.
     """
 
@@ -52,7 +54,7 @@ class CycleVAE(nn.Module):
         style: int = 16,
         reconstruction_weight: float = 2.0,
         kl_weight: float = 3.0,
-        reverse_weight: float = 10.0,
+        reverse_weight: float = 0.3,
         network: str = "auto",
     ):
         super().__init__()
@@ -90,7 +92,7 @@ class CycleVAE(nn.Module):
         return self.decode(codes).sigmoid()
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
-        """Return the authors' loss of a pair, summed over both cycles, and its terms.
+        """Return the loss of a pair, the sum of both cycles, and its terms.
 
         `reconstruction` is the squared error of an image, summed over pixels, `kl` is in nats per image, and
         `reverse` is the absolute difference of two styles, summed over dimensions.
