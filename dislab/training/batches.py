@@ -212,8 +212,9 @@ def _whole_grid(dataset, model, batch_size: int) -> np.ndarray:
     space, rows = dataset.space, dataset.train_rows()
     if not space.is_grid or len(rows) < len(space):
         raise DislabError(
-            "the model learns from pairs that differ in some factors, so it needs an image of every combination "
-            f"of factor values: the {len(rows):,} training images of {dataset.name} are no such grid"
+            "the model learns from pairs that differ in some factors, so it needs an image of every "
+            "combination of factor values: the "
+            f"{len(rows):,} training images of {dataset.name} are no such grid"
         )
     if getattr(model, "binds_factors", False) and model.latents < len(space.sizes):
         raise DislabError(
