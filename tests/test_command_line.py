@@ -348,6 +348,34 @@ def test_help_imports_nothing_heavy():
     assert done.stderr == "\n" and done.stdout.count("Usage:") == len(commands)
 
 
+def test_tables_lists_and_refusals_do_not_import_torch():
+    """torch takes longer to import than ten thousand records to read. Models and networks are made of it."""
+    records = Path(__file__).parent.parent / "results" / "reference"
+    commands = {
+        ("list", "metrics"): 0,
+        ("list", "datasets"): 0,
+        ("list", "unknown"): 2,
+        ("data", "list"): 0,
+        ("leaderboard", str(records)): 0,
+        ("leaderboard", str(records), "--format", "csv", "--rank-by", "sap"): 0,
+        ("leaderboard", str(records), "--rank-by", "unknown"): 2,
+        ("leaderboard", "--unknown"): 2,
+        ("run", "--unknown"): 2,
+        ("run", "--model", "vae", "--dataset", "shapes3d", "--steps", "many"): 2,
+        ("bench", "--list"): 0,
+        ("bench", "unknown"): 2,
+        ("unknown",): 2,
+    }
+    code = "import sys; from dislab.cli import main\n"
+    code += "for command, expected in COMMANDS.items():\n"
+    code += "    code = main([*command])\n"
+    code += "    assert code == expected, (command, code)\n"
+    code += "    assert 'torch' not in sys.modules, command\n"
+    code = code.replace("COMMANDS", repr(commands))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_dataset_of_two_names_is_listed_once(capsys):
     assert main(["list", "datasets"]) == 0
     out = capsys.readouterr().out.splitlines()

@@ -21,7 +21,7 @@ from dislab.cli import main
 from dislab.report.board import tabulated
 from dislab.report.leaderboard import FORMATS, render, render_all, tidy_csv
 from dislab.report.names import HEADLINES, MOST_HEADLINES, headlines
-from dislab.runs.config import RunConfig
+from dislab.runs.config import FORMAT, RunConfig
 from dislab.runs.finished import Run, as_json
 
 CONFIG = {
@@ -42,7 +42,7 @@ def a_run(scores: dict, directions=None, blocks=(), scored_rows: int = 60, **con
     configuration = RunConfig.from_json(CONFIG | config)
     directions = dict.fromkeys(scores, "up") if directions is None else directions
     record = {
-        "format": 8,
+        "format": FORMAT,
         "digest": configuration.digest,
         "folder": configuration.folder.as_posix(),
         "config": configuration.to_json(),
@@ -284,7 +284,7 @@ def test_tidy_csv_has_a_line_for_each_run_and_score():
         a_run({"mig": 0.1, "sap@scale=unit": 0.2, "mig_beside": 0.3}, {"mig": "up", "sap@scale=unit": "up"}),
         a_run({"mig": 1 / 3}, {"mig": "up"}, seed=1, hold_out=["shape=0,1"]),
     ]
-    lines = list(csv.DictReader(io.StringIO(tidy_csv(a_board(*runs)))))
+    lines = sorted(csv.DictReader(io.StringIO(tidy_csv(a_board(*runs)))), key=lambda line: line["seed"])
     assert [(line["seed"], line["score"], float(line["value"])) for line in lines] == [
         ("0", "mig", 0.1),
         ("0", "mig_beside", 0.3),
