@@ -135,13 +135,13 @@ def _print_every_score(same: list, scores: list[str]) -> None:
     """Print the scores of one configuration, each with its spread and what its metric gives beside it."""
     from dislab.report.board import tabulated
     from dislab.report.names import ARROWS
-    from dislab.report.tables import decimals_of, number
+    from dislab.report.tables import decimals_of, number, wrapped
     from dislab.scoring.protocols import metric_of
 
     board = tabulated(same)
     _print_heading(same)
     if same[0].config.hyperparameters:
-        print(same[0].config.key["hyperparameters"])
+        print("\n".join(wrapped(same[0].config.key["hyperparameters"], width_of_output())))
     row = board.frame.iloc[0]
     lines = [("score", "", "mean", "std", "95% interval", "n")]
     for score in scores:

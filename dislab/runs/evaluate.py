@@ -145,8 +145,9 @@ def evaluate(
         warnings.warn(line, DislabWarning, stacklevel=2)
     if name is not None:
         from dislab.runs.external import write_external
+        from dislab.runs.images import source_of
 
-        images = dataset.source if encoder is not None else ""
+        images = source_of(dataset) if encoder is not None else ""
         write_external(name, dataset, groupings, table, rows, scores, seed, out or "results", images)
     return scores
 
