@@ -110,8 +110,8 @@ class StudyOutcome:
 def run_study(study: Study, machine: Machine) -> StudyOutcome:
     """Run what is missing of a study, and write its tables and figures into the results folder.
 
-    leaderboard.csv, leaderboard.md and scores.csv there are of all runs in the folder; the figures are of this
-    study's.
+    leaderboard.csv, leaderboard.md and scores.csv there are of all runs in the folder; the figures are of
+    this study's.
     The same seed and the same number of threads give the same scores, however many runs go at a time.
 
     Raises
