@@ -121,9 +121,9 @@ def test_unwritable_folder(bars, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"dataset": "shapes3d"}, "dataset is for an encoder"),
+        ({"dataset": "shapes3d"}, "6 factor names for 1 columns of factors"),
         ({"max_rows": 10}, "max_rows is for an encoder"),
-        ({"source": "rendered"}, "source is for an encoder"),
+        ({"source": "rendered"}, "source is for a dataset"),
         ({"encoder": print, "shuffle": False}, "shuffle is for codes"),
         ({"encoder": print, "circle": dislab.Circle("factor_0", 4)}, "circle is for codes"),
         ({"encoder": print, "logvar": np.zeros((8, 2))}, "logvar is for codes"),
