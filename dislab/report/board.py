@@ -109,22 +109,21 @@ def tabulated(runs: Iterable[Run], rank_by: str = RANK_BY) -> Board:
     frame = rows[first].join(_scores(values, each["row"])).join(rows.drop(columns=first))
     frame["row"], frame["ranked_by"] = frame.index, rank_by
     known = directions([about])
-    frame = ranked(frame, rank_by, direction(rank_by, known), within=KEY[:4])
+    better = direction(rank_by, known) if rank_by in scores else ""
+    frame = ranked(frame, rank_by, better, frame[KEY[:4]])
     shown = {name: better for name, better in known.items() if name in scores}
     frame.attrs = {"directions": shown, "remarks": remarks(made)}
     values.index = pd.MultiIndex.from_frame(each[["row", "seed"]])
     return Board(frame, values, configs, [])
 
 
-def ranked(frame: pd.DataFrame, score: str, better: str, within: list[str]) -> pd.DataFrame:
-    """Return rows sorted by the columns `within`, then best first by a score that has a direction."""
-    best = frame.get(f"{score}_mean", pd.Series(np.nan, index=frame.index))
+def ranked(frame: pd.DataFrame, score: str, better: str, first: pd.DataFrame) -> pd.DataFrame:
+    """Return rows sorted by the columns of `first`, then best first by a score that has a direction."""
     sign = {"up": -1, "down": 1}.get(better, 0)
-    others = [name for name in KEY if name not in within]
-    frame = frame.assign(_best=sign * best if sign else 0)
-    return frame.sort_values([*within, "_best", *others], kind="stable", ignore_index=True).drop(
-        columns="_best"
-    )
+    best = sign * frame[f"{score}_mean"] if sign else pd.Series(0, index=frame.index)
+    others = [name for name in KEY if name not in first]
+    keys = pd.concat([first, best.rename("best"), frame[others]], axis=1)
+    return frame.loc[keys.sort_values(list(keys), kind="stable").index].reset_index(drop=True)
 
 
 def applicable(record: Mapping) -> list[tuple[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -69,16 +70,16 @@ def names_of_rows(configs: Iterable[RunConfig]) -> dict[str, str]:
     """
     rows = {config.row: config for config in configs}
     distinct = {(config.model, config.key["hyperparameters"]): config for config in rows.values()}
-    values: dict[tuple[str, str], list] = {}
+    values: dict[tuple[str, str], Counter] = defaultdict(Counter)
     for config in distinct.values():
         for name, value in config.hyperparameters.items():
-            values.setdefault((config.model, name), []).append(value)
+            values[config.model, name][value] += 1
     names = {}
     for row, config in rows.items():
         varied = [
             f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
             for name, value in config.hyperparameters.items()
-            if 2 * values[config.model, name].count(value) <= len(values[config.model, name])
+            if 2 * values[config.model, name][value] <= values[config.model, name].total()
         ]
         names[row] = " ".join([config.model, *varied])
     return names

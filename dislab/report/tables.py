@@ -66,8 +66,9 @@ def sections_of(board: Board, scores: Sequence[str]) -> list[Section]:
 
 def _section(board: Board, rows: pd.DataFrame, labels: dict[str, str], scores: Sequence[str]) -> Section:
     by = rows["ranked_by"].iloc[0]
-    better = direction(by, board.directions)
-    rows = ranked(rows.assign(_last=rows["model"].isin(REFERENCES)), by, better, within=["_last"])
+    better = direction(by, board.directions) if by in board.values else ""
+    is_last = rows["model"].isin(REFERENCES)
+    rows = ranked(rows, by, better, is_last.rename("last").to_frame())
     first = rows[rows["source"] != EXTERNAL].iloc[0] if (rows["source"] != EXTERNAL).any() else rows.iloc[0]
     said = [f"{first['dataset']} ({first['source']})", f"protocol {first['protocol']}"]
     said += [f"trained without, and scored on: {first['hold_out']}"] if first["hold_out"] else []
@@ -85,10 +86,10 @@ def _section(board: Board, rows: pd.DataFrame, labels: dict[str, str], scores: S
         for row, source in zip(rows["row"], rows["source"], strict=True)
     ]
     shown = [score for score in scores if rows[f"{score}_n"].any()]
-    compared = list(rows["row"][~rows["_last"]])
+    compared = rows["row"][~rows["model"].isin(REFERENCES)]
     values = board.values[board.values.index.get_level_values("row").isin(compared)]
     best = {score: best_of(values[score].unstack("seed"), board.directions.get(score, "")) for score in shown}
-    return Section(said, rows.drop(columns="_last"), texts, shared_n, shown, best)
+    return Section(said, rows, texts, shared_n, shown, best)
 
 
 def _count(number: int, noun: str) -> str:
