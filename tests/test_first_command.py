@@ -61,6 +61,18 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"dislab {dislab.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "position", "completed"),
+    [("dislab le", 1, "leaderboard"), ("dislab run --data", 2, "--dataset")],
+)
+def test_a_shell_completes_commands_and_options(words, position, completed, monkeypatch, capsys):
+    monkeypatch.setenv("_DISLAB_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(position))
+    assert main([]) == 0
+    assert completed in capsys.readouterr().out.split()
+
+
 def test_a_notebook_shows_tables(tiny_dataset, tmp_path, no_pictures):
     run = dislab.run("oracle", tiny_dataset, metrics=["mig"], out=tmp_path)
     for shown, texts in (

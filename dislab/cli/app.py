@@ -28,13 +28,13 @@ OF_THE_PATH = (
     *(errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM),
     *(errno.ELOOP, errno.EROFS, errno.EINVAL, errno.ENXIO),
 )
+COMPLETING = "_DISLAB_COMPLETE"  # the environment variable by which a shell asks how to complete a command
 TRACEBACK = "DISLAB_TRACEBACK"  # the environment variable that asks for tracebacks
 
 app = typer.Typer(
     name="dislab",
     help="Train disentangled representations, score them, and compare them in tables.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -74,6 +74,8 @@ def do(arguments: list[str] | None) -> int:
     except BaseException as error:  # code of others may raise anything
         if received:  # a library has turned Ctrl-C into another error
             raise KeyboardInterrupt from error
+        if isinstance(error, SystemExit) and COMPLETING in os.environ:
+            return error.code or 0
         say(f"dislab: {_words(error)}")
         if os.environ.get(TRACEBACK):
             traceback.print_exception(error)
