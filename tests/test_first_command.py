@@ -19,6 +19,18 @@ def rows_of(line: str, columns: int) -> int:
     return max(1, math.ceil(len(line) / columns))
 
 
+def test_remarks_are_few_lines(bars, no_pictures, capsys):
+    """What is left out is said, or counted if it is much."""
+    oracle = ["run", "--model", "oracle", "--dataset", "bars", *bars]
+    assert main([*oracle, "--metrics", "default"]) == 0
+    out = capsys.readouterr().out
+    number = int(re.search(r"^(\d+) remarks on scores, and why some are left out: --all$", out, re.M)[1])
+    [run] = dislab.runs_in("results")
+    assert number == len(run.scores.left_out) + len(run.scores.notes()) > 3
+    assert main(["evaluate", "results", "--metrics", "elbo"]) == 0
+    assert "elbo is left out: it needs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_a_run_in_a_terminal(columns, bars):
     lines = in_terminal([sys.executable, "-m", "dislab", *RUN, *NETWORK, *bars], columns)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 
 from dislab.errors import RunFailed
 from dislab.progress import say
 
+MOST_REMARKS = 3  # that are shown if nobody asks for them
 DIRECTIONS = {"up": "higher is better", "down": "lower is better", "": ""}
 
 
@@ -166,19 +168,18 @@ def _print_every_score(same: list, scores: list[str]) -> None:
 
 
 def _print_remarks(runs: list, wanted: set[str] | None, everything: bool) -> None:
-    """Print which scores are left out, and what metrics remark; of what was not asked for only the number."""
+    """Print which scores are left out, and what metrics remark; if nobody asked for it, in a few lines."""
     lines = []
     for run in {run.config.row: run for run in runs}.values():
         causes = [(name, f"{name} is left out: {cause}") for name, cause in run.scores.left_out.items()]
         for name, line in [*causes, *run.scores.notes()]:
             if (wanted is None or name.partition("@")[0] in wanted) and line not in lines:
                 lines.append(line)
-    if wanted is None and not everything and lines:
-        print(
-            f"{len(lines)} remark{'s' if len(lines) > 1 else ''} on scores, and why some are left out: --all"
-        )
-    else:
-        print("\n".join(lines), end="\n" if lines else "")
+    if wanted is None and not everything and len(lines) > MOST_REMARKS:
+        lines = [f"{len(lines)} remarks on scores, and why some are left out: --all"]
+    elif wanted is None and not everything:
+        lines = [textwrap.shorten(line, width_of_output(), placeholder=" …") for line in lines]
+    print("\n".join(lines), end="\n" if lines else "")
 
 
 def print_next(runs: list, table) -> None:
@@ -191,10 +192,7 @@ def print_next(runs: list, table) -> None:
     """
     from dislab.report.tables import wrapped
 
-    most = 3
-    print("\n".join(["", *(f"run: {run.path}" for run in runs[:most])]))
-    if len(runs) > most:
-        print(f"and {len(runs) - most} more beside them")
+    print(f"\nrun: {runs[0].path}" + (f" and {len(runs) - 1} more beside it" if len(runs) > 1 else ""))
     print(f"leaderboard: {table}")
     said = [f"dislab leaderboard {table.parent}"]
     pictures = sorted(name for name in runs[0].record["files"] if name.endswith(".png"))
