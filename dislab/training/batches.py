@@ -75,8 +75,7 @@ class Batches:
                 f"{number} in a batch of {batch_size}"
             )
         if model.supervision == "pairs":
-            what = dataset.space, groups, self.size, model.changed, model.resample, device
-            self.redraws = Redraws(*what)
+            self.redraws = Redraws(dataset.space, groups, self.size, model.changed, model.resample, device)
             self.parts = self.redraws.parts
             return
         several = len(self.numbers) - 1

@@ -152,7 +152,7 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         value = getattr(model, attribute)
         if value is None or (isinstance(value, Mapping) and not value):
             return f" lacks `{attribute}`, which {user} needs"
-    for attribute in ("latents", "noise", "group_size", "adversary_steps"):
+    for attribute in ("latents", "noise", "group_size", "least_groups", "adversary_steps"):
         value, lowest = getattr(model, attribute), int(attribute != "group_size")
         if value is not None and not (type(value) is int and lowest <= value < 2**31):
             return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be {lowest} or more"
