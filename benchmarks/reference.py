@@ -1,11 +1,12 @@
-"""Compare scores of dislab with those of the reference library on golden files.
+"""Compare scores and models of dislab with golden files of reference implementations.
 
     python -m dislab.benchmarks.reference FOLDER [--metrics mig,sap] [--cases 'cars3d*'] [--out FILE.csv]
 
-FOLDER holds codes and factors of several cases, and their scores by google-research/disentanglement_lib
-(commit 86a644d), see `Goldens`. Ours are those of `dislab.evaluate` on the same rows in the same order; the
+A FOLDER without goldens.json holds goldens of models, see `dislab.benchmarks.model_goldens`. Another holds
+codes and factors of several cases, and their scores by google-research/disentanglement_lib (commit 86a644d),
+see `Goldens`. Ours are those of `dislab.evaluate` on the same rows in the same order; the
 BetaVAE and FactorVAE scores are means over several seeds on the whole grid of factors. dci and dci_fast take
-long and are compared only if they are named. The exit status is 1 if any score differs.
+long and are compared only if they are named. The exit status is 1 if anything differs or is not compared.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pathlib import Path
 import numpy as np
 
 import dislab
+from dislab.benchmarks import model_goldens
+from dislab.benchmarks.lines import Line, header, row, write_csv
 from dislab.errors import DislabError
 from dislab.registry import METRICS, unknown_name
 
@@ -180,41 +183,6 @@ COMPARISONS = {  # by the name of dislab's metric
 }
 
 
-@dataclass(frozen=True)
-class Line:
-    """One score of one case: a row of the table.
-
-    Attributes
-    ----------
-    reference : NaN if the reference raised, or if its value is not finite.
-    ours : NaN if dislab has no score; `note` then says why.
-    result : "ok", "differs", or "no value" if the reference has none to compare with.
-    """
-
-    case: str
-    metric: str
-    reference: float
-    ours: float
-    tolerance: float
-    note: str
-
-    @property
-    def difference(self) -> float:
-        return self.ours - self.reference
-
-    @property
-    def result(self) -> str:
-        if math.isnan(self.reference):
-            return "no value"
-        return "ok" if abs(self.difference) <= self.tolerance else "differs"
-
-    def cells(self) -> list[str]:
-        """Return the line's cells of the printed table."""
-        numbers = f"{self.reference:.6f}", f"{self.ours:.6f}", f"{self.difference:+.1e}"
-        known = ("-" if "nan" in number else number for number in numbers)
-        return [self.case, self.metric, *known, f"{self.tolerance:.1e}", self.result, self.note]
-
-
 def compare(goldens: Goldens, case: str, metrics: list[str], num_seeds: int) -> Iterator[Line]:
     """Yield the lines of a case for the metrics that have a record there."""
     chosen = [name for name in metrics if (case, COMPARISONS[name].record) in goldens.records]
@@ -295,7 +263,9 @@ def make_line(
     else:
         notes.append(f"the reference raised {error}" if error else f"the reference has {value}")
         value = math.nan
-    return Line(case, score, value, mine, tolerance, "; ".join(notes))
+    result = "ok" if abs(mine - value) <= tolerance else "differs"
+    result = "no value" if math.isnan(value) else result
+    return Line(case, score, value, mine, tolerance, result, "; ".join(notes))
 
 
 def _number(value, key: str | None) -> float:
@@ -307,32 +277,27 @@ def _number(value, key: str | None) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m dislab.benchmarks.reference", description=SUMMARY)
-    parser.add_argument("folder", help="holds goldens.json and one .npz file per case")
+    parser.add_argument("folder", help="holds goldens.json and one .npz file per case, or goldens of models")
     parser.add_argument("--metrics", help=f"any of {','.join(COMPARISONS)}; by default all but dci, dci_fast")
     parser.add_argument("--cases", default="*", help="pattern of case names, such as 'cars3d__*'")
     seeds = "ours is the mean over so many, for the BetaVAE and FactorVAE scores (5)"
     parser.add_argument("--seeds", type=int, default=5, help=seeds)
     parser.add_argument("--out", help="write the table as CSV, too")
     options = parser.parse_args(arguments)
+    scores = Goldens(options.folder).found
     try:
-        lines = run(options)
+        lines = run(options) if scores else run_models(options)
     except DislabError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if options.out:
-        import pandas as pd
-
-        columns = ["case", "metric", "reference", "ours", "difference", "tolerance", "result", "note"]
-        rows = [[getattr(line, column) for column in columns] for line in lines]
-        pd.DataFrame(rows, columns=columns).to_csv(options.out, index=False)
-    return int(any(line.result == "differs" for line in lines))
+        write_csv(lines, options.out, "metric" if scores else "quantity")
+    return int(any(line.failed for line in lines))
 
 
 def run(options) -> list[Line]:
     """Return the lines of the comparison, and print the table line by line and then the summary."""
     goldens, metrics = Goldens(options.folder), choose_metrics(options.metrics)
-    if not goldens.found:
-        raise DislabError(f"'{options.folder}' has no file goldens.json")
     if options.seeds < 1:
         raise DislabError(f"--seeds is {options.seeds}: it must be 1 or more")
     cases = [case for case in goldens.cases if fnmatchcase(case, options.cases)]
@@ -341,23 +306,35 @@ def run(options) -> list[Line]:
         raise DislabError(f"no case in '{options.folder}' is called '{options.cases}': there are {known}")
     scores = [score for name in metrics for score in COMPARISONS[name].scores]
     widths = max(map(len, cases)), max(map(len, scores))
-    print(_row(widths, "case", "metric", "reference", "ours", "difference", "tolerance", "", ""))
+    print(header(widths, "metric"))
     lines = []
     for case in cases:
         for line in compare(goldens, case, metrics, options.seeds):
             lines.append(line)
-            print(_row(widths, *line.cells()), flush=True)
+            print(row(widths, *line.cells()), flush=True)
     if not lines:
         raise DislabError(f"goldens.json has no record of {', '.join(metrics)} for these cases")
     print()
     for score in scores:
-        summary = summarise(score, [line for line in lines if line.metric == score])
+        summary = summarise(score, [line for line in lines if line.quantity == score])
         print(f"{score:<{widths[1]}}  {summary}")
     compared = {COMPARISONS[name].record for name in metrics}
     others = Counter(metric for case, metric in goldens.records if case in cases and metric not in compared)
     if others:
         print(f"not compared: {', '.join(f'{metric} ({number})' for metric, number in others.items())}")
     return lines
+
+
+def run_models(options) -> list[Line]:
+    """Return the lines of a folder of model goldens, and print them."""
+    folder = Path(options.folder)
+    if not model_goldens.cases_in(folder):
+        raise DislabError(f"'{folder}' has no file goldens.json, and no NAME.json with a NAME.npz")
+    if options.metrics is not None:
+        raise DislabError(
+            f"--metrics needs goldens.json, and '{folder}' holds goldens of models: use --cases"
+        )
+    return model_goldens.run(folder, options.cases)
 
 
 def choose_metrics(names: str | None) -> list[str]:
@@ -386,11 +363,6 @@ def summarise(score: str, lines: list[Line]) -> str:
     if len(compared) < len(lines):
         text += f", {len(lines) - len(compared)} without a value of the reference"
     return text
-
-
-def _row(widths: tuple[int, int], *cells: str) -> str:
-    formats = (f"<{widths[0] + 1}", f"<{widths[1] + 1}", ">11", ">11", ">10", ">10", "<9", "")
-    return " ".join(format(cell, form) for cell, form in zip(cells, formats, strict=True)).rstrip()
 
 
 if __name__ == "__main__":

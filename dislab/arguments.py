@@ -35,8 +35,12 @@ def choices_of(function: Callable) -> dict[str, tuple]:
     }
 
 
-def converted(what: str, value: object, default: object, choices: tuple | None = None) -> object:
+def converted(
+    what: str, value: object, default: object, choices: tuple | None = None, lowest: int | None = None
+) -> object:
     """Return a user's value as the type of the default; a text such as "8" or "true" is read.
+
+    Sizes and counts start at 1 and weights at 0, unless the default itself is below or `lowest` says another.
 
     Raises
     ------
@@ -67,8 +71,8 @@ def converted(what: str, value: object, default: object, choices: tuple | None =
         raise DislabError(f"{what} is {value!r}: it must be {wanted}")
     if kind is int and abs(number) > MOST_WHOLE:
         raise DislabError(f"{what} is {value}: it must be {MOST_WHOLE:,} or less")
-    # Sizes and counts start at 1, weights at 0, unless the default itself is below.
-    lowest = 1 if kind is int and default > 0 else 0
+    if lowest is None:
+        lowest = 1 if kind is int and default > 0 else 0
     if number < lowest <= default:
         raise DislabError(f"{what} is {value}: it must be {lowest} or more")
     return kind(number)

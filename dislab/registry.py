@@ -40,6 +40,7 @@ NEEDS = {
     "two factors": "it needs at least two factors that vary",
     "variances": "it needs the log-variances of q(z|x)",
     "reconstruction": "it needs the reconstruction errors of a model with a decoder",
+    "swaps": "it needs swapped images: a run decodes them with a model of content and style",
     "circle": "it needs a circular factor",
     "groups": "it needs at least two groups (see group_by) of at least 4 rows each",
 }
@@ -273,7 +274,8 @@ def register_metric(
     title, reference : one line each; without a title the docstring's first line is taken.
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
-    needs : a selection of "grid", "factor", "two factors", "groups", "variances", "reconstruction", "circle".
+    needs : a selection of "grid", "factor", "two factors", "groups", "variances", "reconstruction", "swaps",
+        "circle".
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.

@@ -7,11 +7,20 @@ import copy
 import numpy as np
 
 from dislab.registry import register_metric
-from dislab.scoring.perceptron import Perceptron
+from dislab.scoring.class_readout import (
+    Classifier,
+    best_temperature,
+    class_dims,
+    cross_entropy,
+    draw_images,
+    number_of_classes,
+    parted,
+    product_of_normals,
+)
 from dislab.scoring.protocols import IMAGES
-from dislab.scoring.readouts import Standardiser
 from dislab.scoring.table import CodeTable
 
+CHUNK = 20_000  # rows that are worked on together, so that they stay in the cache
 MOST_DRAWS = 20_000  # over all classes: with the 183 of Cars3D, 50,000 take twice as long and change nothing
 REFERENCE = "Bouchacourt et al. 2017 (ML-VAE), section 4, eq. 8"
 
@@ -40,7 +49,7 @@ def content_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int
     classifier is trained on draws of K = 10 images (fewer if half a class has fewer) and tested on draws of
     k <= K images of other rows, with equal numbers per class: the rows that the dataset marks as `tested`, or
     else a random half of each class. For k > 1 images are grouped by their true class. A table without a
-    block "content" is read as a whole.
+    block "content" is read as a whole. Of more than 300 classes 300 are read, drawn at random.
 
     Parameters
     ----------
@@ -108,11 +117,12 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
     if table.logvar is not None:
         sample = copy.copy(table)
         noise = rng.standard_normal(table.mean.shape, dtype=np.float32)
-        # No posterior is wider than that, but the draws must stay finite whatever the numbers are.
-        deviation = 0.5 * np.minimum(table.logvar, 80)
-        noise *= np.exp(deviation, out=deviation)
-        sample.mean = np.add(table.mean, noise, out=noise)
-        del deviation
+        for start in range(0, len(noise), CHUNK):
+            rows = slice(start, start + CHUNK)
+            # No posterior is wider than that, but the draws must stay finite whatever the numbers are.
+            noise[rows] *= np.exp(0.5 * np.minimum(table.logvar[rows], 80))
+            noise[rows] += table.mean[rows]
+        sample.mean = noise
         curves = class_curves(sample, "style", rng, num_draws, max_images=1)
         drawn = scores_of_one_image(sample, "style", curves)
         scores |= {f"{name}_sampled": drawn[name] for name in ("style_accuracy", "style_entropy")}
@@ -121,7 +131,7 @@ def style_scores(table: CodeTable, rng: np.random.Generator, *, num_draws: int =
 
 def scores_of_one_image(table: CodeTable, block: str, curves: list[list]) -> dict:
     """Return accuracy and entropy at k = 1, and those of a code that knows nothing: means over groupings."""
-    classes = np.array([len(np.unique(labels)) for labels in table.labels.T])
+    classes = np.array([number_of_classes(labels) for labels in table.labels.T])
     scores = {
         f"{block}_accuracy_chance": np.mean(1 / classes),
         f"{block}_entropy_of_class": np.mean(np.log2(classes)),
@@ -137,15 +147,12 @@ def scores_of_one_image(table: CodeTable, block: str, curves: list[list]) -> dic
 def class_curves(table: CodeTable, block: str, rng, num_draws: int, max_images: int) -> list[list]:
     """Return for every grouping the list of [k, accuracy, bits, calibrated bits] for k in IMAGES up to K.
 
-    All lists are as long as the shortest: K, the images per training draw, depends on the smallest class. A
-    grouping's own content code is the block content_1, content_2, …; in a table that lacks it, it is the
-    block "content", or else the whole code.
+    All lists are as long as the shortest: K, the images per training draw, depends on the smallest class.
     """
-    curves = []
-    for number, labels in enumerate(table.labels.T, start=1):
-        whole = table.blocks.get(block, slice(None))
-        dims = table.blocks.get(f"{block}_{number}", whole)
-        curves.append(class_curve(table, dims, labels, rng, num_draws, max_images))
+    curves = [
+        class_curve(table, dims, labels, rng, num_draws, max_images)
+        for dims, labels in zip(class_dims(table, block), table.labels.T, strict=True)
+    ]
     length = min(len(curve) for curve in curves)
     return [curve[:length] for curve in curves]
 
@@ -153,31 +160,22 @@ def class_curves(table: CodeTable, block: str, rng, num_draws: int, max_images: 
 def class_curve(table: CodeTable, dims: slice, labels, rng, num_draws: int, max_images: int) -> list:
     """Return the list of [k, accuracy, bits, calibrated bits] of classes [N] from some code dimensions."""
     mean = table.mean[:, dims]
-    precision_log = None if table.logvar is None else -table.logvar[:, dims]
-    fit, kept_aside, test = [], [], []  # rows of each class, all disjoint
-    _, counts = np.unique(labels, return_counts=True)
-    most = max_images
-    for rows in np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1]):
-        rows = rng.permutation(rows)
-        half = len(rows) // 2
-        if table.tested is not None:
-            rows = rows[np.argsort(table.tested[rows], kind="stable")]
-            half = np.count_nonzero(~table.tested[rows])
-        most = min(most, half, len(rows) - half)
-        fit.append(rows[:half])
-        test.append(rows[half:])
+    logvar = None if table.logvar is None else table.logvar[:, dims]
+    fit, test = parted(table, labels, rng)
+    most = min(max_images, *map(len, fit), *map(len, test))
+    kept_aside = []  # of the rows to fit
     for number, rows in enumerate(fit):
         tenth = max(len(rows) // 10, 1, min(most, len(rows) // 3))  # enough for a draw of K, if it can be
         kept_aside.append(rows[:tenth])
         fit[number] = rows[tenth:]
-    num_draws = int(np.clip(MOST_DRAWS // len(counts), 20, num_draws))
+    num_draws = int(np.clip(MOST_DRAWS // len(fit), 20, num_draws))
     num_aside = max(num_draws // 4, 20)
-    num_test = max(num_draws, MOST_DRAWS // len(counts))  # cheap, and most of the scores' noise is from here
+    num_test = max(num_draws, MOST_DRAWS // len(fit))  # cheap, and most of the scores' noise is from here
 
     def draws(pools: list[np.ndarray], num_images: int, per_class: int) -> tuple[np.ndarray, np.ndarray]:
         """Return features [B, D] and classes [B] of `per_class` draws of some images from each class."""
         rows = [draw_images(rng, pool, num_images, per_class) for pool in pools]
-        features = [product_of_normals(mean, precision_log, chosen) for chosen in rows]
+        features = [product_of_normals(mean, logvar, chosen) for chosen in rows]
         return np.concatenate(features), np.arange(len(pools)).repeat(per_class)
 
     classifier = Classifier(draws(fit, most, num_draws), draws(kept_aside, most, num_aside), rng)
@@ -192,118 +190,3 @@ def class_curve(table: CodeTable, dims: slice, labels, rng, num_draws: int, max_
         bits = [cross_entropy(scaled, classes) / np.log(2) for scaled in (logits, logits / temperature)]
         curve.append([k, accuracy, *bits])
     return curve
-
-
-def draw_images(rng, pool: np.ndarray, num_images: int, num_draws: int) -> np.ndarray:
-    """Return rows [num_draws, num_images] of the pool, different ones within a draw if it has enough.
-
-    The pool is dealt out and reshuffled when it is used up, so that all images are used equally often.
-    """
-    if len(pool) < num_images:
-        return rng.choice(pool, size=(num_draws, num_images))
-    hands = len(pool) // num_images
-    packs = rng.permuted(np.tile(pool, (-(-num_draws // hands), 1)), axis=1)
-    return packs[:, : hands * num_images].reshape(-1, num_images)[:num_draws]
-
-
-def product_of_normals(mean: np.ndarray, precision_log: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
-    """Return the mean of the product of Normals, Σ_i μ_i / σ_i² / Σ_i 1 / σ_i² per dimension, [B, D].
-
-    Parameters
-    ----------
-    mean : float [N, D].
-    precision_log : float [N, D], -logvar; None gives all images the same precision.
-    rows : int [B, k], the Normals of each product.
-    """
-    from scipy.special import softmax
-
-    if precision_log is None:
-        return mean[rows].mean(axis=1)
-    return (softmax(precision_log[rows], axis=1) * mean[rows]).sum(axis=1)
-
-
-def cross_entropy(logits: np.ndarray, classes: np.ndarray) -> float:
-    """Return the mean of -ln p(class) in nats, of logits float [B, C] and classes int [B]."""
-    logits = logits - logits.max(axis=1, keepdims=True)
-    return (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(classes)), classes]).mean()
-
-
-def best_temperature(logits: np.ndarray, classes: np.ndarray) -> float:
-    """Return the divisor of the logits with the least cross-entropy (Guo et al. 2017).
-
-    A classifier of features of K images is too sure of features of k < K: log-odds of Normals grow with the
-    number of images, and T = K / k is right if they have equal variances. This one number, fitted on rows
-    kept aside, corrects that; the accuracy does not change.
-    """
-    from scipy.optimize import minimize_scalar
-
-    def at(log_temperature: float) -> float:
-        return cross_entropy(logits / np.exp(log_temperature), classes)
-
-    return np.exp(minimize_scalar(at, bounds=(-3, 7), options={"xatol": 0.01}).x)
-
-
-class Classifier:
-    """A network of one hidden layer of 256 ReLU, trained by Adam 1e-3 with batches of 256; best epoch kept.
-
-    Parameters
-    ----------
-    train, kept_aside : (features float [B, D], classes int [B]); training stops when the cross-entropy on
-        `kept_aside` has not improved for `patience` epochs.
-    """
-
-    def __init__(self, train: tuple, kept_aside: tuple, rng, patience: int = 10, max_epochs: int = 200):
-        features, classes = train
-        self._standardise = Standardiser(features)
-        inputs, aside = (self._inputs(part[0]) for part in (train, kept_aside))
-        num_classes = int(classes.max()) + 1
-        seed, size = rng.integers(2**31), len(classes)
-        random = np.random.RandomState(seed)
-        # Two classes have one output, the log-odds of the second.
-        self._network = network = Perceptron(
-            (inputs.shape[1], 256, num_classes if num_classes > 2 else 1),
-            random,
-            batch_size=min(256, size),
-            learning_rate=1e-3,
-        )
-        residual = softmax_residual if num_classes > 2 else sigmoid_residual
-        order = random.permutation(size)
-        best, since = np.inf, 0
-        for epoch in range(max_epochs):
-            network.epoch(inputs, classes, order, residual)
-            if epoch == 0:  # all others have the same batches
-                order = np.random.RandomState(seed).permutation(size)
-            now = cross_entropy(self._logits(aside), kept_aside[1])
-            since = 0 if now < best - 1e-4 else since + 1
-            if now < best:
-                best, kept = now, network.parameters.copy()
-            if since == patience:
-                break
-        network.parameters[:] = kept
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """Return logits of the classes, float64 [B, C], of features [B, D]."""
-        return self._logits(self._inputs(features))
-
-    def _inputs(self, features: np.ndarray) -> np.ndarray:
-        return self._standardise(features).astype(np.float32)
-
-    def _logits(self, inputs: np.ndarray) -> np.ndarray:
-        logits = self._network.outputs(inputs).astype(np.float64)
-        return np.pad(logits, ((0, 0), (1, 0))) if logits.shape[1] == 1 else logits
-
-
-def softmax_residual(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the slopes of -ln p(class) by the outputs, float32 [B, C], p being their softmax."""
-    outputs -= outputs.max(axis=1, keepdims=True)
-    np.exp(outputs, out=outputs)
-    outputs /= outputs.sum(axis=1, keepdims=True)
-    outputs[np.arange(len(classes)), classes] -= 1
-    return outputs
-
-
-def sigmoid_residual(outputs: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the slopes of -ln p(class) by the outputs, float32 [B, 1], the log-odds of class 1."""
-    from scipy.special import expit
-
-    return expit(outputs) - classes[:, None].astype(np.float32)

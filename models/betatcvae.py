@@ -52,7 +52,7 @@ class BetaTCVAE(VAE):
         codes = sample_normal(mean, logvar, batch.noise)
         reconstruction = negative_log_likelihood(self.decode(codes), batch.images, self.likelihood).mean()
         log_weights = log_importance_weights(
-            len(codes), batch.dataset_size, self.estimator, device=codes.device
+            len(codes), batch.dataset_size, self.estimator, codes.device, codes.dtype
         )
         mutual_information, total_correlation = decompose_kl(codes, mean, logvar, log_weights)
         # E KL(q(z|x) || p(z)) has a closed form and is the sum of the three terms. With the dimension-wise KL
@@ -92,7 +92,9 @@ def decompose_kl(codes: Tensor, mean: Tensor, logvar: Tensor, log_weights: Tenso
     return (log_conditional - log_joint).mean(), (log_joint - log_marginals).mean()
 
 
-def log_importance_weights(batch_size: int, dataset_size: int, estimator: str, device=None) -> Tensor:
+def log_importance_weights(
+    batch_size: int, dataset_size: int, estimator: str, device=None, dtype=None
+) -> Tensor:
     """Return ln of the weights [B, B] of image j in the estimate of q(z_i), Chen et al. 2018, appendix C.
 
     Weighted sampling gives every image 1 / (N B) (eq. S5). With M = B - 1, stratified sampling gives the
@@ -101,10 +103,10 @@ def log_importance_weights(batch_size: int, dataset_size: int, estimator: str, d
     """
     if estimator == "weighted" or batch_size < 2:
         weight = -math.log(dataset_size * batch_size)
-        return torch.full((batch_size, batch_size), weight, device=device)
+        return torch.full((batch_size, batch_size), weight, device=device, dtype=dtype)
     others = batch_size - 1
     itself = torch.eye(batch_size, dtype=torch.bool, device=device)
-    weights = torch.full((batch_size, batch_size), 1 / others, device=device)
+    weights = torch.full((batch_size, batch_size), 1 / others, device=device, dtype=dtype)
     weights = weights.masked_fill(itself, 1 / dataset_size)
     rest = max(dataset_size - others, 1) / (dataset_size * others)
     return weights.masked_fill(itself.roll(1, dims=1), rest).log()

@@ -5,7 +5,8 @@
     q(s_i|x_i)                            style, one per image
     ELBO(G) = sum_i E ln p(x_i|c_G, s_i) - sum_i KL(q(s_i|x_i) || p(s)) - KL(q(c_G|x_G) || p(c))    (eq. 4)
 
-The objective is the mean of ELBO(G) over the groups of the minibatch (eq. 5). With several groupings, such as
+The objective is the mean of ELBO(G) over the groups of the minibatch (eq. 5); a group that has no image in it
+counts for nothing. With several groupings, such as
 by shape and by hue, an image has a content code for each, shared with another group of images. docs/mlvae.md
 explains the model with the paper's figures.
 """
@@ -18,9 +19,12 @@ import torch
 from torch import Tensor
 
 from dislab.data.groups import Groups
-from dislab.models.vae import VAE
+from dislab.models.vae import VAE, Likelihood, PixelLogvar
 from dislab.networks.distributions import (
+    average_of_normals,
+    has_images,
     kl_to_standard_normal,
+    moments_of_mixture,
     negative_log_likelihood,
     normal_log_density,
     product_of_normals,
@@ -30,6 +34,10 @@ from dislab.networks.distributions import (
 )
 from dislab.registry import register_model
 from dislab.training.batches import Batch
+
+Posterior = Literal["product", "mixture", "average"]
+# Mean and log-variance of each group's posterior: of a mixture its moments, which are not all of it.
+JOINS = {"product": product_of_normals, "mixture": moments_of_mixture, "average": average_of_normals}
 
 
 @register_model(
@@ -45,16 +53,17 @@ class MLVAE(VAE):
         MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well. On
         Shapes3D, grouped by object hue, three carry it in some runs and two no better than chance.
     group_size : images per group in a training batch; the last group of a batch takes the rest. Groups with
-        fewer images are not trained on.
+        fewer images are not trained on. 0 draws the images of a batch uniformly, whatever their group, and
+        groups those of one class, as the authors did on MNIST.
     beta_content, beta_style : weights of the KL of the content and of the style; eq. 4 has 1 for both. If a
         group of the data is larger than group_size, the batches count the KL of its content more often than
         its ELBO does: beta_content = group_size / (its size) makes up for that.
     groupings : number of groupings, each with a content code of its own; a run sets it by its groupings.
-    posterior : how the posteriors of the members are joined: as the "product" of their Normals (eq. 6), or as
-        their "mixture", the alternative in section 3. The KL of a mixture has no closed form and is estimated
-        from its draw.
+    posterior : how the posteriors of the members are joined: as the "product" of their Normals (eq. 6); as
+        their "mixture", the alternative in section 3, whose KL has no closed form and is estimated from its
+        draw; or as the "average" of their means and variances (Hosoya 2019, arXiv:1809.02383).
     content_draw : one draw of the content for the whole "group", or one for every "image" of it.
-    network, likelihood : see `VAE`.
+    network, likelihood, pixel_logvar : see `VAE`.
     """
 
     supervision = "groups"
@@ -69,13 +78,15 @@ class MLVAE(VAE):
         beta_content: float = 1.0,
         beta_style: float = 1.0,
         groupings: int = 1,
-        posterior: Literal["product", "mixture"] = "product",
+        posterior: Posterior = "product",
         content_draw: Literal["group", "image"] = "group",
         network: str = "auto",
-        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        likelihood: Likelihood = "bernoulli",
+        pixel_logvar: PixelLogvar = "floor",
     ):
         latents = groupings * content + style
-        super().__init__(image_shape, latents=latents, network=network, likelihood=likelihood)
+        pixels = {"likelihood": likelihood, "pixel_logvar": pixel_logvar}
+        super().__init__(image_shape, latents=latents, network=network, **pixels)
         self.content, self.style, self.groupings = content, style, groupings
         self.group_size = group_size
         self.beta_content, self.beta_style = beta_content, beta_style
@@ -97,8 +108,7 @@ class MLVAE(VAE):
         mean, logvar = self.encode(images)
         grouped_mean, grouped_logvar = mean.clone(), logvar.clone()
         for groups, block in zip(groupings, list(self.blocks.values())[:-1], strict=True):
-            join = product_of_normals if self.posterior == "product" else moments_of_mixture
-            group = join(mean[:, block], logvar[:, block], groups.index, groups.number)
+            group = JOINS[self.posterior](mean[:, block], logvar[:, block], groups.index, groups.number)
             grouped_mean[:, block], grouped_logvar[:, block] = (values[groups.index] for values in group)
         return grouped_mean, grouped_logvar
 
@@ -113,16 +123,19 @@ class MLVAE(VAE):
         mean, logvar, noise : [B, content], of single images.
         """
         # One draw for a group serves all of its images, or every image of it has a draw of its own.
-        drawn = groups.first if self.content_draw == "group" else torch.arange(len(mean), device=mean.device)
-        group = groups.index[drawn]
-        if self.posterior == "product":
-            normal = product_of_normals(mean, logvar, groups.index, groups.number)
+        drawn, group = torch.arange(len(mean), device=mean.device), groups.index
+        if self.content_draw == "group":
+            drawn, group = groups.first, torch.arange(groups.number, device=mean.device)
+        if self.posterior != "mixture":
+            normal = JOINS[self.posterior](mean, logvar, groups.index, groups.number)
             kl = kl_to_standard_normal(*normal).sum(1)
             if self.content_draw == "image":
                 normal = (rows_of(part, group) for part in normal)
             content = sample_normal(*normal, noise[drawn])
         else:
             member = group[:, None] == groups.index
+            present = member.any(1)
+            member = member | ~present[:, None]  # of a group without images all are, to keep numbers finite
             if self.content_draw == "group":
                 # The component is a random member, which `groups.first` is not: the one with the largest
                 # noise, which is independent of the sum of the group's noise.
@@ -132,11 +145,11 @@ class MLVAE(VAE):
             densities = normal_log_density(content[:, None], mean, logvar).sum(2)
             mixture = torch.where(member, densities, -torch.inf).logsumexp(1) - member.sum(1).log()
             prior = normal_log_density(content, torch.zeros_like(content), torch.zeros_like(content)).sum(1)
-            kl = mixture - prior
+            kl = torch.where(present, mixture - prior, 0)
             if self.content_draw == "image":
                 estimates = torch.stack([kl, torch.ones_like(kl)], dim=1)
                 sums, number = sum_by_group(estimates, group, groups.number).unbind(1)
-                kl = sums / number
+                kl = sums / number.clamp(min=1)
         return (rows_of(content, groups.index) if self.content_draw == "group" else content), kl
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
@@ -152,12 +165,14 @@ class MLVAE(VAE):
             for groups, block in zip(batch.groupings, blocks, strict=True)
         ]
         return self.group_elbo(
-            batch.images, contents, mean[:, style], logvar[:, style], batch.noise[:, style]
+            *(batch.images, batch.groupings, contents),
+            *(mean[:, style], logvar[:, style], batch.noise[:, style]),
         )
 
     def group_elbo(
         self,
         images: Tensor,
+        groupings: tuple[Groups, ...],
         contents: list[tuple[Tensor, Tensor]],
         style_mean: Tensor,
         style_logvar: Tensor,
@@ -168,6 +183,7 @@ class MLVAE(VAE):
         Parameters
         ----------
         images : [B, C, H, W].
+        groupings : their groups by each grouping, equally many.
         contents : what `content_of` returns, for each grouping.
         style_mean, style_logvar, style_noise : [B, style].
         """
@@ -175,23 +191,12 @@ class MLVAE(VAE):
         decoded = self.decode(torch.cat([*(content for content, _ in contents), style], dim=1))
         reconstruction = negative_log_likelihood(decoded, images, self.likelihood)
         kl_style = kl_to_standard_normal(style_mean, style_logvar).sum(1)
-        kl_content = torch.stack([kl for _, kl in contents]).sum(0)  # all have equally many groups
-        weighted = self.beta_style * kl_style.sum() + self.beta_content * kl_content.sum()
+        kl_content = torch.stack([kl for _, kl in contents]).sum()
+        number = has_images(groupings[0].index, groupings[0].number).sum()
+        weighted = self.beta_style * kl_style.sum() + self.beta_content * kl_content
         return {
-            "loss": (reconstruction.sum() + weighted) / len(kl_content),
+            "loss": (reconstruction.sum() + weighted) / number,
             "reconstruction": reconstruction.mean(),
             "kl_style": kl_style.mean(),
-            "kl_content": kl_content.mean(),
+            "kl_content": kl_content / number,
         }
-
-
-def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Return mean and log-variance [num_groups, D] of the equal mixture of each group's Normals.
-
-    The arguments are those of `product_of_normals`.
-    """
-    size = sum_by_group(torch.ones_like(mean), group, num_groups)
-    centre = sum_by_group(mean, group, num_groups) / size
-    spread = (mean - rows_of(centre, group)).square()
-    variance = sum_by_group(logvar.exp() + spread, group, num_groups) / size
-    return centre, variance.log()

@@ -8,13 +8,13 @@ variational parameters of a minibatch are optimised first, and the decoder then 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dislab.data.groups import Groups
 from dislab.models.mlvae import MLVAE
+from dislab.models.vae import Likelihood, PixelLogvar
 from dislab.networks.distributions import kl_to_standard_normal, rows_of, sample_normal
 from dislab.registry import register_model
 from dislab.training.batches import Batch
@@ -33,9 +33,11 @@ class MLVAESVI(MLVAE):
     Parameters
     ----------
     inference_steps : gradient steps (Adam) on the variational parameters of a batch, which start at the
-        prior, in training and at test time.
+        prior, in training.
+    test_steps : the same at test time, where nothing is amortised: inference may need far more of them than a
+        training that sees each image many times. 0 is `inference_steps`.
     inference_rate : their learning rate.
-    content, style, group_size, groupings, network, likelihood : see `MLVAE`.
+    content, style, group_size, groupings, network, likelihood, pixel_logvar : see `MLVAE`.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class MLVAESVI(MLVAE):
         group_size: int = 8,
         groupings: int = 1,
         inference_steps: int = 10,
+        test_steps: int = 0,
         inference_rate: float = 0.3,
         network: str = "auto",
-        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        likelihood: Likelihood = "bernoulli",
+        pixel_logvar: PixelLogvar = "floor",
     ):
         super().__init__(
             image_shape,
@@ -59,9 +63,11 @@ class MLVAESVI(MLVAE):
             groupings=groupings,
             network=network,
             likelihood=likelihood,
+            pixel_logvar=pixel_logvar,
         )
         del self.encoder
         self.inference_steps, self.inference_rate = inference_steps, inference_rate
+        self.test_steps = test_steps
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance [B, D], each image as a group of its own."""
@@ -72,7 +78,7 @@ class MLVAESVI(MLVAE):
         """Return mean and log-variance [B, D], with the content that of each image's group."""
         generator = torch.Generator(images.device).manual_seed(0)
         # All images get the same noise, so that a code does not depend on the position in the batch.
-        shape = (self.inference_steps, 1, self.latents)
+        shape = (self.test_steps or self.inference_steps, 1, self.latents)
         noise = torch.randn(shape, generator=generator, device=images.device).expand(-1, len(images), -1)
         contents, style = self.infer(images, groupings, noise)
         expanded = [
@@ -90,7 +96,7 @@ class MLVAESVI(MLVAE):
         Parameters
         ----------
         images : [B, C, H, W].
-        noise : [inference_steps, B, D], standard Normal.
+        noise : [steps, B, D], standard Normal.
 
         Returns
         -------
@@ -142,4 +148,4 @@ class MLVAESVI(MLVAE):
         for groups, block, (mean, logvar) in zip(groupings, blocks, contents, strict=True):
             content = sample_normal(mean, logvar, noise[groups.first, block])
             drawn.append((rows_of(content, groups.index), kl_to_standard_normal(mean, logvar).sum(1)))
-        return self.group_elbo(images, drawn, style_mean, style_logvar, noise[:, style])
+        return self.group_elbo(images, groupings, drawn, style_mean, style_logvar, noise[:, style])

@@ -8,14 +8,19 @@ from torch import Tensor, nn
 
 from dislab.networks.distributions import (
     kl_to_standard_normal,
+    likelihood_of,
     mean_image,
     negative_log_likelihood,
+    observed,
     pixel_channels,
     sample_normal,
 )
 from dislab.networks.named import make_networks
 from dislab.registry import register_model
 from dislab.training.batches import Batch
+
+Likelihood = Literal["bernoulli", "binarised", "gaussian"]
+PixelLogvar = Literal["floor", "tanh", "tanh5", "fixed"]
 
 
 @register_model("vae", title="Variational autoencoder", reference="Kingma & Welling 2014, arXiv:1312.6114")
@@ -28,7 +33,12 @@ class VAE(nn.Module):
     latents : number of code dimensions D.
     network : "conv" (Locatello et al. 2019), another of `dislab list networks`, a function in a file as
         "FILE.py:FUNCTION", or "auto": conv if the image sides allow it, else mlp.
-    likelihood : "bernoulli", or "gaussian" with a learned variance per pixel.
+    likelihood : "bernoulli", which takes a grey pixel for the probability of 1; "binarised", the Bernoulli of
+        images whose pixels become 1 from 0.5 on and else 0, also before the encoder, so that the model is one
+        of binary images (Németh 2020); or "gaussian", with a mean per pixel.
+    pixel_logvar : log-variance of a "gaussian" pixel, by the decoder's output o of its own: "floor", o above
+        the smooth floor 2 ln(1/255); "tanh", tanh(o), or "tanh5", 5 tanh(o), so that no pixel outweighs the
+        others by far; or "fixed", 0 without such an output.
     """
 
     supervision = "iid"  # the loss sees single images; see dislab.training.model.Model
@@ -39,23 +49,24 @@ class VAE(nn.Module):
         *,
         latents: int = 10,
         network: str = "auto",
-        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        likelihood: Likelihood = "bernoulli",
+        pixel_logvar: PixelLogvar = "floor",
     ):
         super().__init__()
         self.latents = latents
-        self.likelihood = likelihood
-        channels = pixel_channels(likelihood, image_shape[0])
+        self.likelihood = likelihood_of(likelihood, pixel_logvar)
+        channels = pixel_channels(self.likelihood, image_shape[0])
         self.encoder, self.decoder = make_networks(
             network, image_shape, outputs=2 * latents, latents=latents, channels=channels
         )
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of q(z|x), both [B, D], for images [B, C, H, W] in [0, 1]."""
-        mean, logvar = self.encoder(images).chunk(2, dim=1)
+        mean, logvar = self.encoder(observed(images, self.likelihood)).chunk(2, dim=1)
         return mean, logvar
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the parameters of p(x|z): logits [B, C, H, W], or mean and log-variance [B, 2C, H, W]."""
+        """Return the parameters of p(x|z), as `negative_log_likelihood` takes them, for codes [B, D]."""
         return self.decoder(codes)
 
     def mean_image(self, codes: Tensor) -> Tensor:

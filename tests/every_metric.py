@@ -21,7 +21,15 @@ FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
 SMALL |= {"num_rounds": 20}
 NUM_ROWS = 300
-FITS_NETWORKS = {"content_scores", "dci", "dci_fast", "fov_regression", "pose_error", "style_scores"}
+FITS_NETWORKS = {
+    "content_few",
+    "content_scores",
+    "dci",
+    "dci_fast",
+    "fov_regression",
+    "pose_error",
+    "style_scores",
+}
 every_metric = pytest.mark.parametrize("function", FUNCTIONS)
 
 

@@ -47,6 +47,7 @@ def full_table(codes: np.ndarray, factors: np.ndarray, **changes) -> CodeTable:
         "names": names,
         "logvar": noise.uniform(-4, -2, size=codes.shape),
         "reconstruction": noise.uniform(50, 60, size=100),
+        "swaps": np.random.default_rng(1).integers([1, 3, 4, 4, 4], size=(200, 5)),
         "labels": factors[:, 0],
         "circle": Circle(names[-1], int(factors[:, -1].max()) + 1),
     }

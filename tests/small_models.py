@@ -62,6 +62,13 @@ def make_batch(sizes: list[int], latents: int, seed: int = 0) -> Batch:
     )
 
 
+def make_pairs(changed: list[list[bool]], latents: int) -> Batch:
+    """Pairs of random images, of which these factors were redrawn."""
+    batch = make_batch([2] * len(changed), latents)
+    batch.changed = torch.tensor(changed)
+    return batch
+
+
 def make_groups(sizes: list[int]) -> Groups:
     """Groups of the given sizes, one after the other."""
     return Groups(
@@ -90,12 +97,19 @@ def fix_posterior(model, mean: torch.Tensor, logvar: torch.Tensor) -> None:
 
 def slow_log_likelihood(decoded: torch.Tensor, image: torch.Tensor, likelihood: str) -> torch.Tensor:
     """ln p(x|z) of one image, pixel by pixel formula."""
-    if likelihood == "bernoulli":
+    if likelihood == "binarised":
+        image = torch.where(image < 0.5, 0.0, 1.0)
+    if likelihood in ("bernoulli", "binarised"):
         share = torch.sigmoid(decoded)
         return (image * torch.log(share) + (1 - image) * torch.log(1 - share)).sum()
     mean, raw = decoded[: len(image)], decoded[len(image) :]
     floor = 2 * math.log(1 / 255)
-    logvar = floor + torch.log(1 + torch.exp(raw - floor))
+    logvar = {
+        "gaussian": lambda: floor + torch.log(1 + torch.exp(raw - floor)),
+        "gaussian tanh": lambda: 1 - 2 / (1 + torch.exp(2 * raw)),
+        "gaussian tanh5": lambda: 5 - 10 / (1 + torch.exp(2 * raw)),
+        "gaussian fixed": lambda: torch.zeros_like(mean),
+    }[likelihood]()
     return Normal(mean, torch.exp(logvar / 2)).log_prob(image).sum()
 
 

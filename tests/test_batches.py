@@ -93,6 +93,30 @@ def test_groups_with_too_few_images_are_not_drawn():
     assert Batches(dataset, Ungrouped(), 12, [["shape"]], 0, CPU).remark == ""
 
 
+@pytest.mark.parametrize("group_by", [["shape"], ["position", "shape"]])
+def test_random_images_are_grouped_by_the_classes_that_are_there(group_by):
+    """No image of the first shape is trained on, and a batch lacks others, too."""
+    dataset = make_tiny_dataset(held_out=np.arange(15))
+    batches = Batches(dataset, Grouped(0), 6, [group_by], 0, CPU)
+    label = np.unique(dataset.space.labels(group_by, np.arange(15, 60)), return_inverse=True)[1]
+    missing = 0
+    for _ in range(200):
+        rows, (groups,), _ = batches.rows(batches.random()[0])
+        assert groups.number == (3 if group_by == ["shape"] else 15)
+        assert groups.index.tolist() == label[rows.numpy() - 15].tolist()
+        for g in range(groups.number):
+            members = torch.nonzero(groups.index == g).flatten().tolist()
+            missing += not members
+            assert groups.first[g] == (members[0] if members else 0)
+    assert missing > 20
+    rows = draw_rows(batches, 2000)
+    for position in (0, 5):
+        assert_uniform(rows[:, position], range(15, 60))
+    assert batches.draw().dataset_size == 45 and batches.remark == ""
+    with pytest.raises(DislabError, match="group_size=0 takes one grouping, but --group-by names 2"):
+        Batches(dataset, Grouped(0), 6, [["shape"], ["size"]], 0, CPU)
+
+
 def test_only_training_rows_are_drawn():
     held_out = np.array([0, 1, 2, 3, 4, 5, 14, 16, 33, 58, 59])
     dataset = make_tiny_dataset(held_out)

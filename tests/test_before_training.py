@@ -118,7 +118,8 @@ def test_a_hold_out_that_leaves_one_group_is_refused(tmp_path, capsys):
 
 def test_what_will_be_left_out_of_the_default_scores_is_said(tmp_path, capsys, tiny_dataset):
     line = (
-        "content_accuracy, content_entropy, style_accuracy, style_entropy will be left out for tiny: it "
+        "content_accuracy, content_accuracy_few, content_entropy, style_accuracy, style_accuracy_few, "
+        "style_entropy, swap_accuracy, swap_judge, swap_leak will be left out for tiny: it "
         "needs at least two groups (see group_by) of at least 4 rows each, in the 15 rows that are scored "
         "(hold-out 'shape=3')\n"
     )

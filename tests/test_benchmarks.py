@@ -150,7 +150,7 @@ def test_a_score_that_dislab_lacks_differs_unless_the_reference_lacks_it_too(fol
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((".",), "no file goldens.json"),
+        ((".",), "no file goldens.json, and no NAME.json"),
         (("--cases", "cars*"), "toy__mixed"),
         (("--metrics", "mgi"), "did you mean 'mig'"),
         (("--metrics", "irs"), "no record of irs"),

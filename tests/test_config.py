@@ -31,6 +31,7 @@ def test_it_is_resolved_to_the_last_value(config):
         "latents": 10,
         "network": "mlp",
         "likelihood": "bernoulli",
+        "pixel_logvar": "floor",
     }
     assert config.dataset == "tiny" and re.fullmatch("own-[0-9a-f]{8}", config.source)
     assert config.hold_out == ("0.1", "size=0") and config.group_by == (("shape",),)

@@ -10,13 +10,19 @@ from small_models import random_normals
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
+from dislab.errors import DislabError
 from dislab.networks.distributions import (
+    LIKELIHOODS,
     LOWEST_PIXEL_LOGVAR,
+    average_of_normals,
     bernoulli,
+    has_images,
     kl_to_standard_normal,
+    likelihood_of,
     mean_image,
     negative_log_likelihood,
     normal_log_density,
+    observed,
     pixel_channels,
     product_of_normals,
     rows_of,
@@ -129,11 +135,56 @@ def test_gaussian_log_variance_has_a_smooth_floor():
     assert slope[2].item() == pytest.approx(0.5, abs=1e-6)
 
 
+@pytest.mark.parametrize(("likelihood", "largest"), [("gaussian tanh", 1), ("gaussian tanh5", 5)])
+def test_a_bounded_log_variance(likelihood, largest):
+    """Of pixels at their mean, for which -ln p = (ln 2 pi + log-variance) / 2, and elsewhere by torch."""
+    raw = torch.tensor([-100.0, -0.5, 0.0, 0.3, 100.0], dtype=torch.float64).view(5, 1, 1, 1)
+    images = torch.full_like(raw, 0.5)
+    found = negative_log_likelihood(torch.cat([images, raw], dim=1), images, likelihood)
+    shares = torch.tensor([-1, -math.tanh(0.5), 0, math.tanh(0.3), 1], dtype=torch.float64)
+    torch.testing.assert_close(2 * found - math.log(2 * math.pi), largest * shares)
+    mean, raw = random_normals(3, 2, 4, 5)
+    images = torch.rand(mean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = -Normal(mean, torch.exp(largest * torch.tanh(raw) / 2)).log_prob(images).sum((1, 2, 3))
+    found = negative_log_likelihood(torch.cat([mean, raw], dim=1), images, likelihood)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_fixed_log_variance_is_half_the_squared_error():
+    mean, _ = random_normals(3, 2, 4, 5)
+    images = torch.rand(mean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = (images - mean).square().sum((1, 2, 3)) / 2 + 40 * math.log(2 * math.pi) / 2
+    torch.testing.assert_close(negative_log_likelihood(mean, images, "gaussian fixed"), expected)
+
+
+def test_binarised_pixels_are_0_below_a_half_and_1_from_there_on():
+    images = torch.tensor([0.0, 0.2, 127 / 255, 0.5, 128 / 255, 1.0]).view(1, 1, 2, 3)
+    expected = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).view(1, 1, 2, 3)
+    assert torch.equal(observed(images, "binarised"), expected)
+    assert observed(images, "bernoulli") is images
+    logits = torch.linspace(-2, 3, 6).view(1, 1, 2, 3)
+    likelihood = Bernoulli(logits=logits).log_prob(expected).sum()
+    torch.testing.assert_close(negative_log_likelihood(logits, images, "binarised"), -likelihood[None])
+    torch.testing.assert_close(mean_image(logits, "binarised"), torch.sigmoid(logits))
+
+
+def test_a_likelihood_is_named_with_its_log_variance():
+    rules = ("floor", "tanh", "tanh5", "fixed")
+    names = [likelihood_of("gaussian", rule) for rule in rules]
+    assert ("bernoulli", "binarised", *names) == LIKELIHOODS
+    assert [pixel_channels(name, 3) for name in LIKELIHOODS] == [3, 3, 6, 6, 6, 3]
+    assert likelihood_of("binarised", "floor") == "binarised"
+    with pytest.raises(DislabError, match="pixel_logvar=tanh needs likelihood=gaussian, not bernoulli"):
+        likelihood_of("bernoulli", "tanh")
+
+
 def test_mean_image_is_the_mean_of_the_likelihood():
     decoded, _ = random_normals(2, 2, 3, 3)
     torch.testing.assert_close(mean_image(decoded, "bernoulli"), Bernoulli(logits=decoded).mean)
     assert mean_image(decoded, "gaussian").shape == (2, 1, 3, 3)
-    torch.testing.assert_close(mean_image(decoded, "gaussian"), decoded[:, :1].clamp(0, 1))
+    for likelihood in ("gaussian", "gaussian tanh", "gaussian tanh5"):
+        torch.testing.assert_close(mean_image(decoded, likelihood), decoded[:, :1].clamp(0, 1))
+    torch.testing.assert_close(mean_image(decoded, "gaussian fixed"), decoded.clamp(0, 1))
     assert pixel_channels("bernoulli", 3) == 3
     assert pixel_channels("gaussian", 3) == 6
 
@@ -161,6 +212,33 @@ def test_product_of_normals_equals_the_normalised_product_of_densities(way_of_su
         expected_variance = torch.trapezoid(density * (grid - expected_mean) ** 2, grid)
         torch.testing.assert_close(product_mean[g, d], expected_mean, rtol=0, atol=1e-8)
         torch.testing.assert_close(product_logvar[g, d].exp(), expected_variance, rtol=1e-7, atol=0)
+
+
+def test_average_of_normals_is_that_of_means_and_of_variances(way_of_sums):
+    mean, logvar = random_normals(6, 2)
+    group = torch.tensor([2, 0, 2, 2, 0, 1])
+    found_mean, found_logvar = average_of_normals(mean, logvar, group, 3)
+    for g, members in enumerate(([1, 4], [5], [0, 2, 3])):
+        expected = sum(mean[i] for i in members) / len(members)
+        torch.testing.assert_close(found_mean[g], expected)
+        variance = sum(logvar[i].exp() for i in members) / len(members)
+        torch.testing.assert_close(found_logvar[g], variance.log())
+
+
+@pytest.mark.parametrize("join", [product_of_normals, average_of_normals])
+def test_a_group_without_images_has_the_prior_and_leaves_the_gradient_alone(join, way_of_sums):
+    group, fewer = torch.tensor([4, 1, 4, 1, 4]), torch.tensor([1, 0, 1, 0, 1])
+    assert has_images(group, 6).tolist() == [False, True, False, False, True, False]
+    mean, logvar = (tensor.requires_grad_() for tensor in random_normals(5, 3))
+    found, expected = join(mean, logvar, group, 6), join(mean, logvar, fewer, 2)
+    for part, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(part[[1, 4]], other)
+        assert torch.equal(part[[0, 2, 3, 5]], torch.zeros(4, 3, dtype=torch.float64))
+    weights = torch.linspace(-1, 2, 36, dtype=torch.float64).view(2, 6, 3)
+    of_all = sum((part * weight).sum() for part, weight in zip(found, weights, strict=True))
+    of_few = sum((part * weight[[1, 4]]).sum() for part, weight in zip(expected, weights, strict=True))
+    slopes = (torch.autograd.grad(total, (mean, logvar)) for total in (of_all, of_few))
+    torch.testing.assert_close(*slopes)
 
 
 def test_sums_and_rows_by_group(way_of_sums):

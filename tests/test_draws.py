@@ -11,9 +11,9 @@ from small_models import Grouped, Ungrouped
 
 from dislab.data.groups import draw_groups
 from dislab.metrics.betavae_score import draw_points
-from dislab.metrics.content_style import draw_images
 from dislab.metrics.factorvae_score import count_votes
 from dislab.models.mlvae import MLVAE
+from dislab.scoring.class_readout import draw_images
 from dislab.scoring.encoding import choose_rows
 from dislab.scoring.table import CodeTable
 from dislab.training.batches import Batches

@@ -12,18 +12,23 @@ from fake_cuda import FakeCuda, FakeStream, HostWaits, WaitingRefused
 
 import dislab
 from dislab.errors import DislabWarning
+from dislab.models.adamlvae import AdaMLVAE
 from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
+from dislab.models.dcign import DCIGN
 from dislab.models.mlvae import MLVAE
+from dislab.models.mlvae_adversarial import AdversarialMLVAE
 from dislab.models.mlvae_svi import MLVAESVI
+from dislab.models.slowvae import SlowVAE
 from dislab.models.vae import VAE
 from dislab.registry import MODELS
 from dislab.training import loop as training
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import steps_of, train_stack
-from dislab.training.precision import arithmetic, compute_in_bfloat16, usual_precision
-from dislab.training.protocol import Protocol
+from dislab.training.model import check_model
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import Protocol, usual_precision
 from dislab.training.steps import CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -40,9 +45,31 @@ MODELS_THAT_TRAIN = {
     "mlvae mixture": {"group_size": 4, "posterior": "mixture"},
     "mlvae image": {"group_size": 4, "content_draw": "image"},
     "mlvae mixture image": {"group_size": 4, "posterior": "mixture", "content_draw": "image"},
+    "mlvae average": {"group_size": 4, "posterior": "average"},
+    "mlvae by class": {"group_size": 0, "content_draw": "image"},
+    "mlvae mixture by class": {"group_size": 0, "posterior": "mixture"},
+    "mlvae tanh": {"group_size": 4, "likelihood": "gaussian", "pixel_logvar": "tanh"},
+    "gvae_groups": {"group_size": 4, "likelihood": "binarised"},
     "mlvae gaussian": {"group_size": 4, "likelihood": "gaussian"},
     "mlvae_svi": {"group_size": 4, "inference_steps": 2},
+    "annealedvae": {},
+    "dipvae1": {},
+    "dipvae2": {},
+    "factorvae": {},
+    "hfs": {"pairs": 3},
+    "infovae": {"kernel": "imq"},
+    "qlae": {},
+    "gvae": {},
+    "mlvae_pairs": {"changed": 2, "resample": "other"},
+    "adagvae": {},
+    "adamlvae": {"variance": "harmonic"},
+    "slowvae": {},
+    "dcign": {},
+    "mlvae_adversarial": {"group_size": 4},
+    "cyclevae": {},
+    "infogan": {},
 }
+CANNOT_STACK = ("mlvae_svi", "qlae", "factorvae", "mlvae_adversarial", "infogan")
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
 
@@ -166,14 +193,16 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         members = []
         for seed in seeds:
             model = MODELS[name].make(opened.image_shape, **MODELS_THAT_TRAIN[about], **more)
-            members.append(Member(model, Batches(opened, model, 5, by, seed, device), Path("none")))
+            check_model(model, name)
+            members.append(Member(model, Batches(opened, model, 6, by, seed, device), Path("none")))
             members[-1].resume(1e-3)
         return members
 
     several = [make_steps(make_members([0, 1]))]
-    if name != "mlvae_svi":
+    if name not in CANNOT_STACK:
         several.append(make_steps(make_members([0, 1]), stacked=True))
-    if name.startswith("mlvae") and opened.space.names[0] not in opened.group_by:
+    two = name in ("mlvae", "mlvae_svi") and "by class" not in about
+    if two and opened.space.names[0] not in opened.group_by:
         several.append(make_steps(make_members([0, 1], groupings=2)))
     for steps in (make_steps(make_members([0])), *several):
         with WaitingRefused():
@@ -193,11 +222,15 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         (MLVAE, {"groupings": 2}),
         (MLVAE, {"posterior": "mixture", "content_draw": "image"}),
         (MLVAESVI, {"inference_steps": 2}),
+        (AdaMLVAE, {}),
+        (SlowVAE, {}),
+        (DCIGN, {}),
+        (AdversarialMLVAE, {"target": 1e-3}),
     ],
 )
 @pytest.mark.parametrize("way", ["alone", "side by side", "stacked"])
 def test_a_graph_takes_the_same_steps(tmp_path, device, kind, sizes, way):
-    if kind is MLVAESVI and way == "stacked":
+    if kind in (MLVAESVI, AdversarialMLVAE) and way == "stacked":
         pytest.skip("cannot be stacked")
     seeds = (0,) if way == "alone" else (0, 1)
     with arithmetic(device, "fp32"):

@@ -56,7 +56,7 @@ def test_defaults_of_the_models_make_the_models():
         assert values["network"] == "mlp"
         model = entry.make(IMAGE_SHAPE, **values)
         assert {key: getattr(model, key) for key in values if hasattr(model, key)} == {
-            key: value for key, value in values.items() if key != "network"
+            key: value for key, value in values.items() if key not in ("network", "pixel_logvar")
         }
 
 
@@ -109,5 +109,5 @@ def test_wrong_values_are_one_clear_line(given, message):
 def test_choices_of_the_models():
     with pytest.raises(DislabError, match="estimator is 'exact': choose weighted, stratified"):
         hyperparameters.complete(MODELS["betatcvae"], {"estimator": "exact"})
-    with pytest.raises(DislabError, match="likelihood is 'poisson': choose bernoulli, gaussian"):
+    with pytest.raises(DislabError, match="likelihood is 'poisson': choose bernoulli, binarised, gaussian"):
         hyperparameters.complete(MODELS["betatcvae"], {"likelihood": "poisson"})

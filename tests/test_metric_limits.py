@@ -37,6 +37,7 @@ OF_CONSTANT_CODES = {
     "active_units": (0, 0),
     "betavae_score": (0.32, 0.34),
     "content_accuracy": (0.25, 0.25),
+    "content_accuracy_few": (0.25, 0.25),
     "dci_completeness": (0, 0),
     "dci_disentanglement": (0, 0),
     "dci_fast_completeness": (0, 0),
@@ -67,6 +68,7 @@ OF_CONSTANT_CODES = {
     "pose_error_linear": (60, 120),
     "sap": (0, 0),
     "style_accuracy": (0.25, 0.25),
+    "style_accuracy_few": (0.25, 0.25),
 }
 
 
@@ -167,6 +169,7 @@ def test_codes_that_are_no_numbers_name_the_dimension(recipe, random, value, in_
 AT_THE_TOP = {  # lowest and highest value of a code with one dimension per factor, up to little noise
     "betavae_score": (1, 1),
     "content_accuracy": (0.99, 1),
+    "content_accuracy_few": (0.99, 1),
     "dci_completeness": (0.98, 1),
     "dci_disentanglement": (0.98, 1),
     "dci_informativeness": (0.98, 1),
@@ -191,12 +194,14 @@ AT_THE_TOP = {  # lowest and highest value of a code with one dimension per fact
     "pose_error": (0, 5),
     "sap": (0.2, 1),  # a penalised linear classifier cannot single out the values in the middle
     "style_accuracy": (0.1, 0.4),
+    "style_accuracy_few": (0.1, 0.4),
     "style_entropy": (1.9, 2.3),
     "total_correlation": (0, 0.4),
 }
 AT_THE_BOTTOM = {  # the same of noise, for the scores that are near zero or near chance there
     "betavae_score": (0.2, 0.47),
     "content_accuracy": (0.1, 0.4),
+    "content_accuracy_few": (0.1, 0.4),
     "dci_completeness": (0, 0.1),
     "dci_disentanglement": (0, 0.1),
     "dci_informativeness": (0.1, 0.3),
@@ -214,6 +219,7 @@ AT_THE_BOTTOM = {  # the same of noise, for the scores that are near zero or nea
     "pose_error": (65, 115),
     "sap": (0, 0.08),
     "style_accuracy": (0.1, 0.4),
+    "style_accuracy_few": (0.1, 0.4),
 }
 
 

@@ -31,7 +31,9 @@ MOVED_BY_DIMENSIONS = {
     "infoexplicitness": 0.01,
     "content_accuracy": 0.1,
     "content_entropy": math.inf,  # a bound that a network of few rows makes arbitrarily large
+    "content_accuracy_few": 0.1,
     "style_accuracy": 0.1,
+    "style_accuracy_few": 0.1,
     "style_entropy": 0.1,
     "dci_completeness": 0.03,  # trees break ties at random
     "dci_disentanglement": 0.03,
@@ -52,7 +54,9 @@ MOVED_BY_ROWS = MOVED_BY_DIMENSIONS | {
     "explicitness": 0.1,
     "sap": 0.2,
     "content_accuracy": 0.2,
+    "content_accuracy_few": 0.2,
     "style_accuracy": 0.2,
+    "style_accuracy_few": 0.2,
     "dci_completeness": 0.2,
     "dci_disentanglement": 0.2,
     "dci_informativeness": 0.2,

@@ -14,15 +14,16 @@ from sklearn.neural_network import MLPClassifier
 import dislab
 from dislab.data.dataset import unit_images
 from dislab.data.groups import Groups
-from dislab.metrics import content_style
-from dislab.metrics.content_style import (
+from dislab.metrics import content_style, content_style_few
+from dislab.registry import MODELS
+from dislab.scoring import class_readout
+from dislab.scoring.class_readout import (
     Classifier,
     best_temperature,
     cross_entropy,
     draw_images,
     product_of_normals,
 )
-from dislab.registry import MODELS
 from dislab.scoring.encoding import encode
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.score import score
@@ -46,15 +47,15 @@ def test_content_feature_is_the_mean_of_the_product_of_normals():
     rng = np.random.default_rng(0)
     mean, logvar = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
     rows = np.array([[0, 3, 5], [1, 2, 4]])
-    got = product_of_normals(mean, -logvar, rows)
+    got = product_of_normals(mean, logvar, rows)
     z = np.linspace(-12, 12, 20_001)
     for b, chosen in enumerate(rows):
         for d in range(2):
             density = np.exp(-0.5 * sum((z - mean[n, d]) ** 2 / np.exp(logvar[n, d]) for n in chosen))
             assert got[b, d] == pytest.approx((z * density).sum() / density.sum(), abs=1e-8)
     np.testing.assert_allclose(product_of_normals(mean, None, rows), mean[rows].mean(axis=1))
-    np.testing.assert_allclose(product_of_normals(mean, -logvar, rows[:, :1]), mean[rows[:, 0]])
-    assert np.isfinite(product_of_normals(mean, -logvar * 1e4, rows)).all()
+    np.testing.assert_allclose(product_of_normals(mean, logvar, rows[:, :1]), mean[rows[:, 0]])
+    assert np.isfinite(product_of_normals(mean, logvar * 1e4, rows)).all()
 
 
 def test_draws_of_images():
@@ -324,6 +325,85 @@ def test_readouts_of_mnist_are_tested_on_the_official_test_images():
     assert other.is_test(rows) is None
     assert encode(lambda images: images.flatten(1)[:, :2], other, few).tested is None
     assert dataset.is_test(rows) is not None, "the dataset itself is as it was"
+
+
+FEW = ["content_accuracy_few", "style_accuracy_few"]
+
+
+def test_few_images_tell_a_content_that_is_the_class_and_no_style_that_is_noise():
+    rng = np.random.default_rng(0)
+    labels = np.arange(2000) % 4
+    mean = np.column_stack([np.eye(4)[labels], rng.standard_normal((2000, 3))])
+    blocks = {"content": slice(0, 4), "style": slice(4, 7)}
+    swapped = {"style": slice(0, 4), "content": slice(4, 7)}
+    logvar = np.full((2000, 7), -8.0)
+    for named, content, style in ((blocks, 1, 0.25), (swapped, 0.25, 1)):
+        scores = score(class_table(mean, labels, blocks=named, logvar=logvar), FEW)
+        for name in ("content_accuracy_few", "content_accuracy_few_k10", "content_accuracy_few_sampled"):
+            assert scores[name] == pytest.approx(content, abs=0.05)
+        for name in ("style_accuracy_few", "style_accuracy_few_sampled"):
+            assert scores[name] == pytest.approx(style, abs=0.05)
+        assert scores["content_accuracy_few_chance"] == scores["style_accuracy_few_chance"] == 0.25
+        assert [k for k, _ in scores.details["content_accuracy_few_curve"]] == [1, 2, 3, 5, 10]
+        assert "style_accuracy_few_k10" not in scores
+    assert not any("sampled" in name for name in score(class_table(mean, labels), FEW))
+
+
+def test_a_classifier_of_few_images_sees_ten_of_each_class_and_none_that_are_tested(monkeypatch):
+    """Codes are the rows' numbers, and a draw of no variance is the mean."""
+    labels = np.repeat([0, 1], 40)
+    tested = np.arange(80) % 2 == 0
+    table = class_table(np.arange(80.0)[:, None], labels, tested=tested, logvar=np.full((80, 1), -90.0))
+    seen, fit = [], content_style_few.logistic_regression
+
+    def spied(inputs, classes):
+        seen.append(np.bincount(classes))
+        return fit(inputs, classes)
+
+    means, product = [], content_style_few.product_of_normals
+
+    def joined(mean, logvar, rows, rng):
+        means.append((rows, rng is not None))
+        return product(mean, logvar, rows, rng)
+
+    monkeypatch.setattr(content_style_few, "logistic_regression", spied)
+    monkeypatch.setattr(content_style_few, "product_of_normals", joined)
+    assert score(table, ["content_accuracy_few"], num_choices=2)["content_accuracy_few_sampled"] > 0.9
+    assert [[*counts] for counts in seen] == [[50, 50]] * 4
+    trained = means[::6]  # then five tests, k = 1, 2, 3, 5, 10
+    assert [drawn for _, drawn in trained] == [False, False, True, True]
+    for rows, _ in trained:
+        assert rows.shape[1] == 10 and not tested[rows].any()
+        assert all(len(np.unique(rows[labels[rows[:, 0]] == one])) == 10 for one in (0, 1))
+    assert not np.array_equal(np.sort(trained[0][0]), np.sort(trained[1][0])), "another choice"
+    assert all(tested[rows].all() for part in (1, 5) for rows, _ in means[part::6])
+    means.clear(), seen.clear()
+    score(table, ["style_accuracy_few"], num_choices=2)
+    assert [[*counts] for counts in seen] == [[50, 50]] * 4
+    assert all(rows.shape[1] == 1 for rows, _ in means), "style is never joined"
+
+
+def test_a_draw_of_a_product_has_its_mean_and_variance():
+    rng = np.random.default_rng(0)
+    mean, logvar = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
+    rows = np.tile([0, 3, 5], (40_000, 1))
+    drawn = product_of_normals(mean, -logvar, rows, rng)
+    precision = np.exp(-logvar[rows[0]])
+    np.testing.assert_allclose(
+        drawn.mean(0), (precision * mean[rows[0]]).sum(0) / precision.sum(0), atol=0.02
+    )
+    np.testing.assert_allclose(drawn.var(0), 1 / precision.sum(0), rtol=0.03)
+
+
+def test_of_many_classes_some_are_read(monkeypatch, few_draws):
+    monkeypatch.setattr(class_readout, "MOST_CLASSES", 5)
+    labels = np.arange(400) % 20
+    table = class_table(np.eye(20)[labels], labels)
+    names = ["content_accuracy", *FEW]
+    scores = score(table, names)
+    for name in names:
+        assert scores[name] == 1 and scores[f"{name}_chance"] == 1 / 5
+        assert scores.metrics[name]["notes"] == ["5 of the 20 classes are read, drawn at random"]
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])

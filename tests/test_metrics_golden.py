@@ -42,11 +42,11 @@ POINTS = sorted(p.stem for p in GOLDENS.folder.glob("betavae_points__*.npz")) or
 def check(case: str, metrics: list[str], num_seeds: int = 1) -> dict:
     """All scores of dislab that the reference has too agree; the others are finite."""
     lines = list(compare(GOLDENS, case, metrics, num_seeds))
-    assert {line.metric for line in lines} >= {*metrics} - {"gaussian_correlation", "dci_fast"}
+    assert {line.quantity for line in lines} >= {*metrics} - {"gaussian_correlation", "dci_fast"}
     for line in lines:
         assert line.result != "differs", line
         assert math.isfinite(line.ours), line
-    return {line.metric: line for line in lines}
+    return {line.quantity: line for line in lines}
 
 
 @pytest.mark.parametrize("case", CASES)

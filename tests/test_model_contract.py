@@ -6,12 +6,40 @@ from conftest import IMAGE_SHAPE
 from torch import nn
 
 from dislab.errors import DislabError
+from dislab.models.cyclevae import CycleVAE
 from dislab.models.mlvae import MLVAE
 from dislab.models.vae import VAE
+from dislab.networks.distributions import LIKELIHOODS
 from dislab.registry import MODELS
 from dislab.training.model import METHODS, check_model, check_model_class, constructor_parameters
 
-NAMES = ["betatcvae", "betavae", "mlvae", "mlvae_svi", "oracle", "pca", "untrained", "vae"]
+NAMES = [
+    "adagvae",
+    "adamlvae",
+    "annealedvae",
+    "betatcvae",
+    "betavae",
+    "cyclevae",
+    "dcign",
+    "dipvae1",
+    "dipvae2",
+    "factorvae",
+    "gvae",
+    "gvae_groups",
+    "hfs",
+    "infogan",
+    "infovae",
+    "mlvae",
+    "mlvae_adversarial",
+    "mlvae_pairs",
+    "mlvae_svi",
+    "oracle",
+    "pca",
+    "qlae",
+    "slowvae",
+    "untrained",
+    "vae",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -24,7 +52,7 @@ def test_built_in_models_keep_the_contract(name):
     assert check_model(model, name) is model
     for attribute in METHODS:
         assert (getattr(model, attribute) is not None) == (attribute in own)
-    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE)
+    assert (list(model.blocks) == ["content", "style"]) == isinstance(model, MLVAE | CycleVAE)
     assert model.state_dict().keys() == parameters.keys()
     assert check_model(model, name) is model, "a second time, too"
 
@@ -120,7 +148,7 @@ def test_hyper_parameters_of_base_classes_count():
 
     assert list(constructor_parameters(Derived)) == [
         "image_shape",
-        *("width", "latents", "network", "likelihood"),
+        *("width", "latents", "network", "likelihood", "pixel_logvar"),
     ]
     check_model_class(Derived, "derived")
 
@@ -163,7 +191,8 @@ def changed(kind: type, **attributes):
         (VAE, {"blocks": {"content": 3}}, "`blocks` must map names to slices of the code dimensions"),
         (VAE, {"blocks": [slice(0, 3)]}, "`blocks` must map names to slices of the code dimensions"),
         (VAE, {"latents": 2.5}, "`latents` is 2.5: it must be 1 or more"),
-        (MLVAE, {"group_size": 0}, "`group_size` is 0: it must be 1 or more"),
+        (MLVAE, {"group_size": -1}, "`group_size` is -1: it must be 0 or more"),
+        (MLVAE, {"likelihood": "x"}, f"`likelihood` is 'x': choose {', '.join(LIKELIHOODS)}"),
         (VAE, {"loss": lambda self, batch: {}}, "`loss` must be a method that takes (batch, step)"),
         (VAE, {"encode": lambda self: None}, "`encode` must be a method that takes (images)"),
         (VAE, {"decode": 3}, "`decode` must be a method that takes (codes)"),

@@ -20,6 +20,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from dislab.data.groups import Groups
 from dislab.models.mlvae import MLVAE
+from dislab.models.mlvae_svi import MLVAESVI
 from dislab.models.vae import VAE
 from dislab.networks.distributions import product_of_normals
 from dislab.training.batches import Batch
@@ -58,10 +59,12 @@ def slow_average_group_elbo(model: MLVAE, batch: Batch) -> torch.Tensor:
     return sum(elbos) / len(elbos)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize(
+    "pixels", [{}, {"likelihood": "gaussian"}, {"likelihood": "gaussian", "pixel_logvar": "tanh"}]
+)
 @pytest.mark.parametrize("sizes", [UNEVEN, [4, 4], [5]])
-def test_mlvae_loss_is_the_negative_average_group_elbo(sizes, likelihood):
-    model = make_model(MLVAE, content=3, style=2, likelihood=likelihood)
+def test_mlvae_loss_is_the_negative_average_group_elbo(sizes, pixels):
+    model = make_model(MLVAE, content=3, style=2, **pixels)
     batch = make_batch(sizes, latents=5)
     assert_same_loss(model.loss(batch, STEP)["loss"], -slow_average_group_elbo(model, batch), model)
 
@@ -131,6 +134,61 @@ def test_mlvae_with_a_content_draw_per_image():
     prior = Normal(0.0, 1.0)
     expected = kl_divergence(Normal(group_mean, torch.exp(group_logvar / 2)), prior).sum(1)
     torch.testing.assert_close(kl, expected)
+
+
+@pytest.mark.parametrize("content_draw", ["group", "image"])
+@pytest.mark.parametrize("posterior", ["product", "mixture", "average"])
+@pytest.mark.parametrize("kind", [MLVAE, MLVAESVI])
+def test_classes_without_images_count_for_nothing(kind, posterior, content_draw):
+    """A batch whose classes 0, 3 and 6 have no image has the loss of the same batch of four groups."""
+    choices = {"posterior": posterior, "content_draw": content_draw, "group_size": 0}
+    if kind is MLVAESVI:
+        if (posterior, content_draw) != ("product", "group"):
+            pytest.skip("has no choice")
+        choices = {"group_size": 0, "inference_steps": 3}
+    model = make_model(kind, content=3, style=2, **choices)
+    batch, absent = make_batch(UNEVEN, latents=5), make_batch(UNEVEN, latents=5)
+    groups = batch.groupings[0]
+    classes = torch.tensor([4, 1, 5, 2])
+    first = torch.zeros(7, dtype=torch.int64)
+    first[classes] = groups.first
+    absent.groupings = (Groups(classes[groups.index], first),)
+    terms, expected = model.loss(absent, STEP), model.loss(batch, STEP)
+    for name in terms:
+        torch.testing.assert_close(terms[name], expected[name])
+    assert_same_loss(terms["loss"], expected["loss"], model)
+    joined = zip(
+        model.encode_groups(absent.images, absent.groupings),
+        model.encode_groups(batch.images, batch.groupings),
+        strict=True,
+    )
+    for part, other in joined:
+        torch.testing.assert_close(part, other)
+
+
+def test_loss_of_a_batch_that_is_grouped_by_class_one_class_at_a_time():
+    """ELBO(G) of every class that is there, by hand, and their mean; the others have the prior's KL."""
+    model = make_model(MLVAE, content=3, style=2, group_size=0, content_draw="image")
+    batch = make_batch([1] * 6, latents=5)
+    index = torch.tensor([2, 4, 2, 2, 4, 1])
+    batch.groupings = (Groups(index, torch.tensor([0, 5, 0, 0, 1])),)
+    mean, logvar = model.encode(batch.images)
+    prior, elbos = Normal(torch.tensor(0.0, dtype=torch.float64), 1.0), []
+    for members in ([5], [0, 2, 3], [1, 4]):
+        precision = sum(torch.exp(-logvar[i, :3]) for i in members)
+        centre = sum(torch.exp(-logvar[i, :3]) * mean[i, :3] for i in members) / precision
+        elbo = -kl_divergence(Normal(centre, precision**-0.5), prior).sum()
+        for i in members:
+            style = Normal(mean[i, 3:], torch.exp(logvar[i, 3:] / 2))
+            content = centre + precision**-0.5 * batch.noise[i, :3]
+            code = torch.cat([content, style.mean + style.stddev * batch.noise[i, 3:]])
+            decoded = model.decode(code[None])[0]
+            elbo = elbo + slow_log_likelihood(decoded, batch.images[i], model.likelihood)
+            elbo = elbo - kl_divergence(style, prior).sum()
+        elbos.append(elbo)
+    assert_same_loss(model.loss(batch, STEP)["loss"], -sum(elbos) / 3, model)
+    _, kl = model.content_of(batch.groupings[0], mean[:, :3], logvar[:, :3], batch.noise[:, :3])
+    assert kl[[0, 3]].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("content_draw", ["group", "image"])

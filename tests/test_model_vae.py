@@ -16,16 +16,27 @@ from small_models import (
 )
 from torch.distributions import Normal, kl_divergence
 
+from dislab.errors import DislabError
+from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
+from dislab.models.gvae_groups import GVAEGroups
+from dislab.models.mlvae import MLVAE
+from dislab.models.mlvae_svi import MLVAESVI
 from dislab.models.vae import VAE
 from dislab.networks.distributions import pixel_channels
 
 # VAE
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-def test_vae_loss_is_reconstruction_plus_kl(likelihood):
-    model = make_model(VAE, latents=3, likelihood=likelihood)
+PIXELS = [  # every likelihood
+    *({"likelihood": likelihood} for likelihood in ("bernoulli", "binarised", "gaussian")),
+    *({"likelihood": "gaussian", "pixel_logvar": rule} for rule in ("tanh", "tanh5", "fixed")),
+]
+
+
+@pytest.mark.parametrize("pixels", PIXELS)
+def test_vae_loss_is_reconstruction_plus_kl(pixels):
+    model = make_model(VAE, latents=3, **pixels)
     batch = make_batch([1] * 5, latents=3)
     terms = model.loss(batch, STEP)
     reconstruction = kl = 0.0
@@ -33,11 +44,26 @@ def test_vae_loss_is_reconstruction_plus_kl(likelihood):
         mean, logvar = model.encode(image[None])
         posterior = Normal(mean[0], torch.exp(logvar[0] / 2))
         decoded = model.decode((posterior.mean + posterior.stddev * noise)[None])[0]
-        reconstruction = reconstruction - slow_log_likelihood(decoded, image, likelihood) / 5
+        reconstruction = reconstruction - slow_log_likelihood(decoded, image, model.likelihood) / 5
         kl = kl + kl_divergence(posterior, Normal(0.0, 1.0)).sum() / 5
     torch.testing.assert_close(terms["reconstruction"], reconstruction)
     torch.testing.assert_close(terms["kl"], kl)
     assert_same_loss(terms["loss"], reconstruction + kl, model)
+
+
+def test_a_model_of_binary_images_encodes_binary_images():
+    model, other = (make_model(VAE, latents=3, likelihood=name) for name in ("binarised", "bernoulli"))
+    batch = make_batch([1] * 5, latents=3)
+    binary = make_batch([1] * 5, latents=3)
+    binary.images = (binary.images >= 0.5).double()
+    assert_same_loss(model.loss(batch, STEP)["loss"], other.loss(binary, STEP)["loss"], model, other)
+
+
+@pytest.mark.parametrize("kind", [VAE, BetaVAE, BetaTCVAE, MLVAE, MLVAESVI, GVAEGroups])
+def test_only_gaussian_pixels_have_a_log_variance(kind):
+    assert kind(IMAGE_SHAPE, likelihood="gaussian", pixel_logvar="tanh").likelihood == "gaussian tanh"
+    with pytest.raises(DislabError, match="pixel_logvar=tanh needs likelihood=gaussian, not bernoulli"):
+        kind(IMAGE_SHAPE, pixel_logvar="tanh")
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])
@@ -107,16 +133,16 @@ def test_normalised_beta_is_beta_times_latents_over_pixels():
 # Networks
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("pixels", PIXELS)
 @pytest.mark.parametrize(
     ("network", "image_shape"), [("auto", (3, 64, 64)), ("conv", (1, 16, 32)), ("auto", (1, 28, 28))]
 )
-def test_networks_give_codes_and_images_of_the_right_shape(network, image_shape, likelihood):
-    model = VAE(image_shape, latents=4, network=network, likelihood=likelihood)
+def test_networks_give_codes_and_images_of_the_right_shape(network, image_shape, pixels):
+    model = VAE(image_shape, latents=4, network=network, **pixels)
     images = torch.rand(2, *image_shape)
     mean, logvar = model.encode(images)
     assert mean.shape == logvar.shape == (2, 4)
-    assert model.decode(mean).shape == (2, pixel_channels(likelihood, image_shape[0]), *image_shape[1:])
+    assert model.decode(mean).shape == (2, pixel_channels(model.likelihood, image_shape[0]), *image_shape[1:])
     drawn = model.mean_image(mean)
     assert drawn.shape == images.shape
     assert 0 <= drawn.min() <= drawn.max() <= 1

@@ -54,6 +54,23 @@ def test_orthogonal_weights_before_a_relu_keep_the_variance_and_others_are_as_us
             assert is_orthogonal == isinstance(after, nn.ReLU), layer
 
 
+@pytest.mark.parametrize("name", [entry.name for entry in NETWORKS])
+def test_lecun_weights_have_the_variance_of_one_input_and_biases_are_random(name):
+    torch.manual_seed(0)
+    with initialisation("lecun"):
+        parts = make_networks(name, (3, 64, 64), outputs=20, latents=10, channels=3)
+    biases = []
+    for layer in (layer for part in parts for layer in part if hasattr(layer, "weight")):
+        inputs = nn.init._calculate_fan_in_and_fan_out(layer.weight)[0]
+        scaled = layer.weight.detach() * math.sqrt(inputs)
+        assert scaled.std().item() == pytest.approx(1, rel=0.1)
+        assert 1.5 < scaled.abs().max() <= math.sqrt(3) + 1e-6  # a uniform of variance 1
+        biases.append(layer.bias.detach() * math.sqrt(inputs))
+    biases = torch.cat(biases)
+    assert biases.abs().max() <= 1 + 1e-6
+    assert biases.std().item() == pytest.approx(math.sqrt(1 / 3), rel=0.1)
+
+
 def test_a_run_has_the_initialisation_of_its_protocol():
     """And what is made afterwards has the usual one again."""
 

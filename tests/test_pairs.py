@@ -153,7 +153,7 @@ def test_what_a_dataset_cannot_give_is_one_line(attributes, message):
 
 
 def test_pairs_need_a_full_grid_and_an_even_batch():
-    with pytest.raises(DislabError, match=r"every combination of the factors' values, and .* 45 "):
+    with pytest.raises(DislabError, match="the 45 training images"):
         Batches(dislab.hold_out(make_tiny_dataset(), "shape=0"), model(), 6, [], 0, CPU)
     with pytest.raises(DislabError, match="--batch-size 7: a batch of pairs has an even number"):
         Batches(make_tiny_dataset(), model(), 7, [], 0, CPU)

@@ -20,7 +20,8 @@ from dislab.runs import perform
 from dislab.runs.machine import Machine
 from dislab.runs.resolve import resolve
 from dislab.training import precision as precision_module
-from dislab.training.precision import arithmetic, choose_precision, compute_in_bfloat16, usual_precision
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import choose_precision, usual_precision
 
 CUDA = torch.device("cuda")  # to `arithmetic` this is a name only: no GPU is needed
 SETTING = {"protocol": "quick", "steps": 30, "batch_size": 8, "metrics": ["mig"], "network": "mlp"}

@@ -63,7 +63,7 @@ def test_every_step_has_the_rate_of_the_protocol(name):
     ("name", "changes", "message"),
     [
         ("quik", {}, "unknown protocol 'quik': did you mean 'quick'?"),
-        ("zzz", {}, "known are fast, quick, medium, paper"),
+        ("zzz", {}, "known are fast, quick, medium, paper, bouchacourt2017"),
         ("quick", {"steps": -1}, "--steps is -1: it must be 0"),
         ("quick", {"batch_size": 1}, "--batch-size is 1: it must be 2 or more"),
     ],

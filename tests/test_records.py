@@ -419,7 +419,7 @@ def test_runs_of_another_format_are_named_in_one_line(results, configs, capsys):
     path = Path("results") / configs[0].folder / "run.json"
     old = {name: part for name, part in (lines()[0] | {"format": 4}).items() if name != "check"}
     path.write_text(json.dumps(old))
-    with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 8"):
+    with pytest.raises(dislab.DislabError, match=r"run.json' is of format 4, .*this one reads format 9"):
         dislab.load(path.parent)
     records = Path("results/records.jsonl")
     del old["metrics"]

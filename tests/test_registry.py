@@ -50,9 +50,7 @@ def test_what_is_registered_in_isolation_is_forgotten(tmp_path):
 def test_unknown_names_offer_the_nearest_or_all():
     with pytest.raises(DislabError, match=r"^unknown model 'mlva': did you mean 'mlvae'\?$"):
         MODELS["mlva"]
-    with pytest.raises(
-        DislabError, match=r"^unknown model 'zzzz': known are betatcvae, betavae, mlvae, .*vae$"
-    ):
+    with pytest.raises(DislabError, match=r"^unknown model 'zzzz': known are adagvae, adamlvae, .*vae$"):
         MODELS["zzzz"]
 
 

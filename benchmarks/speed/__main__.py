@@ -49,7 +49,9 @@ AT_ONCE = 10  # models on a GPU
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m dislab.benchmarks.speed", description="dislab beside the usual way, in one table."
+        prog="python -m dislab.benchmarks.speed",
+        description="dislab beside the usual way, in one table.",
+        epilog="The columns of the tables are explained in benchmarks/speed/__init__.py.",
     )
     parser.add_argument("--device", help="cpu, cuda, …; by default the GPU where there is one")
     parser.add_argument("--data-dir", help="where official files lie")

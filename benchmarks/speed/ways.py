@@ -29,8 +29,8 @@ from dislab.scoring.encoding import encode, encode_on
 from dislab.training.batches import Batch, Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import keep_freed_memory, steps_of
-from dislab.training.precision import compute_in_bfloat16, usual_precision
-from dislab.training.protocol import PROTOCOLS
+from dislab.training.precision import compute_in_bfloat16
+from dislab.training.protocol import PROTOCOLS, usual_precision
 
 PROTOCOL = PROTOCOLS["paper"]
 POOL = 20_000  # images that the usual way holds in memory; a whole grid would take 6 GB

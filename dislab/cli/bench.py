@@ -45,7 +45,6 @@ def bench_command(
     load_plugins(plugin)
     from dislab.runs.machine import Machine
     from dislab.studies.file import find_study, read_study, shipped_studies
-    from dislab.studies.study import run_study, short_lines
 
     if list_:
         for name, path in shipped_studies().items():
@@ -55,6 +54,8 @@ def bench_command(
     if study is None:
         raise DislabError("name a study (dislab bench --list lists those that come with dislab), or a file")
     read = read_study(find_study(study), numbers)
+    from dislab.studies.study import run_study, short_lines  # it imports torch
+
     folder = Path("results") / read.name if out is None else out
     machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=folder, quiet=False)
     outcome = run_study(read, machine)

@@ -63,9 +63,9 @@ def evaluate_command(
 def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, force: bool) -> None:
     from dislab.report.leaderboard import write_leaderboard
     from dislab.runs.record import Results, load, results_of
-    from dislab.scoring.request import request
+    from dislab.scoring.request import asked, request
 
-    asked = request(names, metric_protocol)
+    wanted = request(names, metric_protocol)
     # The folder of a single run may be a copy that lies in no results folder.
     is_copy = (folder / "run.json").is_file() and Results.around(folder) is None
     results = results_of(folder)
@@ -73,13 +73,14 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, 
     failures = results.damaged
     if not runs:
         raise DislabError("; ".join([f"there is no finished run in '{folder}'", *failures]))
-    if not is_copy and any(run.lacks(asked, force) for run in runs):
+    lacking = asked(wanted)
+    if not is_copy and any(run.lacks(lacking, force) for run in runs):
         results.create()
     failures += results.tidy(runs).values()
     for run in runs:
         say(f"{run.path}")
         try:
-            scores = run.add_scores(asked, lambda name: say(f"  scoring {name}"), force)
+            scores = run.add_scores(wanted, lambda name: say(f"  scoring {name}"), force)
         except RunFailed as error:  # the other runs go on
             failures.append(f"{run.path}: {error}")
             continue

@@ -46,9 +46,9 @@ def run_command(
     protocol: Annotated[
         str,
         typer.Option(
-            metavar="fast|quick|medium|paper",
+            metavar="fast|quick|medium|paper|bouchacourt2017",
             help="quick: minutes on a CPU; fast: half of its steps; medium: a quarter of an hour; "
-            "paper: 300,000 steps, Adam 1e-4.",
+            "paper: 300,000 steps, Adam 1e-4; bouchacourt2017: 12,000 steps, the best of a validation.",
         ),
     ] = "quick",
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of the protocol's.")] = None,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 from dislab.errors import RunFailed
 from dislab.progress import say
 
 DIRECTIONS = {"up": "higher is better", "down": "lower is better", "": ""}
+
+
+def width_of_output() -> int:
+    """Return the columns of the terminal (or $COLUMNS); 120 if the output is no terminal."""
+    return shutil.get_terminal_size((120, 24)).columns
 
 
 def print_table(lines: list[tuple[str, ...]]) -> None:

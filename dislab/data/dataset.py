@@ -128,6 +128,19 @@ class Dataset:
         other._held_out, other._test, other.split = rows, None, split
         return other
 
+    def for_validation(self) -> Dataset:
+        """Return the same images, of which those train that here neither train a model nor test a readout.
+
+        Raises
+        ------
+        DislabError : the dataset does not say which images are tested.
+        """
+        rows = self.evaluation_rows()
+        if self._test is None:
+            raise DislabError(f"{self.name} has no images that are neither trained on nor tested")
+        others = np.setdiff1d(np.arange(len(self)), rows[~self.is_test(rows)])
+        return self.with_held_out(others, "validation")
+
     def train_rows(self) -> np.ndarray:
         """Return the rows int64 that a model may be trained on."""
         trained = np.ones(len(self), bool)

@@ -14,7 +14,8 @@ class Groups(NamedTuple):
 
     index: Tensor  # int64 [B], the group of each image, 0 .. number - 1
     # int64 [number], one image of each group; its first if the group's images lie together. It is no random
-    # member: `Batches` draws random sets of images, and some images of a small class never come first.
+    # member: `Batches` draws random sets of images, and some images of a small class never come first. It
+    # means nothing for a group without images, see `Batches`.
     first: Tensor
 
     @property

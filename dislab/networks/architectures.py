@@ -136,18 +136,22 @@ def dense_layers(*sizes: int, activation: type[nn.Module]) -> list[nn.Module]:
 
 
 def initialised(layers: list[nn.Module]) -> nn.Sequential:
-    """Return the layers with zero biases, and with weights by the initialisation that `initialisation` sets.
+    """Return the layers with weights and biases by the initialisation that `initialisation` sets.
 
     torch's own defaults give weights a third of Glorot's variance: through eight layers the signal fades, and
     the first thousand steps are lost.
     """
     for layer, after in pairwise([*layers, None]):
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            if _initialisation.get() == "orthogonal" and isinstance(after, nn.ReLU):
+            nn.init.zeros_(layer.bias)
+            if _initialisation.get() == "lecun":
+                bound = layer.weight[0].numel() ** -0.5  # 1 / sqrt(number of inputs), as torch counts them
+                nn.init.uniform_(layer.weight, -math.sqrt(3) * bound, math.sqrt(3) * bound)
+                nn.init.uniform_(layer.bias, -bound, bound)
+            elif _initialisation.get() == "orthogonal" and isinstance(after, nn.ReLU):
                 nn.init.orthogonal_(layer.weight, gain=math.sqrt(2))
             else:
                 nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
 
 
@@ -155,13 +159,17 @@ def initialised(layers: list[nn.Module]) -> nn.Sequential:
 # - glorot: Glorot uniform, as in the reference's TensorFlow layers.
 # - orthogonal: the layers before a ReLU have orthogonal weights that keep the variance (Saxe et al. 2014, He
 #   et al. 2015), the others Glorot's. An ML-VAE then leaves the mean image after some 60 steps, not 600.
-INITIALISATIONS = ("glorot", "orthogonal")
+#   Biases are 0, as with glorot.
+# - lecun: weights are uniform with a variance of 1 / inputs (LeCun et al. 1998, Efficient BackProp, section
+#   4.6), biases uniform within 1 / sqrt(inputs) of 0, as in torch's own layers. It stands for the LeCun
+#   initialisation with random biases that the ML-VAE's first author uses; how she draws the biases is not
+#   known here. torch's default is another: its weights lie within 1 / sqrt(inputs), a third of that variance.
 _initialisation = ContextVar("initialisation", default="glorot")
 
 
 @contextmanager
 def initialisation(name: str) -> Iterator[None]:
-    """Let the networks that are made within have an initialisation, one of INITIALISATIONS."""
+    """Let the networks that are made within have an initialisation, "glorot" or "orthogonal"."""
     token = _initialisation.set(name)
     try:
         yield

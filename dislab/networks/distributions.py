@@ -8,9 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dislab.errors import DislabError
+
 LOG_TWO_PI = math.log(2 * math.pi)
 # A pixel is known to 1/255 at best, so no likelihood needs a standard deviation below that.
 LOWEST_PIXEL_LOGVAR = 2 * math.log(1 / 255)
+
+# What a model may say of p(x|z):
+# - "bernoulli": a pixel's value in [0, 1] is taken for the probability of 1 (the cross entropy).
+# - "binarised": the Bernoulli of images whose pixels count as 1 from 0.5 on, and else as 0.
+# - "gaussian", "gaussian tanh", "gaussian tanh5": a Normal with a mean and log-variance for every pixel. The
+#   log-variance follows from the decoder's output as in PIXEL_LOGVARS.
+# - "gaussian fixed": a Normal of variance 1; the decoder returns the means.
+PIXEL_LOGVARS = {
+    "gaussian": lambda output: LOWEST_PIXEL_LOGVAR + F.softplus(output - LOWEST_PIXEL_LOGVAR),
+    "gaussian tanh": torch.tanh,
+    "gaussian tanh5": lambda output: 5 * torch.tanh(output),
+}
+LIKELIHOODS = ("bernoulli", "binarised", *PIXEL_LOGVARS, "gaussian fixed")
 MOST_PAIRS = 2**20  # of an index and a row that are compared: some 0.1 ms on a GPU
 
 
@@ -33,12 +48,43 @@ def product_of_normals(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: 
     """Return the normalised product of each group's Normals (Bouchacourt et al. 2017, eq. 6 and 7).
 
     Precisions add, and the mean is the precision-weighted mean of the members' means. `mean` and `logvar` are
-    [B, D] and become [num_groups, D]; `group` int64 [B] is the group of each image. No group is empty.
+    [B, D] and become [num_groups, D]; `group` int64 [B] is the group of each image. A group without images
+    gets the prior N(0, 1).
     """
     precision = torch.exp(-logvar)
     total = sum_by_group(precision, group, num_groups)
     weighted = sum_by_group(precision * mean, group, num_groups)
+    total = torch.where(has_images(group, num_groups)[:, None], total, 1)
     return weighted / total, -torch.log(total)
+
+
+def average_of_normals(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Return the mean of each group's means, and ln of the mean of its variances (Hosoya 2019).
+
+    The arguments, and what a group without images gets, are those of `product_of_normals`.
+    """
+    size = sum_by_group(torch.ones_like(mean[:, :1]), group, num_groups).clamp(min=1)
+    variance = sum_by_group(logvar.exp(), group, num_groups) / size
+    variance = torch.where(has_images(group, num_groups)[:, None], variance, 1)
+    return sum_by_group(mean, group, num_groups) / size, variance.log()
+
+
+def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Return mean and log-variance [num_groups, D] of the equal mixture of each group's Normals.
+
+    The arguments, and what a group without images gets, are those of `product_of_normals`.
+    """
+    size = sum_by_group(torch.ones_like(mean), group, num_groups).clamp(min=1)
+    centre = sum_by_group(mean, group, num_groups) / size
+    spread = (mean - rows_of(centre, group)).square()
+    variance = sum_by_group(logvar.exp() + spread, group, num_groups) / size
+    variance = torch.where(has_images(group, num_groups)[:, None], variance, 1)
+    return centre, variance.log()
+
+
+def has_images(group: Tensor, num_groups: int) -> Tensor:
+    """Return whether each group has an image, bool [num_groups]; `group` is int64 [B]."""
+    return (torch.arange(num_groups, device=group.device)[:, None] == group).any(1)
 
 
 def sum_by_group(values: Tensor, group: Tensor, num_groups: int) -> Tensor:
@@ -66,21 +112,40 @@ def _would_sort(values: Tensor, pairs: int) -> bool:
     return values.is_cuda and pairs <= MOST_PAIRS
 
 
+def likelihood_of(likelihood: str, pixel_logvar: str) -> str:
+    """Return one of LIKELIHOODS, by a model's hyper-parameters of these names.
+
+    Raises
+    ------
+    DislabError : the log-variance of a pixel is chosen, but the likelihood has none.
+    """
+    if pixel_logvar == "floor":
+        return likelihood
+    if likelihood != "gaussian":
+        raise DislabError(f"pixel_logvar={pixel_logvar} needs likelihood=gaussian, not {likelihood}")
+    return f"gaussian {pixel_logvar}"
+
+
 def pixel_channels(likelihood: str, channels: int) -> int:
     """Return the number of channels that a decoder of images [B, channels, H, W] has to return."""
-    return channels if likelihood == "bernoulli" else 2 * channels
+    return 2 * channels if likelihood in PIXEL_LOGVARS else channels
+
+
+def observed(images: Tensor, likelihood: str) -> Tensor:
+    """Return images [B, C, H, W] in [0, 1] as p(x|z) has them: as 0 and 1 if the likelihood is binarised."""
+    return (images >= 0.5).to(images.dtype) if likelihood == "binarised" else images
 
 
 def negative_log_likelihood(decoded: Tensor, images: Tensor, likelihood: str) -> Tensor:
     """Return -ln p(x|z) of images [B, C, H, W] in [0, 1], one value per image, [B].
 
-    If the likelihood is "bernoulli", `decoded` holds logits, [B, C, H, W]. If it is "gaussian", `decoded`
-    holds the mean and the log-variance of every pixel value, [B, 2C, H, W].
+    `likelihood` is one of LIKELIHOODS. `decoded` holds logits or means, [B, C, H, W], or the mean and what
+    gives the log-variance of every pixel value, [B, 2C, H, W].
     """
-    if likelihood == "bernoulli":
-        nll = bernoulli(decoded, images)
+    if likelihood.startswith("gaussian"):
+        nll = -normal_log_density(images, *_pixel_normal(decoded, likelihood))
     else:
-        nll = -normal_log_density(images, *_pixel_normal(decoded))
+        nll = bernoulli(decoded, observed(images, likelihood))
     return nll.sum((1, 2, 3))  # flatten would copy images whose channels are last in memory
 
 
@@ -116,11 +181,13 @@ class _Bernoulli(torch.autograd.Function):
 
 def mean_image(decoded: Tensor, likelihood: str) -> Tensor:
     """Return E[x|z], [B, C, H, W] in [0, 1]. `decoded` is as in `negative_log_likelihood`."""
-    if likelihood == "bernoulli":
-        return torch.sigmoid(decoded)
-    return _pixel_normal(decoded)[0].clamp(0, 1)
+    if likelihood.startswith("gaussian"):
+        return _pixel_normal(decoded, likelihood)[0].clamp(0, 1)
+    return torch.sigmoid(decoded)
 
 
-def _pixel_normal(decoded: Tensor) -> tuple[Tensor, Tensor]:
-    mean, logvar = decoded.chunk(2, dim=1)
-    return mean, LOWEST_PIXEL_LOGVAR + F.softplus(logvar - LOWEST_PIXEL_LOGVAR)
+def _pixel_normal(decoded: Tensor, likelihood: str) -> tuple[Tensor, Tensor]:
+    if likelihood == "gaussian fixed":
+        return decoded, torch.zeros_like(decoded)
+    mean, output = decoded.chunk(2, dim=1)
+    return mean, PIXEL_LOGVARS[likelihood](output)

@@ -60,10 +60,12 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
     merged = merge(configs)
     results = Results(machine.out)
     left, durations = dict(merged), []
+    # Each request once: to look up the names of all its metrics takes longer than to read a record.
+    wanted = {metrics: asked(metrics) for metrics in {config.metrics for config in merged.values()}}
     for record in results.lines.records(merged):
         run, digest = results.run_of(record), record["digest"]
         durations.append(duration_of(record))
-        if not run.lacks(merged[digest].metrics):
+        if not run.lacks(wanted[merged[digest].metrics]):
             failure = results.tidy([run]).get(digest, "")
         elif run.path.is_dir():
             continue
@@ -100,7 +102,7 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
             todo = []
             for config in list(busy):
                 run = results.find(config.digest)
-                if run is not None and not run.lacks(config.metrics):
+                if run is not None and not run.lacks(wanted[config.metrics]):
                     busy.remove(config)
                     outcome = Outcome(config.digest, run.record)
                     display.end(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from dislab.claim import claimed
 from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, digest, is_sealed, open_file, sealed, write_atomically
 from dislab.runs.config import FORMAT, RunConfig
-from dislab.runs.resolve import make_model
 from dislab.scoring.protocols import metric_of, protocol_of
-from dislab.scoring.request import missing, request
+from dislab.scoring.request import Asked, asked, missing
 from dislab.scoring.score import Scores, compute
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_in
@@ -81,6 +80,8 @@ class Run:
     def model(self):
         from safetensors.torch import load
 
+        from dislab.runs.resolve import make_model
+
         content = self.read("model.safetensors")
         model = make_model(self.config, tuple(self.record["image_shape"]))
         try:
@@ -140,19 +141,19 @@ class Run:
         why = "is gone: its codes cannot be scored again (another --out trains it again)"
         return f"the run's folder '{self.path}' {why}"
 
-    def lacks(self, asked: Iterable[str], again: bool = False) -> bool:
-        """Return whether the run lacks any of the scores of a request, see `dislab.scoring.request.missing`.
+    def lacks(self, wanted: Mapping[str, Asked], again: bool = False) -> bool:
+        """Return whether the run lacks any of the scores asked for, see `dislab.scoring.request.missing`.
 
         If its folder is gone, a score that another version of the metric computed is not lacking.
         """
-        lacking = missing(asked, self.record, again)
+        lacking = missing(wanted, self.record, again)
         if lacking and not again and not self.path.is_dir():
             lacking = lacking.keys() - self.record["metrics"].keys()
         return bool(lacking)
 
     def add_scores(
         self,
-        asked: Iterable[str] | None = None,
+        metrics: Iterable[str] | None = None,
         progress: Callable[[str], None] = lambda name: None,
         again: bool = False,
     ) -> Scores:
@@ -160,7 +161,7 @@ class Run:
 
         Parameters
         ----------
-        asked : see `dislab.scoring.request`; by default all that apply and are not slow.
+        metrics : a request, see `dislab.scoring.request`; by default all that apply and are not slow.
         progress : called with the name of each metric before it is computed.
         again : compute all scores of the request, also those that the run has.
 
@@ -172,14 +173,14 @@ class Run:
         ------
         RunFailed : the codes are missing or damaged, or the record cannot be written.
         """
-        asked = request(None) if asked is None else tuple(asked)
-        if not self.lacks(asked, again):
+        wanted = asked(metrics)
+        if not self.lacks(wanted, again):
             return Scores()
         if not self.path.is_dir():
             raise RunFailed(self.gone)
         with claimed(self.path):
             self.record = self._latest()  # with what other processes have added
-            new = compute(missing(asked, self.record, again), self.codes, self.config.seed, progress)
+            new = compute(missing(wanted, self.record, again), self.codes, self.config.seed, progress)
             if new.metrics:
                 self.record = self.record | {
                     part: self._without(new.metrics, part) | values for part, values in recorded(new).items()

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dislab.arguments import choices_of, converted
 from dislab.errors import DislabError
 from dislab.registry import Entry, unknown_name
-from dislab.training.model import constructor_parameters
 
 SIZES = ("latents", "content", "style")  # hyper-parameters that are numbers of dimensions of a code
 MOST_DIMENSIONS = 10_000
+LOWEST = {"group_size": 0}  # of hyper-parameters whose 0 means something: a batch is grouped by class
 
 
 def defaults(model: type) -> dict[str, object]:
     """Return the default of every hyper-parameter by name."""
+    from dislab.training.model import constructor_parameters  # it imports torch, as the model has done
+
     parameters = constructor_parameters(model).values()
     return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
@@ -40,7 +42,9 @@ def complete(entry: Entry, values: Mapping[str, object]) -> dict[str, object]:
     for name, value in values.items():
         if name not in completed:
             raise unknown_name(f"hyper-parameter of {entry.name}", name, completed)
-        value = converted(f"{entry.name}: {name}", value, completed[name], allowed.get(name))
+        value = converted(
+            f"{entry.name}: {name}", value, completed[name], allowed.get(name), LOWEST.get(name)
+        )
         if name in SIZES and isinstance(value, int) and value > MOST_DIMENSIONS:
             raise DislabError(f"{entry.name}: {name} is {value}: it must be {MOST_DIMENSIONS} or less")
         completed[name] = value

@@ -26,18 +26,20 @@ from dislab.runs.finished import FORMAT, Run, recorded
 from dislab.runs.images import images_of
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
-from dislab.runs.resolve import code_of_model, make_batches, make_model
+from dislab.runs.resolve import code_of_model, make_batches, make_model, make_validation
 from dislab.scoring.encoding import choose_rows, encode_model, reconstruction_errors
 from dislab.scoring.evidence import evidence
 from dislab.scoring.pictures import draw_pictures
 from dislab.scoring.request import asked
 from dislab.scoring.score import compute
+from dislab.scoring.swaps import can_swap, swaps
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
 from dislab.training.loop import fit, train_stack
 from dislab.training.model import reported
-from dislab.training.precision import USUAL, arithmetic, compute_in_bfloat16, usual_precision
+from dislab.training.precision import arithmetic, compute_in_bfloat16
+from dislab.training.protocol import USUAL, usual_precision
 
 FILES = ("model.safetensors", "codes.safetensors", "history.csv")  # that every finished run has
 
@@ -71,6 +73,7 @@ class Trained:
     Attributes
     ----------
     num_rows : number of dataset rows that it was trained on.
+    validated : what its validation reports, see `Validation.report`.
     failure : why training ended before its last step, or None.
     at_once : number of models that were trained at once, with this one.
     """
@@ -80,6 +83,7 @@ class Trained:
     network: torch.nn.Module
     history: History
     num_rows: int
+    validated: dict[str, float]
     failure: RunFailed | None = None
     at_once: int = 1
 
@@ -181,15 +185,20 @@ def _train(
             _prepare(path)
             generator = torch.Generator(device).manual_seed(config.seed)
             history = fit(network, images, generator)
-            return [Trained(config, path, network, history, len(images.train_rows()))]
+            return [Trained(config, path, network, history, len(images.train_rows()), {})]
         members = []
         for config, path, network in zip(configs, paths, networks, strict=True):
             batches = make_batches(config, images, network, device)
+            validation = make_validation(config, images, network, device)
             _prepare(path)
-            members.append(Member(network, batches, path / "checkpoint.safetensors"))
+            members.append(Member(network, batches, path / "checkpoint.safetensors", validation=validation))
         train_stack(members, first.protocol, machine.quiet)
     return [
-        Trained(config, path, one.model, one.history, len(one.batches.order), one.failure, one.at_once)
+        Trained(
+            *(config, path, one.model, one.history, len(one.batches.order)),
+            {} if one.validation is None else one.validation.report(),
+            *(one.failure, one.at_once),
+        )
         for config, path, one in zip(configs, paths, members, strict=True)
     ]
 
@@ -216,7 +225,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         write_atomically(path / "codes.safetensors", table_file(table, rows))
         joined = []
         with code_of_model(config.model, RunFailed):
-            report = reported(network, images.image_shape)
+            report = reported(network, images.image_shape) | trained.validated
             pictures = draw_pictures(path, network, images, table, rows)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
@@ -264,6 +273,10 @@ def _encode(
             seconds = time.monotonic() - began
             if network.reconstruction is not None:
                 table.reconstruction = reconstruction_errors(network, images, rows, config.seed, device)
+            wanted = asked(config.metrics).values()
+            if can_swap(network) and any("swaps" in one.metric.needs for one in wanted):
+                say("decoding swapped images", quiet)
+                table.swaps = swaps(network, images, table, rows, config.group_by, device)
     except DislabError as error:
         raise RunFailed(f"encoding failed after training: {error}") from error
     return table, rows, seconds

@@ -30,8 +30,8 @@ from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import request
 from dislab.training.batches import Batches
 from dislab.training.model import check_model, check_model_class, check_outputs
-from dislab.training.precision import choose_precision
-from dislab.training.protocol import Protocol, choose_protocol
+from dislab.training.protocol import Protocol, choose_precision, choose_protocol
+from dislab.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -213,13 +213,14 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
     # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
     same = (config.dataset, config.source, config.hold_out, config.group_by, config.metrics, quiet, lenient)
     protocol, make = config.protocol, MODELS[config.model].make
-    same = (*same, make, protocol.batch_size, protocol.rows, network.group_size)
+    same = (*same, make, protocol.batch_size, protocol.rows, protocol.validate, network.group_size)
     if same in _checked:
         return
     if network.supervision != "none":
         batches = make_batches(config, images, network, torch.device("cpu"))
         if batches.remark:
             say(batches.remark, quiet)
+        make_validation(config, images, network, torch.device("cpu"))
     check_scores(config.metrics, network, images, config.group_by, protocol.rows, quiet, lenient)
     _checked.add(same)
 
@@ -255,3 +256,13 @@ def make_batches(config: RunConfig, images: Dataset, network, device: torch.devi
     """Return the training batches of a run."""
     groupings = [list(names) for names in config.group_by]
     return Batches(images, network, config.protocol.batch_size, groupings, config.seed, device)
+
+
+def make_validation(config: RunConfig, images: Dataset, network, device: torch.device) -> Validation | None:
+    """Return the validation of a run, or None if its protocol has none; raise DislabError if it cannot be."""
+    if config.protocol.validate is None:
+        return None
+    try:
+        return Validation(make_batches(config, images.for_validation(), network, device))
+    except DislabError as error:
+        raise DislabError(f"protocol {config.protocol.name} validates, but {error}") from None

@@ -37,7 +37,8 @@ def run(
     out : the results folder.
     quiet : show no progress.
     protocol : "quick" (minutes on a CPU, the default), "fast" (half of its steps), "medium" (a quarter of an
-        hour) or "paper" (Locatello et al. 2019).
+        hour), "paper" (Locatello et al. 2019) or "bouchacourt2017" (12,000 steps of 256 images, of which the
+        best validation decides the parameters).
     steps, batch_size : instead of the protocol's.
     precision : "fp32", "tf32" (on CUDA) or "bf16" (the networks; losses and parameters stay float32); by
         default tf32 on CUDA and fp32 on the CPU.

@@ -14,6 +14,7 @@ from dislab.registry import NEEDS
 from dislab.scoring.encoding import choose_rows, encode, first_codes
 from dislab.scoring.request import asked
 from dislab.scoring.score import lacks
+from dislab.scoring.swaps import can_swap
 from dislab.scoring.table import CodeTable
 
 
@@ -81,4 +82,6 @@ def _table_to_come(model, dataset: Dataset, rows: np.ndarray, group_by) -> CodeT
     table = encode(zeros, dataset, rows, group_by=group_by, by_row=True, on_demand=True)
     if model.reconstruction is not None:
         table.reconstruction = np.zeros(1, np.float32)
+    if can_swap(model):
+        table.swaps = np.zeros((1, 5), np.int64)
     return table

@@ -97,8 +97,8 @@ def request(
     return tuple(dict.fromkeys(sorted(names, key=lambda name: name.partition("@")[0] != DEFAULT)))
 
 
-def missing(names: Iterable[str], record: Mapping, again: bool = False) -> dict[str, Asked]:
-    """Return what a request asks for and a record lacks, by recorded name.
+def missing(wanted: Mapping[str, Asked], record: Mapping, again: bool = False) -> dict[str, Asked]:
+    """Return what is asked for and a record lacks, by recorded name; `wanted` is what `asked` returns.
 
     A score is lacking, too, if the text of its metric's file has changed since, or the metric has no text, as
     one that was typed in; `again` asks for all scores.
@@ -107,7 +107,7 @@ def missing(names: Iterable[str], record: Mapping, again: bool = False) -> dict[
     refused = {name for name, why in record["left_out"].items() if why not in (*NEEDS.values(), SCALED)}
     return {
         name: one
-        for name, one in asked(names).items()
+        for name, one in wanted.items()
         if again
         or not one.metric.digest
         or record["metrics"].get(name, {}).get("digest") != one.metric.digest

@@ -139,6 +139,8 @@ class CodeTable:
     tested : bool [N], the rows that a readout of the class is tested on, if the dataset separates them from
         the rows for training; else None.
     reconstruction : float32 [R], -ln p(x|z) in nats per image of R rows drawn from the table, or None.
+    swaps : int64 [S, 5], what a judge read from images decoded from swapped codes, see
+        `dislab.scoring.swaps.swaps`, or None.
     ordered : whether `split` takes the rows in their order instead of drawing them.
     """
 
@@ -156,6 +158,7 @@ class CodeTable:
         circle: Circle | None = None,
         tested: np.ndarray | None = None,
         reconstruction: np.ndarray | None = None,
+        swaps: np.ndarray | None = None,
         ordered: bool = False,
     ):
         self.mean = _codes("codes", mean)
@@ -180,6 +183,7 @@ class CodeTable:
         self.full_grid, self.circle, self.ordered = full_grid, circle, ordered
         self.tested = None if tested is None else np.asarray(tested, bool)
         self.reconstruction = None if reconstruction is None else np.asarray(reconstruction, np.float32)
+        self.swaps = None if swaps is None else np.asarray(swaps, np.int64)
         self._sorted: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:

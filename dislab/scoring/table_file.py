@@ -11,7 +11,7 @@ from dislab.data.space import Circle
 from dislab.files import about_of
 from dislab.scoring.table import CodeTable
 
-OPTIONAL_ARRAYS = ("logvar", "labels", "tested", "reconstruction")
+OPTIONAL_ARRAYS = ("logvar", "labels", "tested", "reconstruction", "swaps")
 
 
 def table_file(table: CodeTable, rows: np.ndarray) -> bytes:

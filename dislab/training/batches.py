@@ -32,10 +32,12 @@ class Batches:
 
     With the supervision "iid", images are drawn uniformly. With "groups", groups are drawn uniformly from the
     values of the grouping factors, and `group_size` different images uniformly from each group. The last
-    group of a batch takes the rest of batch_size. With several groupings every image belongs to one group of
-    each. The groups of each grouping are drawn uniformly and shuffled against those of the others, and an
-    image is drawn uniformly from those that lie in all of its groups. With "pairs", the images 2i and 2i + 1
-    differ in some factors only; if the model's group_size is 0, so do all images of a batch, see `Redraws`.
+    group of a batch takes the rest of batch_size. With a `group_size` of 0, images are drawn uniformly as for
+    "iid", and every value of the grouping factors is a group, whether or not the batch has images of it: its
+    shapes never change. With several groupings every image belongs to one group of each. The groups of each
+    grouping are drawn uniformly and shuffled against those of the others, and an image is drawn uniformly
+    from those that lie in all of its groups. With "pairs", the images 2i and 2i + 1 differ in some factors
+    only; if the model's group_size is 0, so do all images of a batch, see `Redraws`.
 
     `generator` is all that changes from batch to batch. DislabError is raised if a factor is unknown, all
     groups are too small, a combination of groups has no images, or the dataset has no pairs.
@@ -52,12 +54,17 @@ class Batches:
         self.noise = getattr(model, "noise", None) or model.latents
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.redraws, self.remark = None, ""
+        self.class_of = self.classes = None  # of each dataset row, int64 [N]; all of them, int64 [classes]
+        by_class = model.supervision == "groups" and model.group_size == 0
         if model.supervision == "pairs":
             self.size = model.group_size or batch_size
             self.order = torch.from_numpy(_whole_grid(dataset, model, batch_size)).to(device)
         else:
-            self.size = 1 if model.supervision == "iid" else min(model.group_size, batch_size)
-            self._sort(model, batch_size, group_by)
+            is_uniform = model.supervision == "iid" or by_class
+            self.size = 1 if is_uniform else min(model.group_size, batch_size)
+            self._sort(model, batch_size, group_by, is_uniform)
+        if by_class:
+            self._classify(group_by)
         index = torch.arange(batch_size, device=device) // self.size
         self.slots = Groups(index, torch.arange(0, batch_size, self.size, device=device))
         groups = self.slots.number
@@ -73,10 +80,20 @@ class Batches:
         rounds = torch.arange(self.size, device=device)[:, None]
         self.missing = (torch.bincount(index) - rounds).clamp(min=1)
 
-    def _sort(self, model, batch_size: int, group_by: list[list[str]]) -> None:
+    def _classify(self, group_by: list[list[str]]) -> None:
+        """Find the class of every row that is trained on."""
+        if len(group_by) > 1:
+            raise DislabError(f"group_size=0 takes one grouping, but --group-by names {len(group_by)}")
+        rows, class_of = self.dataset.train_rows(), np.zeros(len(self.dataset), np.int64)
+        labels = self.dataset.space.labels(group_by[0], rows)
+        values, class_of[rows] = np.unique(labels, return_inverse=True)
+        self.class_of = torch.from_numpy(class_of).to(self.device)
+        self.classes = torch.arange(len(values), device=self.device)
+
+    def _sort(self, model, batch_size: int, group_by: list[list[str]], is_uniform: bool) -> None:
         """Sort the training rows by their groups, which is what rows are drawn from."""
         rows = self.dataset.train_rows()
-        if model.supervision == "iid":
+        if is_uniform:
             # All rows are one class from which each group draws one image: one way of drawing serves both.
             order, self.numbers = rows, [1]
             begin, count = np.zeros(1, np.int64), np.array([len(rows)])
@@ -139,7 +156,11 @@ class Batches:
             drawn_before = (ranks[..., :member, :] == rank[..., None, :]).any(-2)
             ranks[..., member, :] = torch.where(drawn_before, highest[..., member, :], rank)
         members = self.order[(begin + ranks).transpose(-1, -2)].flatten(-2)[..., : len(self.slots.index)]
-        return members, (self._together(members.shape),)
+        if self.class_of is None:
+            return members, (self._together(members.shape),)
+        index = self.class_of[members]
+        is_of = index[..., None, :] == self.classes[:, None]  # [..., classes, B]
+        return members, (Groups(index, is_of.int().argmax(-1)),)  # its first image; 0 if it has none
 
     def _of_several(self, first: Tensor, *parts: Tensor) -> tuple[Tensor, tuple[Groups, ...]]:
         *others, last = parts
@@ -191,9 +212,9 @@ def _whole_grid(dataset, model, batch_size: int) -> np.ndarray:
     space, rows = dataset.space, dataset.train_rows()
     if not space.is_grid or len(rows) < len(space):
         raise DislabError(
-            f"the model learns from pairs that differ in some factors, so it needs an image of every "
-            f"combination of the factors' values, and {dataset.name} trains on {len(rows):,} images of "
-            f"{math.prod(space.sizes):,} combinations"
+            "the model learns from pairs that differ in some factors, so it needs an image of every "
+            "combination of factor values: the "
+            f"{len(rows):,} training images of {dataset.name} are no such grid"
         )
     if getattr(model, "binds_factors", False) and model.latents < len(space.sizes):
         raise DislabError(

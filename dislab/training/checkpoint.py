@@ -15,6 +15,7 @@ from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, about_of, is_sealed, sealed, write_atomically
 from dislab.progress import say
 from dislab.training.batches import Batches
+from dislab.training.validation import Validation
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Member:
     checkpoint: Path
     history: History = field(default_factory=History)
     done: int = 0  # steps taken
+    validation: Validation | None = None  # decides which parameters are the result; None is the last ones
     failure: RunFailed | None = None  # why the training ended before its last step
     at_once: int = 1  # models trained at once, this one included
     optimiser: torch.optim.Adam | None = None  # set by `resume`
@@ -87,6 +89,9 @@ class Member:
             for index, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"{kind}.{index}.{name}": value for name, value in state.items()}
         tensors["generator"] = generator.get_state()
+        best = self.validation
+        if best is not None:
+            tensors |= {f"best.{name}": value for name, value in best.parameters.items()}
         if self.history.rows:
             tensors["history"] = torch.tensor(self.history.rows, dtype=torch.float64)
         about = {
@@ -94,6 +99,7 @@ class Member:
             "device": generator.device.type,
             "terms": json.dumps(self.history.terms),
             "seconds": repr(self.history.seconds),
+            "best": json.dumps(None if best is None else [best.loss, best.step]),
             "check": UNSEALED.decode(),
         }
         tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
@@ -115,10 +121,13 @@ class Member:
             )
         parameters: dict[str, Tensor] = {}
         states: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in self._optimisers()}
+        best: dict[str, Tensor] = {}
         for name, value in tensors.items():
             kind, _, key = name.partition(".")
             if kind == "model":
                 parameters[key] = value
+            elif kind == "best":
+                best[key] = value
             elif kind in states:
                 index, _, key = key.partition(".")
                 states[kind].setdefault(int(index), {})[key] = value
@@ -136,6 +145,9 @@ class Member:
                 for name in ("exp_avg", "exp_avg_sq"):
                     moments[name] = torch.empty_like(parameter).copy_(moments[name])
         generator.set_state(tensors["generator"])
+        if self.validation is not None:
+            self.validation.parameters = best
+            self.validation.loss, self.validation.step = json.loads(about["best"])
         self.history.terms = json.loads(about["terms"])
         self.history.rows = tensors["history"].tolist() if "history" in tensors else []
         self.history.seconds = float(about["seconds"])

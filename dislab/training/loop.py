@@ -44,6 +44,8 @@ def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = Tru
         together = [one for one in going if one.done == done]
         _train(steps_of(together, protocol, quiet), until, protocol, quiet)
     for member in members:
+        if member.validation is not None:
+            member.validation.restore(member.model)
         member.model.eval()
 
 
@@ -107,6 +109,10 @@ def _train(steps: Steps, until: int, protocol: Protocol, quiet: bool) -> None:
         while done < until and not signals:
             terms = steps.step()
             done += 1
+            if protocol.validate and (done % protocol.validate == 0 or done == protocol.steps):
+                for member in members:
+                    if member.validation is not None and member.failure is None:
+                        member.validation.look(member.model, done)
             if done % LOG_EVERY == 0 or done == protocol.steps:
                 # One value or [M] of each term, copied from the device at once.
                 rows = torch.stack(

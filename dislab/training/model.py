@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import Groups, join_by_one
 from dislab.errors import DislabError
+from dislab.networks.distributions import LIKELIHOODS
 from dislab.scoring.encoding import first_codes
 from dislab.scoring.outputs import check_shapes, describe
 from dislab.scoring.table import CodeTable, NotFinite
@@ -36,21 +37,19 @@ class Model(Protocol):
     supervision: str
     latents: int  # number of code dimensions D
     noise: int  # columns of the batch's noise; by default D
-    group_size: (
-        int  # images per group; with "pairs" 2, or 0: all images of a batch differ in the same factors
-    )
+    # Images per group. With "groups", 0 groups a batch by class, see Batches. With "pairs" it is 2, or 0 if
+    # all images of a batch differ in the same factors.
+    group_size: int
     changed: int | str  # with "pairs": number of factors that are redrawn, or "random"
     resample: str  # with "pairs": one of RESAMPLES
-    binds_factors: (
-        bool  # with "pairs": whether each factor has a latent, so that there must be enough of them
-    )
+    binds_factors: bool  # with "pairs": whether each factor has a latent of its own
     adam: Mapping[str, object]  # options of torch.optim.Adam other than the rate, which the protocol sets
     # A part of the model that `loss` does not train but `adversary_loss` does, in so many steps (1) after
     # each of the model's, by an Adam with these options, of which "lr" is needed.
     adversary: nn.Module
     adversary_steps: int
     adversary_adam: Mapping[str, object]
-    likelihood: str  # "bernoulli" or "gaussian", with encode_groups
+    likelihood: str  # one of distributions.LIKELIHOODS, with encode_groups
     blocks: Mapping[str, slice]  # named code dimensions; with encode_groups the contents, then "style"
 
     # Return codes, or the mean and log-variance of q(z|x): of images, or of dataset rows int64 [B] instead.
@@ -151,10 +150,9 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         if value is None or (isinstance(value, Mapping) and not value):
             return f" lacks `{attribute}`, which {user} needs"
     for attribute in ("latents", "noise", "group_size", "adversary_steps"):
-        value = getattr(model, attribute)
-        is_checked_below = attribute == "group_size" and model.supervision == "pairs"
-        if value is not None and not is_checked_below and not (type(value) is int and 1 <= value < 2**31):
-            return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be 1 or more"
+        value, lowest = getattr(model, attribute), int(attribute != "group_size")
+        if value is not None and not (type(value) is int and lowest <= value < 2**31):
+            return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be {lowest} or more"
     if model.adversary is not None and "lr" not in model.adversary_adam:
         return f": `adversary_adam` needs a rate, as in {{'lr': 1e-4}}, and is {model.adversary_adam!r}"
     if model.supervision == "pairs":
@@ -176,6 +174,9 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         return ": `blocks` must map names to slices of the code dimensions"
     if model.encode_groups is not None and (len(blocks) < 2 or [*blocks][-1] != "style"):
         return ": `encode_groups` needs `blocks` of contents, then 'style'"
+    if model.encode_groups is not None and model.likelihood not in LIKELIHOODS:
+        value = textwrap.shorten(repr(model.likelihood), 60)
+        return f": `likelihood` is {value}: choose {', '.join(LIKELIHOODS)}"
     return None
 
 

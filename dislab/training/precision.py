@@ -10,29 +10,10 @@ from functools import wraps
 import torch
 from torch import nn
 
-from dislab.errors import DislabError, DislabWarning
-from dislab.registry import unknown_name
+from dislab.errors import DislabWarning
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-USUAL = "usual"  # stands for the usual precision of the device in the configuration of a run
 # Warnings of torch that are left out, by their first words: dislab chooses what they warn of.
 MEANT = ("Synchronization debug mode is a prototype", "This instance was constructed with capturable=True")
-
-
-def usual_precision(device: str) -> str:
-    """Return the default precision on a device: tf32 on CUDA, fp32 elsewhere."""
-    return "tf32" if device.startswith("cuda") else "fp32"
-
-
-def choose_precision(precision: str | None, device: str) -> str:
-    """Return "usual" if the precision is None, "usual" or the device's usual one, else its checked name."""
-    if precision in (None, USUAL, usual_precision(device)):
-        return USUAL
-    if precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS)
-    if precision == "tf32":
-        raise DislabError(f"--precision tf32 needs a CUDA device: on {device} choose fp32 or bf16")
-    return precision
 
 
 @contextmanager

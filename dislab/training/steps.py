@@ -142,7 +142,7 @@ class StackedSteps:
         }
         self._check()
         trained = [one for one in self.parameters.values() if one.requires_grad]
-        self.optimiser = adam(trained, protocol.learning_rate)
+        self.optimiser = adam(trained, protocol.learning_rate, getattr(members[0].model, "adam", None))
         for name, same in twins.items():
             self._adopt(self.parameters[name], same)
 
@@ -177,8 +177,11 @@ class StackedSteps:
     def _check(self) -> None:
         """Raise CannotStack if the stack does not give the losses of its members. Use up no random number."""
         try:
-            if any(member.adversary is not None for member in self.members):
-                raise CannotStack("a model with an adversary cannot be stacked")
+            model = self.members[0].model
+            if self.members[0].adversary is not None:
+                raise CannotStack("the model has an adversary")
+            if any(parameter._backward_hooks for parameter in model.parameters()):
+                raise CannotStack("the model changes its gradients")
             with _state_kept(self.members), torch.no_grad():
                 (batch,) = self.draw()
                 together = self._terms(batch)["loss"]
