@@ -289,6 +289,23 @@ def test_a_score_that_does_not_apply_is_not_shown(report):
     assert not any("Style acc." in " ".join(row) for row in report["model-betatcvae.html"].rows)
 
 
+def test_codes_of_another_program_stand_in_every_table_of_their_dataset(tmp_path):
+    protocol = {"name": "external", "steps": 0, "learning_rate": 1.0, "batch_size": 2, "rows": None}
+    mine = made("mine", 0, {"mig": 0.9}, source="external", protocol=protocol)
+    mine |= {"timings": dict.fromkeys(mine["timings"]), "train_rows": None}
+    others = [made("vae", 0, {"mig": 0.2}), made("vae", 0, {"mig": 0.3}, source="official")]
+    elsewhere = made("vae", 0, {"mig": 0.4}, dataset="cars3d")
+    written(tmp_path / "results", *others, elsewhere, mine)
+    write_report(tmp_path / "results", tmp_path / "report")
+    page = Page(tmp_path / "report" / "leaderboard.html")
+    rows = [row for row in page.rows if "mine" in " ".join(row) and "0.900" in " ".join(row)]
+    assert len(rows) == 2 and all(
+        "external" in row[0] and "1 mine" in " ".join(row[0].split()) for row in rows
+    )
+    text = Page(tmp_path / "report" / "model-mine.html").text
+    assert "how they were learned is not known here" in text and "--model mine" not in text
+
+
 def test_a_cell_of_fewer_seeds_than_its_row_says_so(report):
     assert any(
         cell.startswith("0.405") and "n 2" in cell

@@ -100,6 +100,8 @@ def difference(table: Table, row: Row, there: Published) -> tuple[str, list[str]
     protocol. "not comparable": the source does not say how long it trained. Anything else differs in
     training, or in images and training.
     """
+    if row.is_external:
+        return NOT, ["How these codes were learned is not known here."]
     sentences, steps = [], row.config.protocol.steps
     drawn = table.source != "official"
     if there.steps is not None:

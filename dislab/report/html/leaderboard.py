@@ -11,7 +11,7 @@ from dislab.report.html.marks import Axis, bar, said
 from dislab.report.html.rows import MEANT_BY, Row, Table, score_range
 from dislab.report.html.scores import about, columns_of, missing
 from dislab.report.html.words import counted, dataset_name, number, score_name
-from dislab.runs.config import UNPUBLISHED
+from dislab.runs.config import EXTERNAL, UNPUBLISHED
 
 WIDTH, WIDE = 112, 190  # pixels of a bar; the second where there are few columns
 FEW_COLUMNS = 3
@@ -52,6 +52,8 @@ def source_of(source: str) -> tuple[str, str]:
         return "drawn images", f"The dataset's grid of factors as dislab draws it ({source}). {apart}"
     if UNPUBLISHED.strip() in source:
         return "other file", f"{source}: a file that differs from the published one. {apart}"
+    if source == EXTERNAL:
+        return "images not known", "Only the codes were given, not the images that they were made from."
     if source == "official":
         return "official images", f"The published file, exactly as published. {apart}"
     return "own images", f"{source}. {apart}"
@@ -59,7 +61,8 @@ def source_of(source: str) -> tuple[str, str]:
 
 def title_of(table: Table) -> str:
     """Return the heading of a table: "Shapes3D, 2,000 steps"."""
-    return f"{dataset_name(table.dataset)}, {counted(table.steps, 'step') if table.steps else 'no training'}"
+    words = counted(table.steps, "step") if table.steps else "no training"
+    return f"{dataset_name(table.dataset)}, {'codes of other programs' if table.is_external else words}"
 
 
 def name_in(table: Table) -> str:

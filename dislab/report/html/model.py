@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dislab.report.html.about import about_model
+from dislab.report.html.about import About, about_model
 from dislab.report.html.beside import Published, difference, published_of, source_name
 from dislab.report.html.best import rank
 from dislab.report.html.leaderboard import source_of
@@ -36,11 +36,11 @@ MORE = "Other scores that are published"
 def model_page(name: str, tables: Sequence[Table], out: Path) -> tuple[dict, list[str]]:
     """Return what the template of a model's page shows, and a line for each picture that is damaged."""
     entries = entries_of(name, tables)
-    rows = [row for table in tables for row in table.rows if row.model == name]
+    rows = list({id(row): row for table in tables for row in table.rows if row.model == name}.values())
     pictures, damaged = pictures_of([(title_of(t, row), row) for t, row in _pictured(entries, tables)])
     supervision = next((row.supervision for row in rows), "")
     return {
-        "about": about_model(name),
+        "about": About() if all(row.is_external for row in rows) else about_model(name),
         "supervision": supervision,
         "meant": MEANT_BY.get(supervision, ""),
         "hyperparameters": _hyperparameters(name, rows),
@@ -99,7 +99,9 @@ def _hyperparameters(name: str, rows: Sequence[Row]) -> list[tuple[str, str, str
 
 
 def _optimiser(rows: Sequence[Row]) -> str:
-    protocols = [row.config.protocol for row in rows]
+    protocols = [row.config.protocol for row in rows if not row.is_external]
+    if not protocols:
+        return "Codes of another program: how they were learned is not known here."
     steps = sorted({protocol.steps for protocol in protocols})
     if steps == [0]:
         return "No training."

@@ -12,13 +12,13 @@ import dislab
 from dislab.report.html.rows import Row, Table
 from dislab.report.html.words import counted
 from dislab.report.published import published
-from dislab.runs.config import RunConfig
+from dislab.runs.config import MEMORY, RunConfig
 from dislab.scoring.protocols import protocol_of
 
 
 def provenance(tables: Sequence[Table], folder: Path, command: str) -> dict:
     """Return what stands at the end of every page."""
-    rows = [row for table in tables for row in table.rows]
+    rows = list({id(row): row for table in tables for row in table.rows}.values())
     runs = [run for row in rows for run in row.runs]
     environments = Counter(_machine(run.record["environment"]) for run in runs)
     versions = sorted({run.record["environment"].get("dislab", "") for run in runs})
@@ -48,10 +48,10 @@ def _machine(environment: dict) -> str:
 
 
 def repeat(row: Row) -> str:
-    """Return the command that makes the runs of a row again; "" for images that only a program has."""
+    """Return the command that makes the runs of a row again; "" for images or codes of other programs."""
     config: RunConfig = row.config
     protocol, _, changes = config.protocol.name.partition("+")
-    if config.own_images == "memory":
+    if config.own_images == MEMORY or row.is_external:
         return ""
     words = ["dislab", "run", "--model", config.model, "--dataset", config.own_images or config.dataset]
     words += ["--protocol", protocol]

@@ -13,13 +13,13 @@ import numpy as np
 from scipy.special import stdtrit
 
 from dislab.registry import METRICS, MODELS
+from dislab.report.best import REFERENCES
 from dislab.report.frame import SETTING, direction, directions
 from dislab.report.html.words import entry_of, short
-from dislab.runs.config import RunConfig
+from dislab.runs.config import EXTERNAL, RunConfig
 from dislab.runs.finished import Run
 from dislab.scoring.protocols import metric_of
 
-REFERENCES = ("oracle", "untrained")  # models that show what a score can reach, and are not ranked
 FIRST_SCORES = ("mig", "content_accuracy")  # the first that a table has orders its rows
 SUPERVISION = {
     "none": "no labels",
@@ -32,6 +32,7 @@ MEANT_BY = {
     "groups": "knows which training images share the class",
     "pairs": "knows pairs of images that share some factors",
     "true factors": "reads the factors themselves",
+    EXTERNAL: "codes of another program: what they were learned from is not known here",
 }
 WITHOUT_TRAINING = {"oracle": "the factors themselves", "untrained": "random weights"}
 # Hyper-parameters that a row always says, and how. The others are said where they differ from the default.
@@ -103,8 +104,15 @@ class Row:
         return self.model in REFERENCES
 
     @property
+    def is_external(self) -> bool:
+        """Whether another program made the codes, of which nothing but the codes is known."""
+        return self.first.record["config"]["source"] == EXTERNAL
+
+    @property
     def supervision(self) -> str:
         """What the model knows of its training images; "" if it is not registered here."""
+        if self.is_external:
+            return EXTERNAL
         if self.model == "oracle":
             return "true factors"
         entry = entry_of(MODELS, self.model)
@@ -153,6 +161,11 @@ class Table:
         return max(row.config.protocol.steps for row in self.rows)
 
     @property
+    def is_external(self) -> bool:
+        """Whether all rows are codes of other programs."""
+        return self.source == EXTERNAL
+
+    @property
     def n(self) -> int:
         """The number of seeds that most rows have."""
         numbers = [row.n for row in self.rows]
@@ -197,7 +210,11 @@ def score_range(score: str, metrics: Iterable[str]) -> tuple[float | None, float
 
 
 def tables_of(runs: Iterable[Run]) -> list[Table]:
-    """Return the tables of finished runs: datasets with most rows first, then longest training first."""
+    """Return the tables of finished runs: datasets with most rows first, then longest training first.
+
+    Codes of other programs stand in every table of their dataset, hold-out and grouping: how they were made
+    is not known here.
+    """
     of_rows: dict[str, list[Run]] = {}
     for run in runs:
         of_rows.setdefault(run.row, []).append(run)
@@ -207,11 +224,22 @@ def tables_of(runs: Iterable[Run]) -> list[Table]:
         key = row.config.key
         row.cells = _cells(row)
         by_setting.setdefault(tuple(key[name] for name in SETTING), []).append(row)
+    for setting in [setting for setting in by_setting if setting[1] == EXTERNAL]:
+        alike = [one for one in by_setting if _images(one) == _images(setting) and one[1] != EXTERNAL]
+        for one in alike:
+            by_setting[one] += by_setting[setting]
+        if alike:
+            del by_setting[setting]
     tables = [_table(setting, rows) for setting, rows in by_setting.items()]
     numbers: dict[str, int] = {}
     for table in tables:
         numbers[table.dataset] = numbers.get(table.dataset, 0) + len(table.rows)
     return sorted(tables, key=lambda t: (-numbers[t.dataset], t.dataset, -t.steps, t.setting))
+
+
+def _images(setting: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the part of a setting that codes of another program have: dataset, hold-out and grouping."""
+    return setting[0], *setting[3:]
 
 
 def _cells(row: Row) -> dict[str, Cell]:
@@ -260,6 +288,7 @@ def words_of(rows: Sequence[Row]) -> list[str]:
 def _words(row: Row, differing: set[str]) -> str:
     values, words = dict(row.config.hyperparameters), []
     words += [WITHOUT_TRAINING[row.model]] if row.model in WITHOUT_TRAINING else []
+    words += ["codes of another program"] if row.is_external else []
     if "content" in values and "style" in values:
         words.append(f"content {short(values.pop('content'))} + style {short(values.pop('style'))}")
     if row.supervision == "groups" and "group_size" in values:
