@@ -150,10 +150,11 @@ def _cell(table: Table, row: Row, column: Mapping, marked: Mapping[int, str]) ->
     cell, mark = row.cells.get(score), marked.get(id(row), "")
     shown = {"mark": mark, "other": column["other"], "dagger": False, "bar": ""}
     if cell is None:
-        reason = row.first.record["left_out"].get(score) or "not computed"
+        because = row.first.record["left_out"].get(score, "")
+        reason = "does not apply" if because else "not computed"
         if not row.applies(score):
             reason = "no style block"
-        return shown | {"value": None, "reason": reason}
+        return shown | {"value": None, "reason": reason, "because": because}
     axis = column["range"]
     if axis is not None:
         look = "reference" if row.is_reference else mark
@@ -161,7 +162,7 @@ def _cell(table: Table, row: Row, column: Mapping, marked: Mapping[int, str]) ->
         shown["bar"] = bar(cell, axis, *ends, table.chance(score), look)
     return shown | {
         "value": cell.mean,
-        "mean": number(cell.mean),
+        "mean": number(cell.mean) if axis is not None or not cell.is_count else f"{cell.mean:.3g}",
         "std": number(cell.std) if cell.n > 1 else "",
         "n": cell.n if cell.n != row.n else None,
         "said": said(cell),

@@ -37,6 +37,7 @@ MEANT_BY = {
 WITHOUT_TRAINING = {"oracle": "the factors themselves", "untrained": "random weights"}
 # Hyper-parameters that a row always says, and how. The others are said where they differ from the default.
 SAID = {"latents": "{} latents", "beta": "β = {}"}
+COMPONENTS = "{} components of the pixels"  # the latents of PCA
 NOT_SAID = ("network", "likelihood", "groupings")  # unless the rows of one table differ in them
 
 
@@ -57,6 +58,11 @@ class Cell:
     @property
     def n(self) -> int:
         return len(self.values)
+
+    @property
+    def is_count(self) -> bool:
+        """Whether every seed has a whole number, such as a number of code dimensions."""
+        return all(value == round(value) for value in self.values)
 
 
 def cell_of(values: Sequence[float], low: float | None = None, high: float | None = None) -> Cell:
@@ -293,11 +299,12 @@ def _words(row: Row, differing: set[str]) -> str:
         words.append(f"content {short(values.pop('content'))} + style {short(values.pop('style'))}")
     if row.supervision == "groups" and "group_size" in values:
         words.append(f"groups of {short(values.pop('group_size'))}")
-    changed = row.config.changed if entry_of(MODELS, row.model) else {}
+    changed = row.config.changed  # all, if the model is a plug-in's that is not loaded
     for name in sorted(values, key=lambda name: name not in SAID):
         if name in SAID:
             if values[name] is not None:
-                words.append(SAID[name].format(short(values[name])))
-        elif name in differing or (name in changed and name not in NOT_SAID):
+                said = COMPONENTS if (row.model, name) == ("pca", "latents") else SAID[name]
+                words.append(said.format(short(values[name])))
+        elif name in changed and (name in differing or name not in NOT_SAID):
             words.append(f"{name.replace('_', ' ')} = {short(values[name])}")
     return ", ".join(words)

@@ -93,7 +93,7 @@ def missing(table: Table, shown: Iterable[str], folder: str) -> list[tuple[str, 
             lines.append((f"Left out: {names} ({because}).", ""))
         else:
             command = f"dislab evaluate {folder} --metrics {','.join(scores)}"
-            lines.append(
-                (f"Not computed here: {names}. Where the runs' folders are, they are added by", command)
-            )
+            them = "it is" if len(scores) == 1 else "they are"
+            said = f"Not computed here: {names}. Where the runs' folders are, {them} added by"
+            lines.append((said, command))
     return lines
