@@ -387,7 +387,7 @@ def test_a_draw_of_a_product_has_its_mean_and_variance():
     rng = np.random.default_rng(0)
     mean, logvar = rng.standard_normal((6, 2)), rng.standard_normal((6, 2))
     rows = np.tile([0, 3, 5], (40_000, 1))
-    drawn = product_of_normals(mean, -logvar, rows, rng)
+    drawn = product_of_normals(mean, logvar, rows, rng)
     precision = np.exp(-logvar[rows[0]])
     np.testing.assert_allclose(
         drawn.mean(0), (precision * mean[rows[0]]).sum(0) / precision.sum(0), atol=0.02

@@ -224,7 +224,7 @@ def test_a_configuration_that_is_read_is_checked_as_one_that_is_written(tiny_dat
     assert check(auto, machine).hyperparameters["network"] == "conv"
     with pytest.raises(DislabError, match="unknown setting of sap 'bin'"):
         check(replace(study, metrics=("sap@bin=5",)), machine)
-    with pytest.raises(DislabError, match="it is of format 5, not 8"):
+    with pytest.raises(DislabError, match="it is of format 5, not 9"):
         RunConfig.from_json({"format": 5, "config": study.to_json()})
     with pytest.raises(DislabError, match=r"kl@scale=unit cannot be computed .* scale=unit changes the dens"):
         resolve("vae", tiny_dataset, machine, metrics=["mig", "kl@scale=unit"])

@@ -168,7 +168,7 @@ def test_nothing_is_done_twice_and_what_is_added_is(small, capsys):
     assert set(pd.read_csv("results/small/scores_by_model.csv")["model"]) == {"vae", "pca"}
 
 
-@pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.md", "study.toml", "scores_by_model.png"])
+@pytest.mark.parametrize("name", ["scores.csv", "leaderboard.md", "study.toml", "scores_by_model.png"])
 def test_a_file_of_the_users_is_never_overwritten(name, small, capsys):
     Path(name).write_text("# mine, for dislab\n")
     assert main(["bench", "small.toml", "--out", "."]) == 2

@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import os
-import pty
 import re
 import shutil
 import subprocess
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from terminal import in_terminal
 
 import dislab
 from dislab.cli import main
@@ -119,33 +118,10 @@ def test_a_table_in_a_real_terminal(tmp_path):
     """As wide as the terminal says, which is no environment variable there."""
     write_records(tmp_path / "results", a_run({"mig": 0.5}), a_run({"mig": 0.25, "sap": 1.0}, seed=1))
     for columns in (60, 100):
-        code = (
-            "import fcntl, struct, sys, termios; from dislab.cli import main; "
-            f"fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('HHHH', 24, {columns}, 0, 0)); "
-            "sys.exit(main(['leaderboard', sys.argv[1]]))"
-        )
-        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-        lines = output_of_terminal([sys.executable, "-c", code, str(tmp_path / "results")], environment)
+        command = [sys.executable, "-m", "dislab", "leaderboard", str(tmp_path / "results")]
+        lines = in_terminal(command, columns, with_errors=False)
         assert max(map(len, lines)) <= columns
         assert any(line.startswith("vae") and "0.375 ± 0.177" in line for line in lines)
-
-
-def output_of_terminal(command: list[str], environment: dict) -> list[str]:
-    """The lines that a command writes to a terminal of its own."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command, env=environment, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL
-    ) as process:
-        os.close(theirs)
-        content = b""
-        try:
-            while part := os.read(ours, 2**16):
-                content += part
-        except OSError:  # the terminal's end on Linux
-            pass
-    os.close(ours)
-    assert process.returncode == 0, content.decode()
-    return content.decode().splitlines()
 
 
 def test_settings_never_share_a_table():

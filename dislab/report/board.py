@@ -16,7 +16,7 @@ import pandas as pd
 from dislab.errors import DislabError
 from dislab.registry import unknown_name
 from dislab.report.frame import KEY, direction, directions, in_order, remarks
-from dislab.runs.config import RunConfig
+from dislab.runs.config import EXTERNAL, RunConfig
 from dislab.runs.finished import Run
 from dislab.runs.record import RECORDS, results_of
 
@@ -146,7 +146,9 @@ def _line(run: Run) -> tuple:
         *(run.row, record["folder"], config["seed"], record["scored_rows"], timings["train_seconds"]),
         *(timings["train_images_per_second"], record["environment"]["device"]),
         json.dumps(record["report"]) if record["report"] else "",
-        *(config["protocol"][name] for name in PROTOCOL),
+        config["protocol"]["steps"],
+        # What is not known of the codes of another program.
+        *(np.nan if config["source"] == EXTERNAL else config["protocol"][name] for name in PROTOCOL[1:]),
     )
 
 
