@@ -41,7 +41,7 @@ if not os.path.isdir(os.path.join(_here, "models")):  # noqa: PTH112, PTH118
     __path__.append(os.path.dirname(_here))  # noqa: PTH120
 
 _HOME = {
-    "evaluate": "dislab.scoring.evaluate",
+    "evaluate": "dislab.runs.evaluate",
     "Scores": "dislab.scoring.score",
     "CodeTable": "dislab.scoring.table",
     "FactorSpace": "dislab.data.space",
@@ -57,6 +57,7 @@ _HOME = {
     "Run": "dislab.runs.finished",
     "RunConfig": "dislab.runs.config",
     "leaderboard": "dislab.report.leaderboard",
+    "published": "dislab.report.published",
     "DislabError": "dislab.errors",
     "DislabWarning": "dislab.errors",
     "RunFailed": "dislab.errors",

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dislab.errors import DislabWarning, one_line
 
 SECONDS_BETWEEN_LINES = 10
+ROOM_FOR_TERMS = 32  # characters of a terminal's line
 
 
 Listener = Callable[[str, float, int, str], None]
@@ -117,29 +118,57 @@ def _has_terminal() -> bool:
 
 
 def _live_bar(title: str, total: int, start: int):
-    """Return a rich.progress.Progress with one task, whose `note` is cut if the line is too long."""
+    """Return a rich.progress.Progress with one task: as many terms of its `note` as fit into the line."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+    from rich.measure import Measurement
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
     from rich.table import Column
     from rich.text import Text
 
+    class Terms:
+        """Terms with two spaces between them; those that do not fit are left out, the first is cut."""
+
+        def __init__(self, note: str):
+            self.note = note
+
+        def __rich_measure__(self, console, options) -> Measurement:
+            return Measurement(0, len(self.note))
+
+        def __rich_console__(self, console, options):
+            shown = ""
+            for term in self.note.split("  "):
+                longer = f"{shown}  {term}" if shown else term
+                if len(longer) > options.max_width and shown:
+                    break
+                shown = longer
+            yield Text(shown, no_wrap=True, overflow="ellipsis")
+
     class Note(ProgressColumn):
+        def render(self, task) -> Terms:
+            return Terms(task.fields["note"])
+
+    class Steps(ProgressColumn):
         def render(self, task) -> Text:
-            return Text(task.fields["note"], no_wrap=True, overflow="ellipsis")
+            part = task.completed / task.total if task.total else 1
+            return Text(f"{100 * part:3.0f}% {int(task.completed)}/{int(task.total)}")
 
     class TimeLeft(ProgressColumn):
         def render(self, task) -> Text:
             end = task.fields["end"]
             return Text("ETA " + ("-:--:--" if end is None else clock(end - time.monotonic())))
 
-    # The column of the note is the only one that may shrink.
+    # The column of the note is the only one that may shrink. The bar leaves it room for two terms, or is not
+    # there at all.
+    console = Console(stderr=True)
+    room = console.width - len(f"{title} 100% {total}/{total} ETA 0:00:00 ") - ROOM_FOR_TERMS
+    bar = [BarColumn(bar_width=min(10, room - 1), table_column=Column(no_wrap=True))] if room > 4 else []
     live = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20, table_column=Column(no_wrap=True)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        *bar,
+        Steps(table_column=Column(no_wrap=True)),
         TimeLeft(table_column=Column(no_wrap=True)),
         Note(),
-        console=Console(stderr=True),
+        console=console,
         refresh_per_second=4,
     )
     live.add_task(title, total=total, completed=start, note="", end=None)

@@ -13,8 +13,8 @@ from conftest import NAMES, SIZES, make_tiny_dataset
 from dislab import registry
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError, RunFailed
+from dislab.runs.evaluate import evaluate
 from dislab.scoring import encoding, protocols
-from dislab.scoring.evaluate import evaluate
 from dislab.scoring.request import asked
 from dislab.scoring.score import Scores, compute, score
 from dislab.scoring.table import CodeTable

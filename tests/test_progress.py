@@ -56,6 +56,31 @@ def test_a_quiet_bar_is_heard_for_as_long_as_asked(capsys):
 @pytest.mark.parametrize("width", [80, 60])
 @pytest.mark.parametrize("title", ["training", "drawing mpi3d_toy, once"])
 def test_on_a_terminal_a_line_is_cut_and_not_wrapped(monkeypatch, width, title):
+    note = "loss 102.8  reconstruction 99.1  kl_style 2.0  kl_content 1.7  12,345 images/s"
+    lines = shown_on_a_terminal(monkeypatch, width, title, note)
+    assert all(line.startswith(title[:8]) and len(line) <= width for line in lines), (
+        "one line for each update"
+    )
+    text = lines[-1]
+    assert " 50% 150000/300000 ETA 0:00:00" in text and ("━" in text) == (title == "training" and width == 80)
+    shown = text.partition("ETA 0:00:00")[2].strip()
+    whole = ["loss 102.8", "loss 102.8  reconstruction 99.1"]
+    if width == 80:
+        assert shown == (whole[1] if title == "training" else whole[0]), "as many whole terms as fit"
+    else:
+        assert whole[0].startswith(shown.removesuffix("…"))
+
+
+def test_a_note_of_one_long_term_is_cut(monkeypatch):
+    shown = shown_on_a_terminal(
+        monkeypatch, 60, "runs", "training 12%: mlvae on shapes3d, network=conv4x4, seed 0"
+    )
+    assert re.search(r"ETA 0:00:00 training 12%.*…$", shown[-1].rstrip()) and len(shown[-1]) <= 60
+
+
+def shown_on_a_terminal(monkeypatch, width: int, title: str, note: str) -> list[str]:
+    """The lines that a bar shows on a terminal of this width."""
+
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -65,12 +90,7 @@ def test_on_a_terminal_a_line_is_cut_and_not_wrapped(monkeypatch, width, title):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
     with Bar(title, 300_000) as bar:
-        bar.update(150_000, "loss 102.8  reconstruction 99.1  kl_style 2.0  kl_content 1.7  12,345 images/s")
+        bar.update(150_000, note)
         bar._live.refresh()
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
-    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
-    assert all(line.startswith(title[:8]) and len(line) <= width for line in lines), (
-        "one line for each update"
-    )
-    if width == 80:
-        assert "150000/300000 ETA 0:00:00 loss 10" in lines[-1] and lines[-1].rstrip().endswith("…")
+    return [line for line in re.split(r"[\r\n]+", text) if line.strip()]

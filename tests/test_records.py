@@ -288,7 +288,7 @@ def test_damaged_codes_of_one_run_leave_the_others(results, configs, capsys):
     assert ["sap" in run.scores for run in dislab.runs_in("results")] == [False, True]
 
 
-@pytest.mark.parametrize("name", ["leaderboard.csv", "records.jsonl"])
+@pytest.mark.parametrize("name", ["leaderboard.csv", "scores.csv", "records.jsonl"])
 def test_a_file_that_dislab_did_not_write_is_never_overwritten(name, configs):
     Path("results").mkdir()
     (Path("results") / name).write_text("mine\n")

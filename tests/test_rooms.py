@@ -23,7 +23,7 @@ ORDER = [
     ["claim"],
     ["files"],
     ["progress", "processes", "registry", "arguments", "kept"],
-    ["errors", "signals", "streams"],
+    ["errors", "notebook", "signals", "streams"],
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 MOST_LINES = 400

@@ -12,6 +12,7 @@ import dislab
 from dislab.cli import main
 from dislab.errors import DislabError, DislabWarning
 from dislab.registry import METRICS
+from dislab.report.board import board_of
 from dislab.report.leaderboard import render
 from dislab.runs import perform
 from dislab.runs.config import RunConfig
@@ -67,7 +68,9 @@ def test_a_score_is_computed_again_if_the_text_of_its_metric_has_changed(runs, c
     assert [run.scores["half"] for run in runs(0.25)] == [0.25, 0.25]
     Path("half.py").write_text(METRIC.replace("VALUE", "0.75").replace('"half_beside"', '"half_other"'))
     assert main(["leaderboard", "--plugin", "half.py"]) == 0
-    assert "half: 2 of 2 scores were computed by another version" in capsys.readouterr().err
+    assert (
+        "another version of the metric computed: half (2 of 2); `dislab evaluate`" in capsys.readouterr().err
+    )
     assert main(["evaluate", "--metrics", "half", "--plugin", "half.py"]) == 0
     for run in dislab.runs_in("results"):
         assert dict(run.scores) == {"half": 0.75, "half_other": 1.0}, "nothing of the old version stays"
@@ -120,10 +123,10 @@ def test_tables_know_the_direction_of_a_metric_that_is_not_loaded(runs):
 def test_a_cell_of_fewer_seeds_than_its_row_says_so(runs, capsys):
     [first, _] = runs(0.5)
     first.add_scores(["mig"])
-    frame = dislab.leaderboard("results")
+    board = board_of("results")
     for style in ("table", "markdown", "latex"):
-        text = render(frame, style)
-        assert f"{frame['mig_mean'].iloc[0]:.3f} (n=1)" in text and text.count("(n=") == 1
+        text = render(board, style)
+        assert f"{board.frame['mig_mean'].iloc[0]:.3f} (n=1)" in text and text.count("(n=") == 1
     assert main(["evaluate", "--metrics", "half,mig", "--plugin", "half.py"]) == 0
 
 

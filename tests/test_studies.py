@@ -81,7 +81,15 @@ def test_a_whole_study_runs_its_product(whole):
     table = pd.read_csv(folder / "leaderboard.csv")
     assert len(table) == 5 and set(table["ranked_by"]) == {"content_accuracy"}
     lines = (folder / "leaderboard.md").read_text().splitlines()
-    assert lines[1] == "# A whole study" and len([line for line in lines if line.startswith("| bars")]) == 5
+    names = [line.split()[1] for line in lines if line.startswith("| ") and "---" not in line]
+    assert lines[1] == "# A whole study" and sorted(names) == [
+        "mlvae",
+        "model",
+        "oracle",
+        "vae",
+        "vae",
+        "vae",
+    ]
     assert read_study(folder / "study.toml").title == "A whole study"
     assert WHOLE in (folder / "study.toml").read_text()
 
@@ -160,7 +168,7 @@ def test_nothing_is_done_twice_and_what_is_added_is(small, capsys):
     assert set(pd.read_csv("results/small/scores_by_model.csv")["model"]) == {"vae", "pca"}
 
 
-@pytest.mark.parametrize("name", ["leaderboard.csv", "leaderboard.md", "study.toml", "scores_by_model.png"])
+@pytest.mark.parametrize("name", ["scores.csv", "leaderboard.md", "study.toml", "scores_by_model.png"])
 def test_a_file_of_the_users_is_never_overwritten(name, small, capsys):
     Path(name).write_text("# mine, for dislab\n")
     assert main(["bench", "small.toml", "--out", "."]) == 2

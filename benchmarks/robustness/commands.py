@@ -37,7 +37,7 @@ IMPORTED = [
     "dislab.cli.app",
     "dislab.report.figures",
     "dislab.runs.run",
-    "dislab.scoring.evaluate",
+    "dislab.runs.evaluate",
     "dislab.studies.study",
 ]
 MOST_FILES = 4096  # that a process has open

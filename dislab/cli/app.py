@@ -8,14 +8,17 @@ from __future__ import annotations
 import errno
 import os
 import traceback
+from typing import Annotated
 
 import typer
 
+from dislab import __version__
 from dislab.cli.bench import bench_command
 from dislab.cli.data import app as data_app
 from dislab.cli.evaluate import evaluate_command
 from dislab.cli.leaderboard import leaderboard_command
 from dislab.cli.list import list_command
+from dislab.cli.report import report_command
 from dislab.cli.run import run_command
 from dislab.errors import DislabError, in_one_line
 from dislab.progress import remarks_in_one_line, say
@@ -36,9 +39,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"dislab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options of the program itself."""
+
+
 app.command("run")(run_command)
 app.command("evaluate")(evaluate_command)
 app.command("leaderboard")(leaderboard_command)
+app.command("report")(report_command)
 app.command("bench")(bench_command)
 app.command("list")(list_command)
 app.add_typer(data_app)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dislab.cli.options import (
+    All,
+    DataDir,
     GroupBy,
     MetricProtocol,
     Metrics,
@@ -20,6 +23,12 @@ from dislab.cli.options import (
 from dislab.cli.tables import end, print_scores, print_table
 from dislab.errors import DislabError, RunFailed
 from dislab.progress import say
+
+FORMATS = ("table", "json")
+OF_RUN = {  # why an option is not for a folder of runs
+    "--group-by": "a run keeps the groups that it was trained with",
+    "--seed": "a run is scored with the seed it was trained with",
+}
 
 
 def evaluate_command(
@@ -36,31 +45,60 @@ def evaluate_command(
         int | None, typer.Option(min=0, help="Seed of the draws, for a .npz file; by default 0.")
     ] = None,
     group_by: GroupBy = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="For a .npz file: the dataset that the codes are of."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="For a .npz file: record its scores, and call the codes so in all tables."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=a_path, metavar="FOLDER", help="The results folder of that record; by default results."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
     force: Annotated[
         bool, typer.Option("--force", help="Compute scores anew that finished runs have already.")
     ] = False,
+    all_: All = False,
+    format_: Annotated[str, typer.Option("--format", metavar="table|json")] = "table",
     plugin: Plugin = None,
 ) -> None:
     """Score codes: add scores to finished runs without training, or score a file of arrays."""
     load_plugins(plugin)
     names = parse_names(metrics)
+    if format_ not in FORMATS:
+        from dislab.registry import unknown_name
+
+        raise unknown_name("format", format_, FORMATS)
     if target.is_dir():
-        if group_by:
-            raise DislabError(
-                "--group-by is for a .npz file: a run keeps the groups that it was trained with"
-            )
-        if seed is not None:
-            raise DislabError("--seed is for a .npz file: a run is scored with the seed it was trained with")
-        _evaluate_runs(target, names, metric_protocol, force)
+        of_arrays = {
+            "--group-by": group_by,
+            "--seed": seed,
+            "--dataset": dataset,
+            "--name": name,
+            "--out": out,
+        }
+        for option, value in of_arrays.items():
+            if value is not None and value != []:
+                raise DislabError(f"{option} is for a .npz file: {OF_RUN.get(option, 'a run has its own')}")
+        _evaluate_runs(target, names, metric_protocol, force, all_, format_)
     elif target.suffix == ".npz":
-        _evaluate_arrays(target, names, metric_protocol, seed or 0, group_by)
+        options = {"metrics": names, "metric_protocol": metric_protocol, "seed": seed or 0, "name": name}
+        options |= {"group_by": parse_groupings(group_by), "dataset": dataset, "data_dir": data_dir}
+        _evaluate_arrays(target, out, format_, options)
     else:
         raise DislabError(
             f"'{target}' is neither a folder of runs nor a .npz file with the arrays codes and factors"
         )
 
 
-def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, force: bool) -> None:
+def _evaluate_runs(
+    folder: Path, names: list[str] | None, metric_protocol: str, force: bool, all_: bool, format_: str
+) -> None:
     from dislab.report.leaderboard import write_leaderboard
     from dislab.runs.record import Results, load, results_of
     from dislab.scoring.request import asked, request
@@ -85,31 +123,40 @@ def _evaluate_runs(folder: Path, names: list[str] | None, metric_protocol: str, 
             failures.append(f"{run.path}: {error}")
             continue
         failures += [f"{run.path}: metric '{name}' failed: {cause}" for name, cause in scores.failed.items()]
-    print_scores(runs, names)
-    if not is_copy:
-        print(f"\nleaderboard: {write_leaderboard(results)}")
+    table = None if is_copy else write_leaderboard(results)
+    if format_ == "json":
+        print(json.dumps([_of_run(run) for run in runs], indent=1))
+    else:
+        print_scores(runs, names, all_)
+        print(f"\nleaderboard: {table}" if table else "", end="\n" if table else "")
     end(failures)
 
 
-def _evaluate_arrays(
-    path: Path, names: list[str] | None, metric_protocol: str, seed: int, group_by: list[str] | None
-) -> None:
+def _of_run(run) -> dict:
+    """Return the scores of a finished run, and what identifies it, as JSON can hold them."""
+    about = {"path": str(run.path), "seed": run.config.seed, **run.config.key}
+    return about | {part: run.record[part] for part in ("scored_rows", "scores", "left_out")}
+
+
+def _evaluate_arrays(path: Path, out: Path | None, format_: str, options: dict) -> None:
     from dislab.data.npz import read_arrays
-    from dislab.scoring.evaluate import evaluate
+    from dislab.runs.evaluate import evaluate
     from dislab.scoring.protocols import recorded_name
 
-    arrays = read_arrays(path, ("codes", "factors"), ("logvar",))
-    scores = evaluate(
-        **arrays,
-        metrics=names,
-        metric_protocol=metric_protocol,
-        seed=seed,
-        group_by=parse_groupings(group_by),
-    )
-    lines = [
-        (recorded_name(name.partition("@")[0], scores.protocols[name]), f"{value:.4f}")
-        for name, value in scores.items()
-    ]
-    print_table([("score", "value"), *lines])
-    for name, cause in scores.left_out.items():
-        say(f"{name} is left out: {cause}")
+    needed = ("codes", "factors") if options["dataset"] is None else ("codes",)
+    also = ("logvar",) if "factors" in needed else ("factors", "logvar")
+    scores = evaluate(**read_arrays(path, needed, also), **options, out=out)
+    values = {
+        recorded_name(name.partition("@")[0], scores.protocols[name]): value for name, value in scores.items()
+    }
+    if format_ == "json":
+        print(json.dumps({"scores": values, "left_out": scores.left_out}, indent=1))
+    else:
+        print_table([("score", "value"), *((name, f"{value:.4f}") for name, value in values.items())])
+        for name, cause in scores.left_out.items():
+            say(f"{name} is left out: {cause}")
+    if options["name"] is not None:
+        from dislab.report.leaderboard import write_leaderboard
+        from dislab.runs.record import Results
+
+        say(f"leaderboard: {write_leaderboard(Results(out or 'results'))}")

@@ -47,6 +47,7 @@ MetricProtocol = Annotated[
         metavar="locatello2019|softtpr2024", help="How scores are computed; recorded with every score."
     ),
 ]
+All = Annotated[bool, typer.Option("--all", help="Print every score, with its 95% interval.")]
 Plugin = Annotated[
     list[Path] | None,
     typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dislab.cli.options import (
+    All,
     DataDir,
     Device,
     GroupBy,
@@ -33,6 +34,7 @@ BESIDE_CONFIG = (
     "data_dir",
     "out",
     "plugin",
+    "all_",
 )  # options that --config leaves to the user
 
 
@@ -91,6 +93,7 @@ def run_command(
     ] = Path("results"),
     jobs: Jobs = None,
     data_dir: DataDir = None,
+    all_: All = False,
     plugin: Plugin = None,
 ) -> None:
     """Train a model on a dataset, score it, and add it to the leaderboard.
@@ -99,7 +102,7 @@ def run_command(
     """
     numbers, hyperparameters = parse_seeds(seeds), parse_settings(set_)
     load_plugins(plugin)
-    from dislab.cli.tables import end, print_scores
+    from dislab.cli.tables import end, print_next, print_scores
     from dislab.report.leaderboard import write_leaderboard
     from dislab.runs.config import RunConfig
     from dislab.runs.execute import execute
@@ -136,7 +139,6 @@ def run_command(
     failures = {o.digest: o.failure for o in execute(configs, machine) if o.failure}
     runs = [run for one in configs if (run := results.find(one.digest))]
     if runs:
-        print_scores(runs)
-        print("\n".join(["", *(f"run: {run.path}" for run in runs)]))
-        print(f"leaderboard: {write_leaderboard(results)}")
+        print_scores(runs, everything=all_)
+        print_next(runs, write_leaderboard(results))
     end([*failures.values(), *damaged], said=len(failures))

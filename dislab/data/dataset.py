@@ -19,6 +19,7 @@ from dislab.data.devices import choose_device
 from dislab.data.official import unpublished
 from dislab.data.space import FactorSpace
 from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
+from dislab.notebook import html_table
 from dislab.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -100,6 +101,12 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({self.name}, {self.source}, {len(self)} images {self.image_shape}, {self.space})"
+
+    def _repr_html_(self) -> str:
+        size, groups = " x ".join(map(str, self.image_shape)), ", ".join(self.group_by)
+        caption = f"{self.name} ({self.source}): {len(self):,} images, {size}, grouped by {groups}"
+        factors = zip(self.space.names, self.space.sizes, strict=True)
+        return html_table(caption, ("factor", "values"), factors)
 
     def images(self, index) -> Tensor:
         """Return images uint8 [B, C, H, W] in 0..255 of the rows [B], a tensor, an array or a list."""

@@ -159,20 +159,21 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def remarks(made: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return a line for each metric of which another version than the one registered here made scores.
+    """Return a line on the metrics of which another version than the one registered here made scores.
 
     Parameters
     ----------
     made : name of a metric -> digest of a version -> number of scores that it made.
     """
     here = {entry.name: entry.digest for entry in METRICS if entry.digest}
-    lines = []
+    texts = []
     for name, numbers in made.items():
         number, registered = sum(numbers.values()), here.get(name.partition("@")[0])
         others = 0 if registered is None else number - numbers.get(registered, 0)
-        if others:
-            lines.append(
-                f"{name}: {others} of {number} scores were computed by another version of the metric "
-                "than the one here; `dislab evaluate` computes them again where the runs' folders are"
-            )
-    return lines
+        texts += [f"{name} ({others} of {number})"] if others else []
+    if not texts:
+        return []
+    return [
+        f"scores that another version of the metric computed: {', '.join(texts)}; `dislab evaluate` computes "
+        "them again where the runs' folders are"
+    ]

@@ -23,6 +23,7 @@ from dislab.training.protocol import USUAL, Protocol
 
 NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of one row may differ
 MEMORY = "memory"
+EXTERNAL = "external"  # the source of codes that another program made
 # In the source of official files, before a digest of their content.
 UNPUBLISHED = " (not the published file) "
 MOST_BYTES = 2**26  # of a run.json

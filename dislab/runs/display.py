@@ -211,4 +211,4 @@ def duration_of(record: Mapping) -> tuple[tuple, float]:
 
 def seconds_of(record: Mapping) -> float:
     """Return the seconds of training, encoding and scoring, also of the time before an interruption."""
-    return sum(record["timings"][name] for name in ("train_seconds", "encode_seconds", "score_seconds"))
+    return sum(record["timings"][name] or 0 for name in ("train_seconds", "encode_seconds", "score_seconds"))

@@ -13,7 +13,7 @@ import msgspec
 from dislab.claim import claimed
 from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, digest, is_sealed, open_file, sealed, write_atomically
-from dislab.runs.config import FORMAT, RunConfig
+from dislab.runs.config import EXTERNAL, FORMAT, RunConfig
 from dislab.scoring.protocols import metric_of, protocol_of
 from dislab.scoring.request import Asked, asked, missing
 from dislab.scoring.score import Scores, compute
@@ -53,6 +53,9 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {len(self.scores)} scores)"
+
+    def _repr_html_(self) -> str:
+        return self.scores._repr_html_(f"{self.config}: {self.path}")
 
     @property
     def row(self) -> str:
@@ -103,9 +106,11 @@ class Run:
 
         Raises
         ------
-        RunFailed : the file is missing or damaged.
+        RunFailed : the file is missing or damaged, or the codes are another program's and there is no model.
         """
         path = self.path / name
+        if self.config.source == EXTERNAL and name not in self.record["files"]:
+            raise RunFailed(f"there is no '{path}': the codes of {self.config.model} are another program's")
         try:
             with open_file(path) as file:
                 content = file.read()

@@ -19,7 +19,7 @@ from dislab.data.dataset import Dataset
 from dislab.errors import FAILURES, DislabError, RunFailed, in_one_line
 from dislab.files import digest, sweep, write_atomically
 from dislab.networks.fused import fuse
-from dislab.progress import say
+from dislab.progress import Bar, say
 from dislab.registry import MODELS, NETWORKS
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, Run, recorded
@@ -211,9 +211,12 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
     with _arithmetic(config, machine):
         table, rows, encode_seconds = _encode(config, network, images, device, machine.quiet)
         began = time.monotonic()
-        scores = compute(
-            asked(config.metrics), table, config.seed, lambda name: say(f"scoring {name}", machine.quiet)
-        )
+        wanted = asked(config.metrics)
+        with Bar("scoring", len(wanted), quiet=machine.quiet) as bar:
+            # A metric of several scores is called once.
+            names = list(wanted)
+            scores = compute(wanted, table, config.seed, lambda name: bar.update(names.index(name), name))
+            bar.update(len(names))
         score_seconds = time.monotonic() - began
 
         from safetensors.torch import save
@@ -250,7 +253,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
             "encode_seconds": round(encode_seconds, 3),
             "score_seconds": round(score_seconds, 3),
         },
-        "environment": _environment(device) | {"precision": precision},
+        "environment": environment_of(device) | {"precision": precision},
     }
     if claim.is_lost():  # this process was suspended for long: the run is another's now
         return Outcome(config.digest, busy=True)
@@ -302,7 +305,8 @@ def _prepare(path: Path) -> None:
         raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
 
 
-def _environment(device: torch.device) -> dict[str, object]:
+def environment_of(device: torch.device) -> dict[str, object]:
+    """Return versions and machine, as a record has them."""
     return {
         "dislab": dislab.__version__,
         "python": platform.python_version(),

@@ -2,7 +2,8 @@
 
 results/
     records.jsonl                           a line for each finished run: its record
-    leaderboard.csv
+    leaderboard.csv                         a line for each configuration
+    scores.csv                              a line for each run and score
     shapes3d-rendered/quick/mlvae-1a2b3c4d5e6f/seed0/
         run.json                            the same record, for reading
         model.safetensors                   the trained parameters
@@ -67,7 +68,7 @@ class Results:
         path = self.folder / RECORDS
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            check_own(self.folder / "leaderboard.csv")
+            check_own(self.folder / "leaderboard.csv", self.folder / "scores.csv")
             if path.is_file() and not is_records(path):
                 raise not_own(path)
             if not path.is_file():

@@ -22,7 +22,7 @@ from dislab.networks.named import choose_network
 from dislab.progress import say
 from dislab.registry import DATASETS, MODELS, Entry, unknown_name
 from dislab.runs import hyperparameters as hyper
-from dislab.runs.config import MEMORY, RunConfig
+from dislab.runs.config import EXTERNAL, MEMORY, RunConfig
 from dislab.runs.images import images_of, open_images, remember, source_of
 from dislab.runs.machine import Machine
 from dislab.scoring.before_training import check_scores
@@ -165,6 +165,8 @@ def check(config: RunConfig, machine: Machine) -> RunConfig:
     ------
     DislabError : a name or a value is wrong, or the images are not there.
     """
+    if config.source == EXTERNAL:
+        raise DislabError(f"the codes of '{config.model}' are another program's: there is nothing to train")
     values = hyper.complete(MODELS[config.model], config.hyperparameters)
     metrics = request(config.metrics)
     _check_protocol(config)

@@ -13,6 +13,7 @@ import numpy as np
 
 from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
 from dislab.kept import kept, torch_threads
+from dislab.notebook import html_table
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
 from dislab.scoring.readouts import Standardiser
@@ -50,6 +51,15 @@ class Scores(dict):
             (name, note if note.startswith(name.partition("@")[0]) else f"{name}: {note}")
             for note, name in notes.items()
         ]
+
+    def _repr_html_(self, caption: str = "Scores") -> str:
+        better = {"up": "higher", "down": "lower"}
+        lines = [
+            (name, f"{value:.4f}", better.get(self.metrics.get(name, {}).get("direction"), ""))
+            for name, value in self.items()
+        ]
+        below = "; ".join(f"{name} is left out: {cause}" for name, cause in self.left_out.items())
+        return html_table(caption, ("score", "value", "better"), lines, below)
 
     def to_frame(self):
         """Return a pandas DataFrame with one row per score and the columns score and value."""

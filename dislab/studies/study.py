@@ -110,7 +110,8 @@ class StudyOutcome:
 def run_study(study: Study, machine: Machine) -> StudyOutcome:
     """Run what is missing of a study, and write its tables and figures into the results folder.
 
-    leaderboard.csv and leaderboard.md there are of all runs in the folder; the figures are of this study's.
+    leaderboard.csv, leaderboard.md and scores.csv there are of all runs in the folder; the figures are of
+    this study's.
     The same seed and the same number of threads give the same scores, however many runs go at a time.
 
     Raises
@@ -141,7 +142,8 @@ def _paths(study: Study, folder: Path) -> list[Path]:
     names = FIGURES if study.figures is None else study.figures
     figures = [folder / f"{name}.{kind}" for name in names for kind in ("csv", "png")]
     copy = [] if _is_copy(study, folder) else [folder / "study.toml"]
-    return [folder / "leaderboard.csv", folder / "leaderboard.md", *copy, *figures]
+    tables = [folder / name for name in ("leaderboard.csv", "leaderboard.md", "scores.csv")]
+    return [*tables, *copy, *figures]
 
 
 def _is_copy(study: Study, folder: Path) -> bool:

@@ -1,0 +1,74 @@
+"""What a user sees of `dislab run` in a real terminal, and in a notebook."""
+
+import math
+import re
+import sys
+
+import pytest
+from terminal import in_terminal
+
+import dislab
+from dislab.cli import main
+
+RUN = ["run", "--model", "mlvae", "--dataset", "bars", "--steps", "50", "--batch-size", "16"]
+NETWORK = ["--set", "network=mlp"]
+
+
+def rows_of(line: str, columns: int) -> int:
+    """How many lines of a terminal a line takes."""
+    return max(1, math.ceil(len(line) / columns))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_run_in_a_terminal(columns, bars):
+    lines = in_terminal([sys.executable, "-m", "dislab", *RUN, *NETWORK, *bars], columns)
+    updates = [line for line in lines if line.startswith("training")]
+    assert updates and all(len(line) <= columns for line in updates)
+    last = re.fullmatch(r"training ━+ 100% 50/50 ETA \d+:\d\d:\d\d (.*)", updates[-1])
+    terms = re.split(r"  +", last[1])
+    assert all(re.fullmatch(r"\w+ [-+.e\d]+|[\d,]+ images/s", term) for term in terms), "whole terms only"
+    assert terms[0].startswith("loss ") and len(terms) >= 2 + (columns > 80)
+    begin = next(number for number, line in enumerate(lines) if line.startswith("mlvae on bars (rendered)"))
+    result = lines[begin:]
+    assert sum(rows_of(line, columns) for line in result) <= 24
+    table = result[result.index("") + 1 :]
+    table = table[: next(number for number, line in enumerate(table) if line.startswith("and "))]
+    assert re.split(r"  +", table[0]) == ["score", "value", "meaning"], "no empty column"
+    assert all(len(line) <= columns for line in table)
+    assert any(re.match(r"MIG +↑ +0\.\d{3} +each factor in one dimension only$", line) for line in table)
+    text = "\n".join(result)
+    assert "look next: dislab leaderboard results" in text and "swap.png" in text
+    assert not re.search(r"\d{3,}\.000", text)
+
+
+def test_all_shows_every_score(bars, no_pictures, capsys):
+    assert main([*RUN, *NETWORK, *bars, "--seeds", "0,1"]) == 0
+    short = capsys.readouterr().out
+    assert main([*RUN, *NETWORK, *bars, "--seeds", "0,1", "--all"]) == 0
+    every = capsys.readouterr().out
+    [first, second] = dislab.runs_in("results")
+    assert all(
+        re.search(rf"^{name}  ", every, re.M) for name in first.record["metrics"] if name in first.scores
+    )
+    mean = (first.scores["elbo"] + second.scores["elbo"]) / 2
+    assert f"{mean:,.3f}" in every or f"{mean:,.0f}" in every
+    assert "elbo" not in short and "content=8 style=2" in every and not re.search(r"\d{3,}\.000", every)
+    assert re.search(r"^mig +↑ +0\.\d+ +0\.\d+ +-?\d\.\d+ to \d\.\d+$", every, re.M)
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"dislab {dislab.__version__}\n"
+
+
+def test_a_notebook_shows_tables(tiny_dataset, tmp_path, no_pictures):
+    run = dislab.run("oracle", tiny_dataset, metrics=["mig"], out=tmp_path)
+    for shown, texts in (
+        (run, ["oracle on tiny", f"<td>{run.scores['mig']:.4f}</td>", "<td>higher</td>"]),
+        (run.scores, ["<td>mig</td>"]),
+        (tiny_dataset, ["tiny (own): 60 images, 1 x 16 x 16", "<td>position</td><td>5</td>"]),
+    ):
+        html = shown._repr_html_()
+        assert html.count("<table>") == 1 and all(text in html for text in texts)
+    strange = dislab.Scores({"a<b": 1.0}, left_out={"c": "<i>"})._repr_html_()
+    assert "a&lt;b" in strange and "&lt;i&gt;" in strange and "<i>" not in strange
