@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class AdaGVAE(GVAE):
     """
 
     binds_factors = False
+    lowest: ClassVar = {"latents": 2}  # a distance is near or far beside that of another dimension
 
     def __init__(
         self,

@@ -25,7 +25,9 @@ from dislab.training.batches import Batch
 Changed = Literal["random", 1, 2, 3, 4, 5, 6, 7, 8]  # no dataset has more than nine factors
 
 
-@register_model("gvae", title="GVAE, shared set known", reference="Hosoya 2019; Locatello et al. 2020")
+@register_model(
+    "gvae", title="GVAE of pairs, shared set known", reference="Hosoya 2019; Locatello et al. 2020"
+)
 class GVAE(VAE):
     """GVAE of pairs: means and variances of what a pair shares are averaged, and what it shares is known.
 

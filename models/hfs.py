@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.networks.distributions import kl_to_standard_normal, negative_log_likelihood, sample_normal
 from dislab.registry import register_model
@@ -26,6 +27,8 @@ class HFS(VAE):
     others : see `VAE`.
     """
 
+    lowest: ClassVar = {"latents": 2}  # which are compared in pairs
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -36,8 +39,6 @@ class HFS(VAE):
         **others,
     ):
         super().__init__(image_shape, **others)
-        if self.latents < 2:
-            raise DislabError(f"latents is {self.latents}: hfs compares pairs of dimensions and needs 2")
         self.beta, self.gamma, self.pairs = beta, gamma, pairs
 
     @property

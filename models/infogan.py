@@ -12,11 +12,13 @@ discriminator's to train, which is why I stands in both losses.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dislab.errors import DislabError
 from dislab.networks.adversarial import infogan_networks
 from dislab.networks.distributions import normal_log_density
 from dislab.registry import register_model
@@ -31,12 +33,13 @@ class InfoGAN(nn.Module):
     ----------
     image_shape : (C, H, W); both sides are divisible by 4. See `infogan_networks`.
     categories : number of values of the category; 0 is no category.
-    continuous : number of codes that are uniform in [-1, 1].
+    continuous : number of codes that are uniform in [-1, 1]; 0 is none.
     incompressible : number of noise inputs z.
     discrete_weight, continuous_weight : lambda of the category's and of the numbers' information.
     """
 
     supervision = "iid"
+    lowest: ClassVar = {"categories": 0, "continuous": 0}
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class InfoGAN(nn.Module):
         continuous_weight: float = 1.0,
     ):
         super().__init__()
+        if categories + continuous == 0:
+            raise DislabError("infogan needs a code: categories and continuous are both 0")
         self.categories, self.continuous, self.incompressible = categories, continuous, incompressible
         self.discrete_weight, self.continuous_weight = discrete_weight, continuous_weight
         self.latents = categories + continuous

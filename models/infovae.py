@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.networks.distributions import kl_to_standard_normal, negative_log_likelihood, sample_normal
 from dislab.registry import register_model
@@ -17,12 +18,13 @@ IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # Tolstikhin et al. 2018, pub
 
 @register_model("infovae", title="InfoVAE (MMD)", reference="Zhao et al. 2017, arXiv:1706.02262, eq. 6")
 class InfoVAE(VAE):
-    """InfoVAE: reconstruction + (1 - alpha) * KL + (alpha + lambda_ - 1) * MMD(q(z), p(z)).
+    """InfoVAE: reconstruction + (1 - alpha) * KL + (alpha + lambda_prior - 1) * MMD(q(z), p(z)).
 
     Parameters
     ----------
-    alpha : weight of the mutual information of images and codes that the objective adds to the ELBO.
-    lambda_ : weight of the divergence of q(z) from the prior.
+    alpha : weight of the mutual information of images and codes that the objective adds to the ELBO, 1 at
+        most.
+    lambda_prior : the paper's lambda, weight of the divergence of q(z) from the prior, 1 - alpha or more.
     kernel : of the maximum mean discrepancy: "rbf" (Normal) or "imq" (inverse multiquadric), see `mmd`.
     others : see `VAE`.
     """
@@ -32,12 +34,17 @@ class InfoVAE(VAE):
         image_shape: tuple[int, int, int],
         *,
         alpha: float = 0.0,
-        lambda_: float = 1000.0,
+        lambda_prior: float = 1000.0,
         kernel: Literal["rbf", "imq"] = "rbf",
         **others,
     ):
         super().__init__(image_shape, **others)
-        self.alpha, self.lambda_, self.kernel = alpha, lambda_, kernel
+        if alpha > 1 or alpha + lambda_prior < 1:
+            raise DislabError(
+                f"infovae: alpha={alpha} with lambda_prior={lambda_prior} rewards a distance from the prior: "
+                "alpha must be 1 or less, and alpha + lambda_prior 1 or more"
+            )
+        self.alpha, self.lambda_prior, self.kernel = alpha, lambda_prior, kernel
 
     @property
     def noise(self) -> int:
@@ -52,8 +59,9 @@ class InfoVAE(VAE):
         reconstruction = negative_log_likelihood(self.decode(codes), batch.images, self.likelihood).mean()
         kl = kl_to_standard_normal(mean, logvar).sum(1).mean()
         discrepancy = mmd(codes, prior, self.kernel)
+        weight = self.alpha + self.lambda_prior - 1
         return {
-            "loss": reconstruction + (1 - self.alpha) * kl + (self.alpha + self.lambda_ - 1) * discrepancy,
+            "loss": reconstruction + (1 - self.alpha) * kl + weight * discrepancy,
             "reconstruction": reconstruction,
             "kl": kl,
             "mmd": discrepancy,

@@ -6,14 +6,13 @@
     ELBO(G) = sum_i E ln p(x_i|c_G, s_i) - sum_i KL(q(s_i|x_i) || p(s)) - KL(q(c_G|x_G) || p(c))    (eq. 4)
 
 The objective is the mean of ELBO(G) over the groups of the minibatch (eq. 5); a group that has no image in it
-counts for nothing. With several groupings, such as
-by shape and by hue, an image has a content code for each, shared with another group of images. docs/mlvae.md
-explains the model with the paper's figures.
+counts for nothing. With several groupings, such as by shape and by hue, an image has a content code for each,
+shared with another group of images. docs/mlvae.md explains the model with the paper's figures.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,15 +21,14 @@ from dislab.data.groups import Groups
 from dislab.models.vae import VAE, Likelihood, PixelLogvar
 from dislab.networks.distributions import (
     average_of_normals,
+    draws_of_mixture,
     has_images,
     kl_to_standard_normal,
     moments_of_mixture,
     negative_log_likelihood,
-    normal_log_density,
     product_of_normals,
     rows_of,
     sample_normal,
-    sum_by_group,
 )
 from dislab.registry import register_model
 from dislab.training.batches import Batch
@@ -67,6 +65,7 @@ class MLVAE(VAE):
     """
 
     supervision = "groups"
+    lowest: ClassVar = {"group_size": 0}
 
     def __init__(
         self,
@@ -87,8 +86,7 @@ class MLVAE(VAE):
         latents = groupings * content + style
         pixels = {"likelihood": likelihood, "pixel_logvar": pixel_logvar}
         super().__init__(image_shape, latents=latents, network=network, **pixels)
-        self.content, self.style, self.groupings = content, style, groupings
-        self.group_size = group_size
+        self.content, self.style, self.groupings, self.group_size = content, style, groupings, group_size
         self.beta_content, self.beta_style = beta_content, beta_style
         self.posterior, self.content_draw = posterior, content_draw
 
@@ -122,35 +120,16 @@ class MLVAE(VAE):
         groups : the groups of the images, of which there are `number`.
         mean, logvar, noise : [B, content], of single images.
         """
-        # One draw for a group serves all of its images, or every image of it has a draw of its own.
-        drawn, group = torch.arange(len(mean), device=mean.device), groups.index
-        if self.content_draw == "group":
-            drawn, group = groups.first, torch.arange(groups.number, device=mean.device)
-        if self.posterior != "mixture":
+        for_each = self.content_draw == "image"  # else one draw for a group serves all of its images
+        if self.posterior == "mixture":
+            content, kl = draws_of_mixture(mean, logvar, noise, groups.index, groups.number, for_each)
+        else:
             normal = JOINS[self.posterior](mean, logvar, groups.index, groups.number)
             kl = kl_to_standard_normal(*normal).sum(1)
-            if self.content_draw == "image":
-                normal = (rows_of(part, group) for part in normal)
-            content = sample_normal(*normal, noise[drawn])
-        else:
-            member = group[:, None] == groups.index
-            present = member.any(1)
-            member = member | ~present[:, None]  # of a group without images all are, to keep numbers finite
-            if self.content_draw == "group":
-                # The component is a random member, which `groups.first` is not: the one with the largest
-                # noise, which is independent of the sum of the group's noise.
-                drawn = torch.where(member, noise[:, 0], -torch.inf).argmax(1)
-                noise = (member[:, :, None] * noise).sum(1) / member.sum(1, keepdim=True).sqrt()
-            content = sample_normal(rows_of(mean, drawn), rows_of(logvar, drawn), noise)
-            densities = normal_log_density(content[:, None], mean, logvar).sum(2)
-            mixture = torch.where(member, densities, -torch.inf).logsumexp(1) - member.sum(1).log()
-            prior = normal_log_density(content, torch.zeros_like(content), torch.zeros_like(content)).sum(1)
-            kl = torch.where(present, mixture - prior, 0)
-            if self.content_draw == "image":
-                estimates = torch.stack([kl, torch.ones_like(kl)], dim=1)
-                sums, number = sum_by_group(estimates, group, groups.number).unbind(1)
-                kl = sums / number.clamp(min=1)
-        return (rows_of(content, groups.index) if self.content_draw == "group" else content), kl
+            if for_each:
+                normal = (rows_of(part, groups.index) for part in normal)
+            content = sample_normal(*normal, noise if for_each else noise[groups.first])
+        return (content if for_each else rows_of(content, groups.index)), kl
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
         """Return the negative average group ELBO (eq. 5), nats per group, and its terms.
@@ -164,19 +143,12 @@ class MLVAE(VAE):
             self.content_of(groups, mean[:, block], logvar[:, block], batch.noise[:, block])
             for groups, block in zip(batch.groupings, blocks, strict=True)
         ]
-        return self.group_elbo(
-            *(batch.images, batch.groupings, contents),
-            *(mean[:, style], logvar[:, style], batch.noise[:, style]),
-        )
+        normal = mean[:, style], logvar[:, style]
+        drawn = sample_normal(*normal, batch.noise[:, style]), kl_to_standard_normal(*normal).sum(1)
+        return self.group_elbo(batch.images, batch.groupings, contents, drawn)
 
     def group_elbo(
-        self,
-        images: Tensor,
-        groupings: tuple[Groups, ...],
-        contents: list[tuple[Tensor, Tensor]],
-        style_mean: Tensor,
-        style_logvar: Tensor,
-        style_noise: Tensor,
+        self, images: Tensor, groupings: tuple[Groups, ...], contents: list, style: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
         """Return the loss and its terms.
 
@@ -185,12 +157,11 @@ class MLVAE(VAE):
         images : [B, C, H, W].
         groupings : their groups by each grouping, equally many.
         contents : what `content_of` returns, for each grouping.
-        style_mean, style_logvar, style_noise : [B, style].
+        style : drawn for each image, [B, style], and KL(q(s_i|x_i) || p(s)) [B].
         """
-        style = sample_normal(style_mean, style_logvar, style_noise)
-        decoded = self.decode(torch.cat([*(content for content, _ in contents), style], dim=1))
+        drawn, kl_style = style
+        decoded = self.decode(torch.cat([*(content for content, _ in contents), drawn], dim=1))
         reconstruction = negative_log_likelihood(decoded, images, self.likelihood)
-        kl_style = kl_to_standard_normal(style_mean, style_logvar).sum(1)
         kl_content = torch.stack([kl for _, kl in contents]).sum()
         number = has_images(groupings[0].index, groupings[0].number).sum()
         weighted = self.beta_style * kl_style.sum() + self.beta_content * kl_content

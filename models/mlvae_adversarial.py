@@ -43,21 +43,24 @@ class AdversarialMLVAE(MLVAE):
     others : see `MLVAE`; group_size must be 2 or more.
     """
 
+    least_groups = 2
+
     def __init__(
         self, image_shape: tuple[int, int, int], *, target: float = 0.2, critic_steps: int = 3, **others
     ):
         super().__init__(image_shape, **others)
         if self.group_size == 1:
             raise DislabError("mlvae_adversarial compares images of a group: group_size must be 2 or more")
+        if target <= 0:
+            raise DislabError(f"mlvae_adversarial: target is {target}: it must be above 0")
         self.target = target
         self.adversary_steps, self.adversary_adam = critic_steps, {"lr": 1e-3}
         self.adversary = Critic(image_shape, self.style, self.groupings)
         self.register_buffer("leak_weight", torch.zeros(()))  # lambda
 
-    def group_elbo(self, *of_batch) -> dict[str, Tensor]:
+    def group_elbo(self, images, groupings, contents, style) -> dict[str, Tensor]:
         """Return the loss and its terms, see `MLVAE.group_elbo`, and the drawn "style" [B, style]."""
-        # The last three are mean, log-variance and noise of the style.
-        return super().group_elbo(*of_batch) | {"style": sample_normal(*of_batch[-3:])}
+        return super().group_elbo(images, groupings, contents, style) | {"style": style[0]}
 
     def loss(self, batch: Batch, step: Tensor) -> dict[str, Tensor]:
         """Return the loss of `MLVAE.loss` + lambda * the bound, and its terms; `leak` is the bound in nats.
@@ -112,11 +115,8 @@ def pairs_of(groups: Groups, classes: bool = False) -> tuple[Tensor, Tensor]:
 
     r has the pairs of one group, i != j. rbar has independent images: those of different groups, of which two
     may be of one class. If the groups are the classes of images drawn at random (`classes`), these are all
-    pairs, i != j. With pairs of different classes alone the bound would have no upper limit. DislabError is
-    raised if there is one group only.
+    pairs, i != j. With pairs of different classes alone the bound would have no upper limit.
     """
-    if groups.number < 2:
-        raise DislabError("mlvae_adversarial needs two groups or more in a batch: a smaller group_size")
     together = groups.index[:, None] == groups.index
     others = ~torch.eye(len(groups.index), dtype=torch.bool, device=together.device)
     return together & others, others if classes else ~together

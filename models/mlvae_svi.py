@@ -142,10 +142,11 @@ class MLVAESVI(MLVAE):
 
     def _elbo_of(self, images, groupings, normals, noise) -> dict[str, Tensor]:
         """Return the loss and its terms at these variational parameters."""
-        *contents, (style_mean, style_logvar) = normals
-        *blocks, style = self.blocks.values()
+        *contents, normal = normals
+        *blocks, block = self.blocks.values()
+        style = sample_normal(*normal, noise[:, block]), kl_to_standard_normal(*normal).sum(1)
         drawn = []
         for groups, block, (mean, logvar) in zip(groupings, blocks, contents, strict=True):
             content = sample_normal(mean, logvar, noise[groups.first, block])
             drawn.append((rows_of(content, groups.index), kl_to_standard_normal(mean, logvar).sum(1)))
-        return self.group_elbo(images, groupings, drawn, style_mean, style_logvar, noise[:, style])
+        return self.group_elbo(images, groupings, drawn, style)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class QLAE(nn.Module):
     """
 
     supervision = "iid"
+    lowest: ClassVar = {"values": 2}  # a code of one value says nothing
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dislab.errors import DislabError
 from dislab.models.gvae import Changed, of_pairs
 from dislab.models.vae import VAE
 from dislab.networks.distributions import (
@@ -60,6 +61,8 @@ class SlowVAE(VAE):
         **others,
     ):
         super().__init__(image_shape, **others)
+        if rate <= 0:
+            raise DislabError(f"slowvae: rate is {rate}: it must be above 0")
         self.beta, self.gamma, self.rate, self.published_code = beta, gamma, rate, published_code
         self.resample, self.changed = resample, changed
 

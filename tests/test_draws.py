@@ -116,11 +116,11 @@ def test_several_groupings_are_uniform_and_cut_across_each_other():
 @pytest.mark.parametrize("group_size", [4, 8, 15])
 def test_the_component_of_a_mixture_is_any_member(group_size):
     """The mean of each image is 1000 times its row, so the draw says whose it is, and the noise around it."""
-    batches = Batches(make_tiny_dataset(), Grouped(group_size), 300 * group_size + 2, [["shape"]], 4, CPU)
+    batches = Batches(make_tiny_dataset(), Grouped(group_size), 100 * group_size + 2, [["shape"]], 4, CPU)
     batches.latents = 1
     model = MLVAE((1, 16, 16), content=1, style=1, posterior="mixture", network="mlp")
     components, noises = [], []
-    for _ in range(8):
+    for _ in range(24):
         rows, (groups,), noise = draw_indices(batches)
         mean, logvar = 1000.0 * rows[:, None].double(), torch.zeros(len(rows), 1, dtype=torch.float64)
         content = model.content_of(groups, mean, logvar, noise.double())[0][groups.first, 0]

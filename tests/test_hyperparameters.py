@@ -106,6 +106,43 @@ def test_wrong_values_are_one_clear_line(given, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("hfs", {"latents": 1}, "hfs: latents is 1: it must be 2 or more"),
+        ("adamlvae", {"latents": 1}, "adamlvae: latents is 1: it must be 2 or more"),
+        ("qlae", {"values": 1}, "qlae: values is 1: it must be 2 or more"),
+        ("mlvae_svi", {"group_size": -1}, "mlvae_svi: group_size is -1: it must be 0 or more"),
+        ("infogan", {"categories": -1}, "infogan: categories is -1: it must be 0 or more"),
+        ("infogan", {"continuous": 10**6}, "infogan: continuous is 1000000: it must be 10000 or less"),
+    ],
+)
+def test_models_have_lowest_and_highest_values_of_their_own(name, given, message):
+    with pytest.raises(DislabError, match=f"^{message}$"):
+        hyperparameters.complete(MODELS[name], given)
+
+
+def test_a_model_may_allow_zero():
+    given = {"categories": "0", "continuous": "5"}
+    assert hyperparameters.complete(MODELS["infogan"], given)["categories"] == 0
+    assert hyperparameters.complete(MODELS["mlvae_adversarial"], {"group_size": 0})["group_size"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("infogan", {"categories": 0, "continuous": 0}, "infogan needs a code: .* are both 0"),
+        ("slowvae", {"rate": 0.0}, "slowvae: rate is 0.0: it must be above 0"),
+        ("mlvae_adversarial", {"target": 0.0}, "mlvae_adversarial: target is 0.0: it must be above 0"),
+        ("infovae", {"alpha": 1.5}, "infovae: alpha=1.5 .* alpha must be 1 or less"),
+        ("infovae", {"lambda_prior": 0.5}, r"infovae: .* alpha \+ lambda_prior 1 or more"),
+    ],
+)
+def test_values_with_which_a_loss_has_no_sense_are_one_clear_line(name, given, message):
+    with pytest.raises(DislabError, match=f"^{message}"):
+        MODELS[name].make(IMAGE_SHAPE, **given)
+
+
 def test_choices_of_the_models():
     with pytest.raises(DislabError, match="estimator is 'exact': choose weighted, stratified"):
         hyperparameters.complete(MODELS["betatcvae"], {"estimator": "exact"})

@@ -6,7 +6,6 @@ import pytest
 import torch
 from small_models import STEP, assert_same_loss, make_batch, make_model, random_normals
 
-from dislab.errors import DislabError
 from dislab.models.hfs import HFS, all_pairs, support_distances
 from dislab.models.vae import VAE
 
@@ -78,8 +77,3 @@ def test_every_step_draws_other_pairs_by_the_noise_of_its_batch():
     of_two = {round(sum(two), 9) for two in itertools.combinations(distances, 2)}  # never one pair twice
     assert {round(one, 9) for one in sums} == of_two and len(of_two) == 15
     assert model.loss(batches[0], STEP)["support"].item() == sums[0]
-
-
-def test_a_single_dimension_has_no_pairs():
-    with pytest.raises(DislabError, match=r"^latents is 1: .*needs 2$"):
-        HFS((1, 8, 8), latents=1, network="mlp")

@@ -56,7 +56,7 @@ def test_many_points_of_two_shifted_normals_have_the_discrepancy_of_the_normals(
 
 
 def test_alpha_0_and_lambda_1_are_the_vae():
-    vae, model = make_model(VAE, latents=3), make_model(InfoVAE, latents=3, alpha=0.0, lambda_=1.0)
+    vae, model = make_model(VAE, latents=3), make_model(InfoVAE, latents=3, alpha=0.0, lambda_prior=1.0)
     batch = make_batch([1] * 6, latents=model.noise)
     loss = model.loss(batch, STEP)["loss"]
     batch.noise = batch.noise[:, :3]
@@ -65,7 +65,7 @@ def test_alpha_0_and_lambda_1_are_the_vae():
 
 @pytest.mark.parametrize("kernel", ["rbf", "imq"])
 def test_the_loss_weighs_the_kl_and_the_discrepancy_of_a_draw_of_the_prior(kernel):
-    model = make_model(InfoVAE, latents=3, alpha=0.25, lambda_=8.0, kernel=kernel)
+    model = make_model(InfoVAE, latents=3, alpha=0.25, lambda_prior=8.0, kernel=kernel)
     batch = make_batch([1] * 6, latents=model.noise)
     terms = model.loss(batch, STEP)
     mean, logvar = model.encode(batch.images)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import make_tiny_dataset
 from small_models import (
     IMAGE_SHAPE,
     STEP,
@@ -21,6 +22,7 @@ from dislab.errors import DislabError
 from dislab.models.mlvae import MLVAE
 from dislab.models.mlvae_adversarial import AdversarialMLVAE, Critic, donsker_varadhan, pairs_of
 from dislab.networks.distributions import sample_normal
+from dislab.training.batches import Batches
 
 
 def make_adversarial(weight: float = 0.0, **hyperparameters) -> AdversarialMLVAE:
@@ -175,5 +177,8 @@ def test_each_grouping_has_a_bound_of_its_own():
 def test_what_cannot_be_compared_is_one_line():
     with pytest.raises(DislabError, match=r"^mlvae_adversarial compares .* group_size must be 2 or more$"):
         make_adversarial(group_size=1)
-    with pytest.raises(DislabError, match=r"^mlvae_adversarial needs two groups .* a smaller group_size$"):
-        make_adversarial().loss(make_batch([6], latents=5), STEP)
+    model, dataset = make_adversarial(group_size=6), make_tiny_dataset()
+    Batches(dataset, model, 7, [["shape"]], 0, torch.device("cpu"))
+    message = "the model compares 2 groups or more, but group_size=6 makes 1 in a batch of 6"
+    with pytest.raises(DislabError, match=message):
+        Batches(dataset, model, 6, [["shape"]], 0, torch.device("cpu"))

@@ -12,6 +12,8 @@ from scipy.stats import chisquare
 
 import dislab
 from dislab.errors import DislabError
+from dislab.runs.machine import Machine
+from dislab.runs.resolve import resolve
 from dislab.training.batches import Batches
 from dislab.training.pairs import Redraws
 
@@ -162,3 +164,11 @@ def test_pairs_need_a_full_grid_and_an_even_batch():
         Redraws(one, 2, 2, 1, "any", CPU)
     with pytest.raises(DislabError, match="needs a factor that is not categorical"):
         Redraws(dislab.FactorSpace(("a", "b"), (5, 2), categorical=["a", "b"]), 2, 2, 1, "laplace", CPU)
+
+
+def test_every_run_of_a_sweep_is_checked_before_it_is_trained(tiny_dataset):
+    """What was checked for one value is not taken for checked for another."""
+    for given, message in (({"changed": 3}, "changed=3"), ({"latents": 2}, "latents=2")):
+        resolve("gvae", tiny_dataset, Machine(), network="mlp", metrics=["mig"])
+        with pytest.raises(DislabError, match=message):
+            resolve("gvae", tiny_dataset, Machine(), network="mlp", metrics=["mig"], **given)

@@ -183,7 +183,7 @@ def infovae(given: Given) -> dict[str, object]:
     batch = batch_at(mean, logvar, z, prior)
     ours: dict[str, object] = {}
     for kernel in ("rbf", "imq"):
-        settings = {"alpha": given["alpha"], "lambda_": given["lambda"], "kernel": kernel}
+        settings = {"alpha": given["alpha"], "lambda_prior": given["lambda"], "kernel": kernel}
         terms = terms_at(model_at(InfoVAE, mean, logvar, **settings), batch)
         ours |= {
             "kl": terms["kl"],

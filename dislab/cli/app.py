@@ -18,6 +18,7 @@ from dislab.cli.data import app as data_app
 from dislab.cli.evaluate import evaluate_command
 from dislab.cli.leaderboard import leaderboard_command
 from dislab.cli.list import list_command
+from dislab.cli.report import report_command
 from dislab.cli.run import run_command
 from dislab.errors import DislabError, in_one_line
 from dislab.progress import remarks_in_one_line, say
@@ -58,6 +59,7 @@ def _program(
 app.command("run")(run_command)
 app.command("evaluate")(evaluate_command)
 app.command("leaderboard")(leaderboard_command)
+app.command("report")(report_command)
 app.command("bench")(bench_command)
 app.command("list")(list_command)
 app.add_typer(data_app)

@@ -59,7 +59,11 @@ def run_command(
     ] = "0",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A hyper-parameter; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A hyper-parameter of the model, see `dislab list models`; may be repeated.",
+        ),
     ] = None,
     metrics: Metrics = None,
     metric_protocol: MetricProtocol = "locatello2019",

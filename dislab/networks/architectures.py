@@ -169,7 +169,7 @@ _initialisation = ContextVar("initialisation", default="glorot")
 
 @contextmanager
 def initialisation(name: str) -> Iterator[None]:
-    """Let the networks that are made within have an initialisation, "glorot" or "orthogonal"."""
+    """Let the networks that are made within have an initialisation, one of those above."""
     token = _initialisation.set(name)
     try:
         yield

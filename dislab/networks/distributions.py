@@ -82,6 +82,38 @@ def moments_of_mixture(mean: Tensor, logvar: Tensor, group: Tensor, num_groups: 
     return centre, variance.log()
 
 
+def draws_of_mixture(
+    mean: Tensor, logvar: Tensor, noise: Tensor, group: Tensor, num_groups: int, for_each: bool
+) -> tuple[Tensor, Tensor]:
+    """Return draws of the equal mixtures of each group's Normals, and KL(mixture || N(0, 1)) [num_groups].
+
+    There is a draw for each group, [num_groups, D], or `for_each` image one of its group, [B, D]. The KL has
+    no closed form and is estimated from the draws; that of a group without images is 0. `mean`, `logvar` and
+    the standard Normal `noise` are [B, D], `group` is int64 [B].
+    """
+    of_draw = group if for_each else torch.arange(num_groups, device=group.device)
+    member = of_draw[:, None] == group
+    present = member.any(1)
+    member = member | ~present[:, None]  # of a group without images all are, to keep numbers finite
+    if for_each:
+        draws = sample_normal(mean, logvar, noise)
+    else:
+        # The component is a random member: the one with the largest noise, which is independent of the sum of
+        # the group's noise.
+        one = torch.where(member, noise[:, 0], -torch.inf).argmax(1)
+        total = (member[:, :, None] * noise).sum(1) / member.sum(1, keepdim=True).sqrt()
+        draws = sample_normal(rows_of(mean, one), rows_of(logvar, one), total)
+    densities = normal_log_density(draws[:, None], mean, logvar).sum(2)
+    mixture = torch.where(member, densities, -torch.inf).logsumexp(1) - member.sum(1).log()
+    prior = normal_log_density(draws, torch.zeros_like(draws), torch.zeros_like(draws)).sum(1)
+    kl = torch.where(present, mixture - prior, 0)
+    if for_each:
+        estimates = torch.stack([kl, torch.ones_like(kl)], dim=1)
+        sums, number = sum_by_group(estimates, group, num_groups).unbind(1)
+        kl = sums / number.clamp(min=1)
+    return draws, kl
+
+
 def has_images(group: Tensor, num_groups: int) -> Tensor:
     """Return whether each group has an image, bool [num_groups]; `group` is int64 [B]."""
     return (torch.arange(num_groups, device=group.device)[:, None] == group).any(1)

@@ -8,9 +8,9 @@ from dislab.arguments import choices_of, converted
 from dislab.errors import DislabError
 from dislab.registry import Entry, unknown_name
 
-SIZES = ("latents", "content", "style")  # hyper-parameters that are numbers of dimensions of a code
+# Hyper-parameters that are numbers of dimensions of a code.
+SIZES = ("latents", "content", "style", "categories", "continuous", "incompressible")
 MOST_DIMENSIONS = 10_000
-LOWEST = {"group_size": 0}  # of hyper-parameters whose 0 means something: a batch is grouped by class
 
 
 def defaults(model: type) -> dict[str, object]:
@@ -38,12 +38,12 @@ def complete(entry: Entry, values: Mapping[str, object]) -> dict[str, object]:
         allowed.
     """
     completed = defaults(entry.make)
-    allowed = choices(entry.make)
+    allowed, lowest = choices(entry.make), getattr(entry.make, "lowest", {})
     for name, value in values.items():
         if name not in completed:
             raise unknown_name(f"hyper-parameter of {entry.name}", name, completed)
         value = converted(
-            f"{entry.name}: {name}", value, completed[name], allowed.get(name), LOWEST.get(name)
+            f"{entry.name}: {name}", value, completed[name], allowed.get(name), lowest.get(name)
         )
         if name in SIZES and isinstance(value, int) and value > MOST_DIMENSIONS:
             raise DislabError(f"{entry.name}: {name} is {value}: it must be {MOST_DIMENSIONS} or less")

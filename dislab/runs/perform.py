@@ -193,14 +193,12 @@ def _train(
             _prepare(path)
             members.append(Member(network, batches, path / "checkpoint.safetensors", validation=validation))
         train_stack(members, first.protocol, machine.quiet)
-    return [
-        Trained(
-            *(config, path, one.model, one.history, len(one.batches.order)),
-            {} if one.validation is None else one.validation.report(),
-            *(one.failure, one.at_once),
-        )
-        for config, path, one in zip(configs, paths, members, strict=True)
-    ]
+    trained = []
+    for config, path, one in zip(configs, paths, members, strict=True):
+        rows, history = len(one.batches.order), one.history
+        validated = {} if one.validation is None else one.validation.report()
+        trained.append(Trained(config, path, one.model, history, rows, validated, one.failure, one.at_once))
+    return trained
 
 
 def _finish(trained: Trained, images: Dataset, results: Results, machine: Machine, claim: Claim) -> Outcome:

@@ -216,6 +216,7 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
     same = (config.dataset, config.source, config.hold_out, config.group_by, config.metrics, quiet, lenient)
     protocol, make = config.protocol, MODELS[config.model].make
     same = (*same, make, protocol.batch_size, protocol.rows, protocol.validate, network.group_size)
+    same = (*same, network.changed, network.resample, network.binds_factors and network.latents)
     if same in _checked:
         return
     if network.supervision != "none":

@@ -68,9 +68,14 @@ class Batches:
         index = torch.arange(batch_size, device=device) // self.size
         self.slots = Groups(index, torch.arange(0, batch_size, self.size, device=device))
         groups = self.slots.number
+        least, number = getattr(model, "least_groups", None) or 1, len(self.classes) if by_class else groups
+        if number < least:
+            raise DislabError(
+                f"the model compares {least} groups or more, but group_size={model.group_size} makes "
+                f"{number} in a batch of {batch_size}"
+            )
         if model.supervision == "pairs":
-            what = dataset.space, groups, self.size, model.changed, model.resample, device
-            self.redraws = Redraws(*what)
+            self.redraws = Redraws(dataset.space, groups, self.size, model.changed, model.resample, device)
             self.parts = self.redraws.parts
             return
         several = len(self.numbers) - 1

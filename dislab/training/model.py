@@ -35,11 +35,14 @@ class Model(Protocol):
     # Of the class. The loss sees "iid" images, "groups" of images that share a class, or "pairs" of images
     # that differ in some factors. "none" is no gradient steps.
     supervision: str
+    # Of the class: the least values of hyper-parameters that are not 1 for sizes and 0 for weights.
+    lowest: Mapping[str, int]
     latents: int  # number of code dimensions D
     noise: int  # columns of the batch's noise; by default D
     # Images per group. With "groups", 0 groups a batch by class, see Batches. With "pairs" it is 2, or 0 if
     # all images of a batch differ in the same factors.
     group_size: int
+    least_groups: int  # groups that a batch must have; by default 1
     changed: int | str  # with "pairs": number of factors that are redrawn, or "random"
     resample: str  # with "pairs": one of RESAMPLES
     binds_factors: bool  # with "pairs": whether each factor has a latent of its own
@@ -149,7 +152,7 @@ def _wrong_in_model(model: nn.Module) -> str | None:
         value = getattr(model, attribute)
         if value is None or (isinstance(value, Mapping) and not value):
             return f" lacks `{attribute}`, which {user} needs"
-    for attribute in ("latents", "noise", "group_size", "adversary_steps"):
+    for attribute in ("latents", "noise", "group_size", "least_groups", "adversary_steps"):
         value, lowest = getattr(model, attribute), int(attribute != "group_size")
         if value is not None and not (type(value) is int and lowest <= value < 2**31):
             return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be {lowest} or more"

@@ -28,7 +28,7 @@ class Protocol:
 
     name: str  # with the values that the user changed, as in "quick+steps=100"
     steps: int
-    learning_rate: float  # of Adam, with betas (0.9, 0.999); its largest, if there is a warm-up
+    learning_rate: float  # of Adam; its largest, if there is a warm-up
     batch_size: int
     rows: int | None  # randomly chosen rows that are encoded and scored; None is all
     initialisation: str = "glorot"  # of the networks, see `dislab.networks.architectures`

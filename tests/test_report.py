@@ -1,0 +1,458 @@
+"""The pages of `dislab report`: which rows are best, what the pages say, and that each stands alone."""
+
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from conftest import one_line
+from made_records import REFERENCE, TEMPLATES, made, written
+from PIL import Image
+from scipy import stats
+
+from dislab.cli import main
+from dislab.errors import DislabError
+from dislab.files import digest
+from dislab.report.html import best, figures
+from dislab.report.html.beside import difference, published_of
+from dislab.report.html.chart import Scale
+from dislab.report.html.pages import write_report
+from dislab.report.html.provenance import repeat
+from dislab.report.html.rows import cell_of, tables_of
+from dislab.report.html.words import number
+from dislab.runs.finished import Run
+from dislab.runs.machine import Machine
+from dislab.runs.resolve import resolve
+
+VOID = {"meta", "link", "input", "img", "br"}
+MOST_BYTES = 5_000_000
+
+
+class Page(HTMLParser):
+    """A page: its rows of cells as text, and whether its tags are balanced."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.open, self.attributes, self.rows, self.ids, self.texts = [], [], [], [], []
+        self.content = path.read_text()
+        self.feed(self.content)
+        assert not self.open, f"{self.open} of {path} are not closed"
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes += [(tag, name, value) for name, value in attributes]
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.attributes += [(tag, name, value) for name, value in attributes]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(text)
+        if self.rows and self.rows[-1] and {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += f" {text.strip()}"
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def row(self, *words: str) -> list[str]:
+        """The cells of the first row with these words in it."""
+        rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        return next(row for row in rows if all(word in " ".join(row) for word in words))
+
+
+def table_of(tmp_path, *records):
+    [table] = tables_of(written(tmp_path / "results", *records))
+    return table
+
+
+def of_seeds(model: str, score: str, values, **changes) -> list[dict]:
+    return [made(model, seed, {score: value}, **changes) for seed, value in enumerate(values)]
+
+
+# Best and rank --------------------------------------------------------------------------------------
+
+
+def test_rows_are_told_apart_by_welchs_test():
+    rng = np.random.default_rng(0)
+    told = []
+    for _ in range(300):
+        samples = [
+            rng.normal(rng.normal(scale=0.8), rng.uniform(0.1, 2), rng.integers(2, 7)) for _ in range(2)
+        ]
+        expected = stats.ttest_ind(*samples, equal_var=False).pvalue < 0.05
+        told.append(expected)
+        assert best.differ(*map(cell_of, samples)) == expected
+    assert 30 < sum(told) < 270
+    assert best.differ(cell_of([1, 1]), cell_of([2, 2])) and not best.differ(cell_of([1, 1]), cell_of([1, 1]))
+
+
+def test_the_interval_is_students_and_stays_in_the_range_of_the_score():
+    values = [0.1, 0.4, 0.2]
+    cell = cell_of(values, 0.0, 1.0)
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert low < 0 and (cell.low, cell.std) == (0, pytest.approx(np.std(values, ddof=1)))
+    assert cell.high == pytest.approx(high)
+    assert np.isnan(cell_of([0.3]).low) and np.isnan(cell_of([0.3]).std)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"vae": [0.9], "betavae": [0.5]}, {"vae": best.UNTESTED}),
+        ({"vae": [0.9], "betavae": [0.5, 0.6]}, {"vae": best.UNTESTED}),
+        ({"vae": [0.9, 0.91], "betavae": [0.5]}, {"vae": best.UNTESTED}),
+        ({"vae": [0.9, 0.91], "betavae": [0.5, 0.51]}, {"vae": best.BEST}),
+        ({"vae": [0.9, 0.91], "betavae": [0.89, 0.93]}, {"vae": best.TIED, "betavae": best.BEST}),
+        (
+            {"vae": [0.9, 0.91], "betavae": [0.88, 0.92], "pca": [0.7]},
+            {"vae": best.BEST, "betavae": best.TIED},
+        ),
+        ({"vae": [0.9]}, {}),
+        ({"vae": [0.1], "oracle": [1.0]}, {}),
+        ({"vae": [0.1], "betavae": [0.2], "oracle": [1.0]}, {"betavae": best.UNTESTED}),
+    ],
+)
+def test_marks_of_the_best(tmp_path, values, expected):
+    table = table_of(tmp_path, *(one for model, v in values.items() for one in of_seeds(model, "mig", v)))
+    marked = best.marks(table, "mig")
+    assert {row.model: marked[id(row)] for row in table.rows if id(row) in marked} == expected
+
+
+@pytest.mark.parametrize(("direction", "expected"), [("down", ["vae"]), ("up", ["betavae"]), ("", [])])
+def test_a_plug_ins_score_is_ranked_by_the_direction_in_the_records(tmp_path, direction, expected):
+    pairs = (("vae", 0.1), ("betavae", 0.2))
+    records = [made(model, 0, {"mine": value}, {"mine": direction}) for model, value in pairs]
+    table = table_of(tmp_path, *records)
+    marked = best.marks(table, "mine")
+    assert [row.model for row in table.rows if id(row) in marked] == expected
+    assert [best.rank(table, "mine", row) is not None for row in table.rows] == [bool(direction)] * 2
+
+
+def test_ranks_are_ranges_where_rows_cannot_be_told_apart(tmp_path):
+    rng = np.random.default_rng(1)
+    models = ("vae", "betavae", "betatcvae", "mlvae", "pca")
+    values = {model: rng.normal(0.1 * place, 0.06, 3) for place, model in enumerate(models)}
+    table = table_of(
+        tmp_path, *(r for model, v in values.items() for r in of_seeds(model, "mig", v.tolist()))
+    )
+
+    def is_better(one: str, other: str) -> bool:
+        test = stats.ttest_ind(values[one], values[other], equal_var=False)
+        return test.pvalue < 0.05 and test.statistic > 0
+
+    places = {}
+    for row in table.ranked:
+        place = best.rank(table, "mig", row)
+        better = sum(is_better(other, row.model) for other in models)
+        worse = sum(is_better(row.model, other) for other in models)
+        assert (place.first, place.last, place.of) == (1 + better, 5 - worse, 5)
+        places[row.model] = str(place)
+    assert any("–" in place for place in places.values()) and len(set(places.values())) > 1
+    alone = table_of(
+        tmp_path / "two", *of_seeds("vae", "mig", [0.3]), *of_seeds("betavae", "mig", [0.2, 0.1])
+    )
+    assert [(str(p), p.note) for p in (best.rank(alone, "mig", row) for row in alone.ranked)] == [
+        ("1 of 2", "untested"),
+        ("2 of 2", "untested"),
+    ]
+
+
+# Published values -----------------------------------------------------------------------------------
+
+
+def test_published_values_belong_to_one_dataset_and_one_score():
+    there = published_of("mlvae", "shapes3d", "factorvae_score")
+    assert (there.value, there.std, there.n, there.steps) == (0.835, 0.111, 5, 200_000)
+    assert len(there.others) == 5 and there.link.startswith("https://arxiv.org/")
+    assert published_of("mlvae", "mpi3d_real", "factorvae_score").value == 0.39
+    assert published_of("mlvae", "mpi3d_toy", "factorvae_score") is None
+    # Images that are joined by their true class are another task.
+    assert published_of("mlvae", "mnist", "content_accuracy").value == 0.3855
+    assert published_of("mlvae", "mnist", "content_accuracy_k10").value == 0.9971
+
+
+def test_what_differs_from_a_published_value(tmp_path):
+    table = table_of(tmp_path, made("mlvae"))
+    there = published_of("mlvae", "shapes3d", "mig")
+    label, sentences = difference(table, table.rows[0], there)
+    assert label == "differs in images and training"
+    assert {"2,000 steps here, 200,000 there.", "Groups here, pairs there.", "Drawn images here."} <= {
+        *sentences
+    }
+    official = table_of(tmp_path / "official", made("mlvae", source="official"))
+    assert difference(official, official.rows[0], there)[0] == "differs in training"
+    protocol = TEMPLATES["mlvae"]["config"]["protocol"] | {"steps": 150_000}
+    long = table_of(tmp_path / "long", made("mlvae", source="official", protocol=protocol))
+    same = there.__class__(0.5, 0.1, "a", "b", "", 5, 200_000, "groups", "")
+    assert difference(long, long.rows[0], same) == ("close", [])
+    unsaid = there.__class__(0.5, 0.1, "a", "b", "", 5, None, "groups", "")
+    assert difference(long, long.rows[0], unsaid)[0] == "not comparable"
+
+
+# Pages ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The pages of the reference records and of a few others: name -> Page."""
+    folder = tmp_path_factory.mktemp("report")
+    values = {
+        "vae": ([0.3, 0.34, 0.31], [0.2]),
+        "mlvae": ([0.33, 0.31, 0.36], [0.4, 0.41]),
+        "oracle": ([0.99], [1.0]),
+        "betavae": ([0.1, 0.12], [0.3]),
+    }
+    others = [
+        made(model, seed, {"mig": mig, **({"sap": sap[seed]} if seed < len(sap) else {})}, dataset=dataset)
+        for dataset in ("mpi3d_toy", "cars3d")
+        for model, (migs, sap) in values.items()
+        for seed, mig in enumerate(migs)
+    ]
+    sweep = [
+        made("betavae", 0, {"mig": beta / 20, "sap": 0.1}, dataset="cars3d", hyperparameters={"beta": beta})
+        for beta in (1.0, 2.0, 8.0, 16.0)
+    ]
+    strange = made("<b>x&", 0, {"mig": 0.2, "mine": 3.0}, {"mine": "up"}, dataset="cars3d")
+    reference = [json.loads(line) for line in REFERENCE.read_text().splitlines()]
+    written(folder / "results", *reference, *others, *sweep, strange)
+    pages, damaged = write_report(folder / "results", folder / "report", "dislab report results")
+    assert not damaged
+    return {path.name: Page(path) for path in pages}
+
+
+def test_every_page_stands_alone(report):
+    assert {"leaderboard.html", "figures.html", "model-mlvae.html", "model-_b_x_.html"} <= {*report}
+    for name, page in report.items():
+        assert len(page.content.encode()) < MOST_BYTES
+        assert page.content.startswith("<!-- made by dislab")
+        assert len(set(page.ids)) == len(page.ids), name
+        for tag, attribute, value in page.attributes:
+            if attribute == "src" or (tag == "link" and attribute == "href"):
+                assert value.startswith("data:")
+            if tag == "a" and attribute == "href" and not value.startswith(("data:", "https://", "#")):
+                assert value in report or value.startswith("../results/"), f"{name} links to {value}"
+            if tag == "a" and attribute == "href" and value.startswith("#"):
+                assert value[1:] in page.ids
+            assert attribute not in ("onclick", "onload", "background", "srcset", "action")
+        styles = "".join(re.findall(r"<style>.*?</style>", page.content, re.DOTALL))
+        assert "@import" not in styles and "url(" not in styles
+        assert not re.search(
+            r"fetch\(|XMLHttp|import\(|https?://(?!www\.w3\.org)", page.content.split("<script>")[-1]
+        )
+
+
+def test_names_are_escaped(report):
+    for page in report.values():
+        assert "<b>x" not in page.content
+    assert "<b>x&" in report["leaderboard.html"].text
+
+
+def test_the_leaderboard_has_the_numbers_of_the_records(report):
+    page = report["leaderboard.html"]
+    [link] = [value for _, name, value in page.attributes if name == "href" and value.startswith("data:text")]
+    head, *lines = [line.split(",") for line in unquote(link.partition(",")[2]).splitlines()]
+    for mean, std, words in (("0.317", "0.021", "VAE"), ("0.333", "0.025", "ML-VAE")):
+        cells = page.row(words, mean, f"± {std}")
+        assert any(mean in cell for cell in cells)
+    found = [dict(zip(head, line, strict=True)) for line in lines]
+    wanted = {"model": "vae", "dataset": "cars3d", "score": "mig"}
+    [vae] = [line for line in found if line.items() >= wanted.items()]
+    low, high = stats.t.interval(0.95, 2, np.mean([0.3, 0.34, 0.31]), stats.sem([0.3, 0.34, 0.31]))
+    assert [float(vae[name]) for name in ("mean", "ci95_low", "ci95_high")] == pytest.approx(
+        [0.316667, low, high], rel=1e-5
+    )
+    assert vae["n"] == "3"
+
+
+def test_a_score_that_does_not_apply_is_not_shown(report):
+    leaderboard = report["leaderboard.html"]
+    assert TEMPLATES["betatcvae"]["scores"]["style_accuracy"] == 0.9957
+    assert "0.9957" not in leaderboard.content and "0.98585" not in leaderboard.content
+    assert any("no style block" in cell for cell in leaderboard.row("β-TCVAE", "0.168"))
+    assert "0.102" in " ".join(leaderboard.row("ML-VAE", "0.124 ± 0.156"))
+    assert "0.9957" not in report["model-betatcvae.html"].content
+    assert any("Style acc." in " ".join(row) for row in report["model-mlvae.html"].rows)
+    assert not any("Style acc." in " ".join(row) for row in report["model-betatcvae.html"].rows)
+
+
+def test_codes_of_another_program_stand_in_every_table_of_their_dataset(tmp_path):
+    protocol = {"name": "external", "steps": 0, "learning_rate": 1.0, "batch_size": 2, "rows": None}
+    mine = made("mine", 0, {"mig": 0.9}, source="external", protocol=protocol)
+    mine |= {"timings": dict.fromkeys(mine["timings"]), "train_rows": None}
+    others = [made("vae", 0, {"mig": 0.2}), made("vae", 0, {"mig": 0.3}, source="official")]
+    elsewhere = made("vae", 0, {"mig": 0.4}, dataset="cars3d")
+    written(tmp_path / "results", *others, elsewhere, mine)
+    write_report(tmp_path / "results", tmp_path / "report")
+    page = Page(tmp_path / "report" / "leaderboard.html")
+    rows = [row for row in page.rows if "mine" in " ".join(row) and "0.900" in " ".join(row)]
+    assert len(rows) == 2 and all(
+        "external" in row[0] and "1 mine" in " ".join(row[0].split()) for row in rows
+    )
+    text = Page(tmp_path / "report" / "model-mine.html").text
+    assert "how they were learned is not known here" in text and "--model mine" not in text
+
+
+def test_a_cell_of_fewer_seeds_than_its_row_says_so(report):
+    assert any(
+        cell.startswith("0.405") and "n 2" in cell
+        for cell in report["leaderboard.html"].row("ML-VAE", "0.333")
+    )
+
+
+def test_reference_points_are_not_ranked(report):
+    content = report["leaderboard.html"].content
+    for body in re.findall(r'<tbody class="ranked">.*?</tbody>', content, re.DOTALL):
+        assert "Oracle" not in body and "Untrained" not in body and "Reference points" not in body
+    bodies = re.findall(r'<tbody class="references">.*?</tbody>', content, re.DOTALL)
+    assert len(bodies) == 3 and all("Oracle" in body and 'class="place"' not in body for body in bodies)
+
+
+def test_a_models_page_keeps_here_and_published_apart(report):
+    page = report["model-mlvae.html"]
+    cells = page.row("MIG", "0.124 ± 0.156")
+    assert any("0.354 ± 0.165" in cell and "Sun et al. 2024" in cell for cell in cells)
+    assert "2 of 3 untested" in cells
+    assert "differs in images and training" in page.text
+    toy = [row for row in page.rows if "MPI3D-toy" in " ".join(row)]
+    assert toy and all("none published" in " ".join(row) for row in toy), "mpi3d_real is not mpi3d_toy"
+    assert any("MPI3D-real" in " ".join(row) for row in page.rows), (
+        "it is listed among those without a row here"
+    )
+    assert "reference point" in report["model-oracle.html"].text
+    assert "not registered here" in report["model-_b_x_.html"].text
+
+
+def test_figures_of_the_report(report):
+    text = report["figures.html"].text
+    for title in ("Sweep: beta of β-VAE", "Training length: ML-VAE on Shapes3D",
+                  "Scores by model: Cars3D", "Every model, published and here", "Time and cost"):  # fmt: skip
+        assert title in text
+    for page in report.values():
+        charts = (
+            page.content.count('<svg class="chart wide"'),
+            page.content.count('<svg class="chart narrow"'),
+        )
+        assert charts[0] == charts[1] == page.content.count('<figure class="panel')
+        assert not re.search(r"\bnan\b", re.sub(r'="data:[^"]*"', "", page.content))
+
+
+def test_agreement_is_spearmans_correlation(tmp_path):
+    rng = np.random.default_rng(2)
+    names = ("mig", "sap", "modularity", "irs", "explicitness", "infoexplicitness")
+    values = rng.uniform(size=(12, len(names)))
+    records = [
+        made("betavae", 0, dict(zip(names, row.tolist(), strict=True)), hyperparameters={"beta": 1.0 + place})
+        for place, row in enumerate(values)
+    ]
+    [shown] = figures.agreement([table_of(tmp_path, *records)])
+    head, *lines = [line.split(",") for line in shown.csv.splitlines()]
+    order = [names.index(name) for name in head[1:]]
+    expected = stats.spearmanr(values[:, order]).statistic
+    assert np.allclose([[float(cell) for cell in line[1:]] for line in lines], expected, atol=1e-4)
+    assert figures.agreement([]) == []
+
+
+def test_numbers_and_ticks():
+    assert [number(v) for v in (0, 1, -0.0001, -0.45, 4051.8, 99.94)] == [
+        *("0.000", "1.000", "0.000", "−0.450", "4,052", "99.940")
+    ]
+    assert Scale(0, 1, 0, 100).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert Scale(80, 30_000, 0, 1, True).ticks() == [100, 1000, 10_000]
+    assert Scale(1, 100, 0, 10, True)(10) == 5
+
+
+def test_the_commands_repeat_the_runs():
+    for model, record in TEMPLATES.items():
+        [table] = tables_of([Run(Path("nowhere"), record)])
+        words = shlex.split(repeat(table.rows[0]))
+        assert words[:2] == ["dislab", "run"]
+        options = list(zip(words[2::2], words[3::2], strict=True))
+        given = {name: value for name, value in options if name not in ("--set", "--group-by")}
+        settings = dict(value.split("=") for name, value in options if name == "--set")
+        again = resolve(
+            given["--model"],
+            given["--dataset"],
+            Machine.here("cpu"),
+            protocol=given["--protocol"],
+            source=given["--source"],
+            steps=int(given["--steps"]) if "--steps" in given else None,
+            group_by=[value.split(",") for name, value in options if name == "--group-by"],
+            **settings,
+        )
+        assert again.row == table.rows[0].config.row, model
+
+
+# Files and errors -----------------------------------------------------------------------------------
+
+
+def test_pictures_of_a_run(tmp_path):
+    record = made("mlvae", 0, {"mig": 0.1})
+    folder = tmp_path / "results" / record["folder"]
+    folder.mkdir(parents=True)
+    Image.new("RGB", (2000, 500), "red").save(folder / "swap.png")
+    Image.new("RGB", (40, 40), "blue").save(folder / "traversals.png")
+    files = {path.name: digest(path.read_bytes()) for path in folder.iterdir()}
+    written(tmp_path / "results", record | {"files": files})
+    (folder / "traversals.png").write_bytes(b"changed")
+    _, damaged = write_report(tmp_path / "results", tmp_path / "report")
+    page = (tmp_path / "report" / "model-mlvae.html").read_text()
+    assert page.count("data:image/webp;base64,") == 1 and 'width="1000" height="250"' in page
+    assert len(damaged) == 1 and "traversals.png' is damaged" in damaged[0]
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(Path("results"), made("mlvae", 0, {"mig": 0.1}), made("vae", 0, {"mig": 0.2}))
+    assert main(["report"]) == 0
+    assert "4 pages: results/report/leaderboard.html" in capsys.readouterr().out
+    before = Path("results/report/leaderboard.html").read_bytes()
+    written(Path("results"), made("mlvae", 0, {"mig": 0.1}))
+    Path("results/report/model-notes.html").write_text("mine")
+    assert main(["report"]) == 0
+    names = {path.name for path in Path("results/report").iterdir()}
+    assert names == {"leaderboard.html", "figures.html", "model-mlvae.html", "model-notes.html"}
+    assert before != Path("results/report/leaderboard.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report", "nowhere"], "does not exist"),
+        (["report", "empty"], "no finished run"),
+        (["report", "results", "--out", "file"], "cannot make the folder"),
+        (["report", "results", "--out", "taken"], "dislab did not write it"),
+    ],
+)
+def test_bad_input_is_answered_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    written(Path("results"), made("vae", 0, {"mig": 0.2}))
+    Path("empty").mkdir()
+    Path("taken").mkdir()
+    Path("taken/figures.html").write_text("<html>mine</html>")
+    Path("file").write_text("")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_a_foreign_page_is_kept(tmp_path):
+    written(tmp_path / "results", made("vae", 0, {"mig": 0.2}))
+    (tmp_path / "leaderboard.html").write_text("mine")
+    with pytest.raises(DislabError) as error:
+        write_report(tmp_path / "results", tmp_path)
+    assert "leaderboard.html" in one_line(error)
+    assert (tmp_path / "leaderboard.html").read_text() == "mine"
