@@ -22,7 +22,7 @@ def run(
     data_dir: str | Path | None = None,
     out: str | Path = "results",
     quiet: bool = True,
-    **settings,
+    **settings: object,
 ) -> Run:
     """Train a model, encode the dataset and score the codes.
 
