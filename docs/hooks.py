@@ -1,0 +1,59 @@
+"""What the site needs beyond MkDocs: files from outside docs/, and this code's kind of docstrings."""
+
+import posixpath
+import re
+from pathlib import Path
+
+import griffe
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parent.parent
+PAGES = {"index.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}  # of the site, from files of the repository
+LINK = re.compile(r"(\[[^\]]*\])\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+SECTION = re.compile(r"^(Parameters|Attributes|Returns|Raises|Warns)\n-+\n", re.M)
+ITEM = re.compile(r"^(\S[^\n:]*?) : (.*)$", re.M)
+
+
+def on_files(files, config):
+    """Add the README and the changes as pages, and every file of the repository that a page links to."""
+    for page, source in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    for page in files.documentation_pages():
+        for _, target, _ in LINK.findall(page.content_string):
+            path = in_repository(page.src_uri, target)
+            is_known = path.startswith("docs/") or path in PAGES.values() or path in files.src_uris
+            if (ROOT / path).is_file() and not is_known:
+                files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown, page, **_):
+    """Make links fit the site. A link to a folder, which a site cannot show, becomes its text."""
+
+    def on_site(link):
+        text, target, anchor = link[1], link[2], link[3] or ""
+        path = in_repository(page.file.src_uri, target)
+        if (ROOT / path).is_dir():
+            return text[1:-1]
+        named = {source: page for page, source in PAGES.items()}
+        uri = named.get(path, path.removeprefix("docs/"))
+        return f"{text}({posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
+
+    return LINK.sub(on_site, markdown)
+
+
+def in_repository(page: str, target: str) -> str:
+    """Return the path in the repository of what a page of the site links to."""
+    source = PAGES.get(page, f"docs/{page}")
+    return posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+
+
+class Sections(griffe.Extension):
+    """Read "name : meaning" in a section as a name and its description; types are those of the signature."""
+
+    def on_object(self, *, obj, **_):
+        if obj.docstring:
+            head, *parts = SECTION.split(obj.docstring.value)
+            for title, text in zip(parts[::2], parts[1::2], strict=True):
+                head += f"{title}\n{'-' * len(title)}\n" + ITEM.sub(r"\1\n    \2", text)
+            obj.docstring.value = head
