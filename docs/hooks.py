@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {"index.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}  # of the site, from files of the repository
 LINK = re.compile(r"(\[[^\]]*\])\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 SECTION = re.compile(r"^(Parameters|Attributes|Returns|Raises|Warns)\n-+\n", re.M)
+NAMES = re.compile(r"^\w+(?:, \w+)*$", re.M)
 ITEM = re.compile(r"^(\S[^\n:]*?) : (.*)$", re.M)
 
 
@@ -55,5 +56,20 @@ class Sections(griffe.Extension):
         if obj.docstring:
             head, *parts = SECTION.split(obj.docstring.value)
             for title, text in zip(parts[::2], parts[1::2], strict=True):
-                head += f"{title}\n{'-' * len(title)}\n" + ITEM.sub(r"\1\n    \2", text)
+                text = ITEM.sub(r"\1\n    \2", text)
+                if title == "Parameters" and obj.is_function:
+                    text = more_apart(text, {one.name for one in obj.parameters})
+                head += underlined(title) + text
             obj.docstring.value = head
+
+
+def more_apart(text: str, named: set[str]) -> str:
+    """Give what `**settings` takes a section of its own: the signature names neither it nor a default."""
+    first = next((item for item in NAMES.finditer(text) if not named & set(item[0].split(", "))), None)
+    if first is None:
+        return text
+    return f"{text[: first.start()]}\n{underlined('Other Parameters')}{text[first.start() :]}"
+
+
+def underlined(title: str) -> str:
+    return f"{title}\n{'-' * len(title)}\n"
