@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = {"index.md": "README.md", "CHANGELOG.md": "CHANGELOG.md"}  # of the site, from files of the repository
 LINK = re.compile(r"(\[[^\]]*\])\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 SECTION = re.compile(r"^(Parameters|Attributes|Returns|Raises|Warns)\n-+\n", re.M)
-NAMES = re.compile(r"^\w+(?:, \w+)*$", re.M)
-ITEM = re.compile(r"^(\S[^\n:]*?) : (.*)$", re.M)
+NAME = re.compile(r"^\w+$", re.M)
+ITEM = re.compile(r"^(\S[^\n:]*?) : (.*(?:\n+    .*)*)$", re.M)
 
 
 def on_files(files, config):
@@ -56,16 +56,21 @@ class Sections(griffe.Extension):
         if obj.docstring:
             head, *parts = SECTION.split(obj.docstring.value)
             for title, text in zip(parts[::2], parts[1::2], strict=True):
-                text = ITEM.sub(r"\1\n    \2", text)
+                text = ITEM.sub(each_alone, text)
                 if title == "Parameters" and obj.is_function:
                     text = more_apart(text, {one.name for one in obj.parameters})
                 head += underlined(title) + text
             obj.docstring.value = head
 
 
+def each_alone(item: re.Match) -> str:
+    """Write "a, b : meaning" as two items, because each has a type and a default of its own."""
+    return "\n".join(f"{name}\n    {item[2]}" for name in item[1].split(", "))
+
+
 def more_apart(text: str, named: set[str]) -> str:
     """Give what `**settings` takes a section of its own: the signature names neither it nor a default."""
-    first = next((item for item in NAMES.finditer(text) if not named & set(item[0].split(", "))), None)
+    first = next((name for name in NAME.finditer(text) if name[0] not in named), None)
     if first is None:
         return text
     return f"{text[: first.start()]}\n{underlined('Other Parameters')}{text[first.start() :]}"
