@@ -62,7 +62,7 @@ class FewLabels(VAE):
         elif label_loss == "embed":
             self.embeddings = nn.Parameter(torch.randn(self.latents, MOST_VALUES))
 
-    def prepare(self, dataset, rows, generator: torch.Generator) -> None:
+    def look_at(self, dataset, rows, generator: torch.Generator) -> None:
         """Keep labelled images and the values of their factors; raise DislabError if they do not fit."""
         if self.labels > len(rows):
             raise DislabError(f"labels={self.labels}: {dataset.name} has {len(rows):,} training images")
@@ -72,9 +72,7 @@ class FewLabels(VAE):
         if len(sizes) > self.latents:
             raise DislabError(f"latents={self.latents}: each of {len(sizes)} labelled factors needs a latent")
         if self.label_loss == "embed" and sizes.max() > MOST_VALUES:
-            raise DislabError(
-                f"label_loss=embed: a factor has {sizes.max():,} values, not up to {MOST_VALUES}"
-            )
+            raise DislabError(f"label_loss=embed: a factor has {sizes.max()} of at most {MOST_VALUES} values")
         images, device = unit_images(dataset.images(chosen)), next(self.parameters()).device
         # They are no part of the checkpoint: the seed chooses the same ones again.
         for name, tensor in {"images": images, "values": values, "sizes": sizes}.items():

@@ -26,7 +26,7 @@ from dislab.registry import MODELS
 from dislab.training import loop as training
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
-from dislab.training.loop import prepare, steps_of, train_stack
+from dislab.training.loop import show_dataset, steps_of, train_stack
 from dislab.training.model import check_model
 from dislab.training.precision import arithmetic, compute_in_bfloat16
 from dislab.training.protocol import Protocol, usual_precision
@@ -148,7 +148,7 @@ def make_members(folder, device, kind: type, seeds, **sizes) -> list[Member]:
         dataset._draw = lambda rows: images[rows]
         torch.manual_seed(seed)
         model = kind(IMAGE_SHAPE, network=network, **sizes).to(device, memory_format=torch.channels_last)
-        prepare(check_model(model, kind.__name__), dataset, seed)
+        show_dataset(check_model(model, kind.__name__), dataset, seed)
         by = [["shape"], ["size", "position"]][: sizes.get("groupings", 1)]
         batches = Batches(dataset, model, PROTOCOL.batch_size, by, seed, device)
         members.append(Member(model, batches, folder / f"seed{seed}"))
@@ -200,7 +200,7 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         members = []
         for seed in seeds:
             model = MODELS[name].make(opened.image_shape, **MODELS_THAT_TRAIN[about], **more)
-            prepare(check_model(model, name), opened, seed)
+            show_dataset(check_model(model, name), opened, seed)
             members.append(Member(model, Batches(opened, model, 6, by, seed, device), Path("none")))
             members[-1].resume(1e-3)
         return members

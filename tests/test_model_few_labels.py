@@ -18,7 +18,7 @@ from dislab.models.few_labels import S2DIPVAE1, S2BetaTCVAE, S2BetaVAE, S2Factor
 from dislab.registry import MODELS
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
-from dislab.training.loop import prepare, train_stack
+from dislab.training.loop import show_dataset, train_stack
 from dislab.training.model import check_model
 from dislab.training.protocol import Protocol
 from dislab.training.steps import SingleSteps, StackedSteps
@@ -41,7 +41,7 @@ def make_member(name: str, checkpoint, seed: int = 0, **settings) -> Member:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = check_model(MODELS[name].make(IMAGE_SHAPE, **SMALL, **settings), name)
-    prepare(model, dataset, seed)
+    show_dataset(model, dataset, seed)
     batches = Batches(dataset, model, PROTOCOL.batch_size, [["shape"]], seed, torch.device("cpu"))
     return Member(model, batches, checkpoint)
 
@@ -119,7 +119,7 @@ def test_the_labels_are_those_of_training_images_and_chosen_by_the_seed():
     for seed in (0, 0, 1):
         model = check_model(S2BetaVAE(IMAGE_SHAPE, labels=12, **SMALL), "s2_betavae")
         models.append(model)
-        prepare(model, dataset, seed)
+        show_dataset(model, dataset, seed)
         rows = dataset.space.rows(model.labelled_values)
         assert len({*rows}) == 12 and not any(row % 3 == 0 for row in rows)
         assert torch.equal(model.labelled_images, unit_images(dataset.images(rows)))
@@ -228,7 +228,7 @@ def dataset_with(sizes: list[int]) -> Dataset:
         (
             {"label_loss": "embed"},
             dataset_with([2, 300]),
-            "label_loss=embed: a factor has 300 values, not up to 256",
+            "label_loss=embed: a factor has 300 of at most 256 values",
         ),
         ({"labels": 0}, make_tiny_dataset(), "labels is 0: it must be 1 or more"),
         (
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_one_line_before_training(settings, dataset, messag
 
 def test_partial_labels_need_latents_for_two_factors_only():
     model = S2BetaVAE(IMAGE_SHAPE, network="mlp", latents=2, labels=10, label_errors="partial")
-    model.prepare(make_tiny_dataset(), np.arange(60), torch.Generator())
+    model.look_at(make_tiny_dataset(), np.arange(60), torch.Generator())
     assert model.labelled_values.shape == (10, 2)
 
 

@@ -66,13 +66,13 @@ def steps_of(members: Sequence[Member], protocol: Protocol, quiet: bool, stacked
     return CapturedSteps(steps, quiet) if steps.number.is_cuda else steps
 
 
-def prepare(model: nn.Module, dataset, seed: int) -> None:
+def show_dataset(model: nn.Module, dataset, seed: int) -> None:
     """Let a model that is trained by steps look at the dataset, if it asks for that.
 
     It has random numbers of its own, so that the batches and the initial parameters stay as they are.
     """
-    if model.prepare is not None:
-        model.prepare(dataset, dataset.train_rows(), torch.Generator().manual_seed(seed))
+    if model.look_at is not None:
+        model.look_at(dataset, dataset.train_rows(), torch.Generator().manual_seed(seed))
 
 
 def fit(model: nn.Module, dataset, generator: torch.Generator) -> History:
