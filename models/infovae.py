@@ -34,7 +34,7 @@ class InfoVAE(VAE):
         image_shape: tuple[int, int, int],
         *,
         alpha: float = 0.0,
-        lambda_prior: float = 1000.0,
+        lambda_prior: float = 10.0,
         kernel: Literal["rbf", "imq"] = "rbf",
         **others,
     ):

@@ -49,7 +49,7 @@ def test_a_run_in_a_terminal(columns, bars):
     assert all(len(line) <= columns for line in table)
     assert any(re.match(r"MIG +↑ +0\.\d{3} +each factor in one dimension only$", line) for line in table)
     text = "\n".join(result)
-    assert "look next: dislab leaderboard results" in text and "swap.png" in text
+    assert "look next: dislab report results; dislab leaderboard results" in text and "swap.png" in text
     assert not re.search(r"\d{3,}\.000", text)
 
 

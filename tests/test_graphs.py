@@ -16,6 +16,7 @@ from dislab.models.adamlvae import AdaMLVAE
 from dislab.models.betatcvae import BetaTCVAE
 from dislab.models.betavae import BetaVAE
 from dislab.models.dcign import DCIGN
+from dislab.models.few_labels import S2BetaVAE
 from dislab.models.mlvae import MLVAE
 from dislab.models.mlvae_adversarial import AdversarialMLVAE
 from dislab.models.mlvae_svi import MLVAESVI
@@ -25,7 +26,7 @@ from dislab.registry import MODELS
 from dislab.training import loop as training
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
-from dislab.training.loop import steps_of, train_stack
+from dislab.training.loop import show_dataset, steps_of, train_stack
 from dislab.training.model import check_model
 from dislab.training.precision import arithmetic, compute_in_bfloat16
 from dislab.training.protocol import Protocol, usual_precision
@@ -63,13 +64,18 @@ MODELS_THAT_TRAIN = {
     "mlvae_pairs": {"changed": 2, "resample": "other"},
     "adagvae": {},
     "adamlvae": {"variance": "harmonic"},
+    "s2_betavae": {},
+    "s2_betavae embed": {"label_loss": "embed", "label_steps": 3},
+    "s2_betatcvae": {"label_loss": "l2_scaled"},
+    "s2_factorvae": {"label_loss": "l2"},
+    "s2_dipvae1": {"label_loss": "cov", "label_errors": "noisy"},
     "slowvae": {},
     "dcign": {},
     "mlvae_adversarial": {"group_size": 4},
     "cyclevae": {},
     "infogan": {},
 }
-CANNOT_STACK = ("mlvae_svi", "qlae", "factorvae", "mlvae_adversarial", "infogan")
+CANNOT_STACK = ("mlvae_svi", "qlae", "factorvae", "s2_factorvae", "mlvae_adversarial", "infogan")
 # Each model once, and each dataset once.
 SOME = [(about, "shapes3d") for about in MODELS_THAT_TRAIN] + [("mlvae", name) for name in DRAWN[1:]]
 
@@ -142,6 +148,7 @@ def make_members(folder, device, kind: type, seeds, **sizes) -> list[Member]:
         dataset._draw = lambda rows: images[rows]
         torch.manual_seed(seed)
         model = kind(IMAGE_SHAPE, network=network, **sizes).to(device, memory_format=torch.channels_last)
+        show_dataset(check_model(model, kind.__name__), dataset, seed)
         by = [["shape"], ["size", "position"]][: sizes.get("groupings", 1)]
         batches = Batches(dataset, model, PROTOCOL.batch_size, by, seed, device)
         members.append(Member(model, batches, folder / f"seed{seed}"))
@@ -193,7 +200,7 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         members = []
         for seed in seeds:
             model = MODELS[name].make(opened.image_shape, **MODELS_THAT_TRAIN[about], **more)
-            check_model(model, name)
+            show_dataset(check_model(model, name), opened, seed)
             members.append(Member(model, Batches(opened, model, 6, by, seed, device), Path("none")))
             members[-1].resume(1e-3)
         return members
@@ -224,6 +231,7 @@ def test_no_step_waits_for_the_device(about, dataset, drawn, way_of_sums):
         (MLVAESVI, {"inference_steps": 2}),
         (AdaMLVAE, {}),
         (SlowVAE, {}),
+        (S2BetaVAE, {"labels": 20}),
         (DCIGN, {}),
         (AdversarialMLVAE, {"target": 1e-3}),
     ],

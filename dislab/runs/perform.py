@@ -36,7 +36,7 @@ from dislab.scoring.swaps import can_swap, swaps
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
-from dislab.training.loop import fit, train_stack
+from dislab.training.loop import fit, show_dataset, train_stack
 from dislab.training.model import reported
 from dislab.training.precision import arithmetic, compute_in_bfloat16
 from dislab.training.protocol import USUAL, usual_precision
@@ -188,6 +188,7 @@ def _train(
             return [Trained(config, path, network, history, len(images.train_rows()), {})]
         members = []
         for config, path, network in zip(configs, paths, networks, strict=True):
+            show_dataset(network, images, config.seed)
             batches = make_batches(config, images, network, device)
             validation = make_validation(config, images, network, device)
             _prepare(path)

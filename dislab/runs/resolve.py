@@ -29,6 +29,7 @@ from dislab.scoring.before_training import check_scores
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import request
 from dislab.training.batches import Batches
+from dislab.training.loop import show_dataset
 from dislab.training.model import check_model, check_model_class, check_outputs
 from dislab.training.protocol import Protocol, choose_precision, choose_protocol
 from dislab.training.validation import Validation
@@ -212,6 +213,7 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
         network = network.to(device).eval()
         if network.supervision != "none":  # others must be fitted first
             check_outputs(network, images)
+            show_dataset(network, images, config.seed)
     # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
     same = (config.dataset, config.source, config.hold_out, config.group_by, config.metrics, quiet, lenient)
     protocol, make = config.protocol, MODELS[config.model].make

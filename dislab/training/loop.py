@@ -66,6 +66,15 @@ def steps_of(members: Sequence[Member], protocol: Protocol, quiet: bool, stacked
     return CapturedSteps(steps, quiet) if steps.number.is_cuda else steps
 
 
+def show_dataset(model: nn.Module, dataset, seed: int) -> None:
+    """Let a model that is trained by steps look at the dataset, if it asks for that.
+
+    It has random numbers of its own, so that the batches and the initial parameters stay as they are.
+    """
+    if model.look_at is not None:
+        model.look_at(dataset, dataset.train_rows(), torch.Generator().manual_seed(seed))
+
+
 def fit(model: nn.Module, dataset, generator: torch.Generator) -> History:
     """Fit a model with the supervision "none" to the dataset's training rows, in place."""
     began = time.monotonic()
