@@ -28,6 +28,7 @@ SEAL = re.compile(rb'"check": ?"([0-9a-f]{32})"')
 OWN_BEGINNINGS = (
     b"dataset,source,protocol,hold_out,",
     b"row,dataset,source,protocol,hold_out,",
+    *(b"data,score,", b"score,data,other,", b"which,chance,", b"data,chosen_by,"),  # of an analysis
     b"<!-- made by dislab",
     b"# As run by dislab",
 )

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dislab import __version__
+from dislab.cli.analyse import analyse_command
 from dislab.cli.bench import bench_command
 from dislab.cli.data import app as data_app
 from dislab.cli.evaluate import evaluate_command
@@ -61,6 +62,7 @@ app.command("evaluate")(evaluate_command)
 app.command("leaderboard")(leaderboard_command)
 app.command("report")(report_command)
 app.command("bench")(bench_command)
+app.command("analyse")(analyse_command)
 app.command("list")(list_command)
 app.add_typer(data_app)
 
