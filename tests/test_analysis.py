@@ -1,4 +1,4 @@
-"""The analysis of a study against brute force, and cases whose answer is known; UDR against its definition."""
+"""The analysis of a study against brute force and known answers; UDR against its definition."""
 
 import itertools
 

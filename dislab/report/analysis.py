@@ -8,7 +8,7 @@ line per trained model, see `models_of`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -148,17 +148,22 @@ def data_correlation(models: pd.DataFrame) -> pd.DataFrame:
 def seed_correlation(models: pd.DataFrame) -> pd.DataFrame:
     """Return how stable the order of configurations is: Spearman's correlation between two seeds.
 
+    Configurations that lack a seed are left out.
+
     Returns
     -------
     Columns data, score, spearman (mean over pairs of seeds), least (the lowest pair), pairs, n
     (configurations).
     """
+    from scipy.stats import rankdata
+
     lines = []
     for (data, here), score in product(models.groupby("data", sort=False), scores_in(models)):
         seeds = here.pivot_table(score, "configuration", "seed", sort=False).dropna()
-        values = [_spearman(seeds[one], seeds[other]) for one, other in combinations(seeds.columns, 2)]
-        if values and len(seeds) > 1:
-            lines.append((data, score, np.mean(values), np.min(values), len(values), len(seeds)))
+        ranks = rankdata(seeds, axis=0)
+        if len(seeds) > 1 and seeds.shape[1] > 1 and ranks.std(axis=0).all():
+            values = np.corrcoef(ranks.T)[np.triu_indices(seeds.shape[1], 1)]
+            lines.append((data, score, values.mean(), values.min(), len(values), len(seeds)))
     return pd.DataFrame(lines, columns=["data", "score", "spearman", "least", "pairs", "n"])
 
 
@@ -239,50 +244,50 @@ def chance_to_beat(models: pd.DataFrame) -> pd.DataFrame:
     Columns which (see `SAME_OR_OTHER`), chance (mean over data sets, scores and seeds), n (values of which it
     is the mean). Without a second data set or score, what needs one is left out.
     """
-    scores = scores_in(models)
-    tables = {}  # (data, score) -> [configurations, seeds], and the chances of each model to beat another
+    configurations, seeds = models["configuration"].unique(), models["seed"].unique()
+    tables = {}  # (data, score) -> values [configurations, seeds], NaN where there is none
     for data, here in models.groupby("data", sort=False):
-        for score in scores:
+        for score in scores_in(models):
             values = here.pivot_table(score, "configuration", "seed", sort=False)
             if values.size > 1:
-                tables[data, score] = values, _chances(values)
-    found: dict[str, list[float]] = {which: [] for which in SAME_OR_OTHER}
+                tables[data, score] = values.reindex(index=configurations, columns=seeds).to_numpy()
+    chances = {which: _chances(values) for which, values in tables.items()}
+    found: dict[str, list] = {which: [] for which in SAME_OR_OTHER}
     for (one, chosen_by), (other, score) in product(tables, repeat=2):
         which = SAME_OR_OTHER[(one != other) + 2 * (chosen_by != score)]
-        found[which] += _retrained(tables[one, chosen_by][0], tables[other, score][1])
-    lines = [(which, np.mean(values), len(values)) for which, values in found.items() if values]
+        found[which] += [_retrained(tables[one, chosen_by], chances[other, score])]
+    joined = {which: np.concatenate(parts) for which, parts in found.items() if parts}
+    lines = [(which, values.mean(), len(values)) for which, values in joined.items() if len(values)]
     return pd.DataFrame(lines, columns=["which", "chance", "n"])
 
 
-def _chances(values: pd.DataFrame) -> pd.DataFrame:
+def _chances(values: np.ndarray) -> np.ndarray:
     """Return the chance of each model to beat a random one of them all, itself among them."""
     from scipy.stats import rankdata
 
-    flat = values.to_numpy().ravel()
-    known = ~np.isnan(flat)
-    chances = np.full(flat.shape, np.nan)
-    chances[known] = (rankdata(flat[known]) - 0.5) / known.sum()
-    return pd.DataFrame(chances.reshape(values.shape), index=values.index, columns=values.columns)
+    known = ~np.isnan(values)
+    chances = np.full(values.shape, np.nan)
+    chances[known] = (rankdata(values[known]) - 0.5) / known.sum()
+    return chances
 
 
-def _retrained(values: pd.DataFrame, chances: pd.DataFrame) -> list[float]:
+def _retrained(values: np.ndarray, chances: np.ndarray) -> np.ndarray:
     """Return, for each seed that chooses, the mean chance of the chosen configuration with other seeds.
 
-    Of several that are best the first is chosen.
+    Of several that are best the first is chosen, of those that are trained on both data sets.
 
     Parameters
     ----------
-    values : of the score that chooses, [configurations, seeds].
+    values : of the score that chooses, [configurations, seeds], NaN where there is none.
     chances : see `_chances`, where the chosen configuration is trained again.
     """
-    common = values.index.intersection(chances.index, sort=False)
-    values, chances = values.loc[common], chances.loc[common]
-    found = []
-    for seed in values.columns:
-        if values[seed].notna().any():
-            again = chances.loc[values[seed].idxmax()].drop(seed, errors="ignore").mean()
-            found += [] if np.isnan(again) else [float(again)]
-    return found
+    trained = np.isfinite(chances)
+    usable = np.where(trained.any(axis=1, keepdims=True) & np.isfinite(values), values, -np.inf)
+    best = usable.argmax(axis=0)
+    again = np.where(trained, chances, 0)[best]  # [seeds that choose, seeds]
+    others = trained[best] & ~np.eye(len(best), dtype=bool)
+    chosen = (others.sum(axis=1) > 0) & np.isfinite(usable.max(axis=0))
+    return ((again * others).sum(axis=1) / np.maximum(others.sum(axis=1), 1))[chosen]
 
 
 # Can a model be chosen without factors? ------------------------------------------------------------
