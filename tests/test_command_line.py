@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.stats import t
 
 import dislab
@@ -158,7 +159,8 @@ def test_hold_out_is_part_of_the_row(bars, no_pictures, capsys):
 
 
 def test_several_groupings_have_a_content_code_each(bars, monkeypatch):
-    monkeypatch.setattr(pictures, "draw", lambda panels, title: None)
+    monkeypatch.setattr(pictures, "draw", lambda panels, title, ax=None: Figure().subplots())
+    monkeypatch.setattr(pictures, "animation", lambda scene: b"GIF")
     monkeypatch.setattr(pictures, "save_figure", lambda figure, path: path.touch())
     groupings = ["--group-by", "shape", "--group-by", "position"]
     names = ["--metrics", "content_accuracy,style_accuracy", "--set", "group_size=4"]

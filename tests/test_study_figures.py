@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import dislab
@@ -67,7 +68,8 @@ def study(tmp_path_factory) -> Path:
     (folder / "tiny.toml").write_text(STUDY)
     with isolated(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pictures, "draw", lambda panels, title: None)
+        patch.setattr(pictures, "draw", lambda panels, title, ax=None: Figure().subplots())
+        patch.setattr(pictures, "animation", lambda scene: b"GIF")
         patch.setattr(pictures, "save_figure", lambda figure, path: path.write_text(str(path)))
         dislab.register_dataset("blocks")(blocks)
         assert main(["bench", "tiny.toml", "--device", "cpu"]) == 0

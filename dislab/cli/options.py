@@ -73,6 +73,14 @@ HoldOut = Annotated[
         "May be repeated.",
     ),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="tensorboard|wandb",
+        help="Show loss terms there while models train; may be repeated. Needs dislab[tensorboard] or "
+        "dislab[wandb].",
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -14,6 +14,7 @@ from dislab.cli.options import (
     GroupBy,
     HoldOut,
     Jobs,
+    Log,
     MetricProtocol,
     Metrics,
     Plugin,
@@ -32,6 +33,7 @@ BESIDE_CONFIG = (
     "device",
     "jobs",
     "data_dir",
+    "log",
     "out",
     "plugin",
     "all_",
@@ -93,6 +95,7 @@ def run_command(
     ] = Path("results"),
     jobs: Jobs = None,
     data_dir: DataDir = None,
+    log: Log = None,
     all_: All = False,
     plugin: Plugin = None,
 ) -> None:
@@ -110,7 +113,7 @@ def run_command(
     from dislab.runs.record import Results
     from dislab.runs.resolve import check, resolve
 
-    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=out, quiet=False)
+    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=out, quiet=False, log=log or ())
     if config is not None:
         for name in context.params:
             if name not in BESIDE_CONFIG and context.get_parameter_source(name).name == "COMMANDLINE":

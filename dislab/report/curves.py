@@ -16,6 +16,7 @@ from dislab.report.frame import (
     table_settings,
     values_of,
 )
+from dislab.report.names import DATASETS, MODELS
 from dislab.runs.finished import Run
 
 AXES = {"accuracy": "accuracy", "entropy": "conditional entropy, bits"}
@@ -60,14 +61,16 @@ def accuracy_over_k(runs: Sequence[Run]):
             lines += [(block, 1, run.scores[name]) for block, name in single.items() if name in run.scores]
             values += [(run, (quantity, block, int(k)), value) for block, k, value in lines]
     table = spread(values_of(values), curved, ["quantity", "block", "k"])
-    return table, None if table.empty else _plot_over_k(table, names_of_rows(run.config for run in curved))
+    return table, None if table.empty else _plot_over_k(
+        table, names_of_rows((run.config for run in curved), MODELS)
+    )
 
 
 def _plot_over_k(table: pd.DataFrame, row_names: Mapping[str, str]):
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    settings = names_of_settings(table_settings(table))
+    settings = names_of_settings(table_settings(table), DATASETS)
     colours = colours_of(row_names.values())
     figure = Figure(figsize=(11, 3.6 * len(settings)), layout="constrained")
     panels = figure.subplots(len(settings), 2, squeeze=False)
@@ -128,13 +131,15 @@ def evidence_over_k(runs: Sequence[Run]):
         measured,
         ["grouping", "k", "quantity"],
     )
-    return table, None if table.empty else _plot_evidence(table, names_of_rows(r.config for r in measured))
+    return table, None if table.empty else _plot_evidence(
+        table, names_of_rows((r.config for r in measured), MODELS)
+    )
 
 
 def _plot_evidence(table: pd.DataFrame, row_names: Mapping[str, str]):
     from matplotlib.figure import Figure
 
-    settings = names_of_settings(table_settings(table))
+    settings = names_of_settings(table_settings(table), DATASETS)
     colours = colours_of(row_names.values())
     figure = Figure(figsize=(12, 3.4 * len(settings) + 0.5), layout="constrained")
     panels = figure.subplots(len(settings), len(EVIDENCE), squeeze=False)

@@ -24,6 +24,7 @@ from dislab.report.frame import (
     tidy,
     values_of,
 )
+from dislab.report.names import DATASETS, MODELS, label_of
 from dislab.runs.finished import Run
 
 
@@ -77,7 +78,9 @@ def cost(runs: Sequence[Run]):
         values.append((run, "train_seconds", timings["train_seconds"]))
         values.append((run, "encode_milliseconds_per_image", milliseconds))
     table = spread(values_of(values), trained, ["quantity"])
-    return table, None if table.empty else _plot_cost(table, names_of_rows(run.config for run in trained))
+    return table, None if table.empty else _plot_cost(
+        table, names_of_rows((run.config for run in trained), MODELS)
+    )
 
 
 def _plot_cost(table: pd.DataFrame, row_names: Mapping[str, str]):
@@ -93,7 +96,9 @@ def _plot_cost(table: pd.DataFrame, row_names: Mapping[str, str]):
     for axes, (quantity, axis_name) in zip(panels, axis_names.items(), strict=True):
         shown = table[table["quantity"] == quantity]
         heights = range(len(labels) - 1, -1, -1)
-        axes.barh(heights, shown["mean"], xerr=shown["std"].fillna(0), color="tab:blue", height=0.6)
+        axes.errorbar(
+            shown["mean"], heights, xerr=shown["std"].fillna(0), fmt="o", markersize=5, elinewidth=1
+        )
         axes.set_yticks(heights, labels.values(), fontsize=8)
         axes.set(xlabel=axis_name, xscale="log")
         axes.grid(axis="x", alpha=0.3)
@@ -127,7 +132,9 @@ def style_leak(runs: Sequence[Run]):
     ]
     values += [(run, "kl_style", run.record["losses"]["kl_style"]) for run in styled]
     table = spread(values_of(values), styled, ["quantity"])
-    return table, None if table.empty else _plot_leak(table, names_of_rows(run.config for run in styled))
+    return table, None if table.empty else _plot_leak(
+        table, names_of_rows((run.config for run in styled), MODELS)
+    )
 
 
 def _plot_leak(table: pd.DataFrame, row_names: Mapping[str, str]):
@@ -198,14 +205,14 @@ def scores_by_model(runs: Sequence[Run]):
     order = {score: position for position, score in enumerate(known)}
     table = table[table["score"].isin(order)]
     table = table.sort_values("score", key=lambda scores: scores.map(order), kind="stable", ignore_index=True)
-    names = names_of_rows(run.config for run in runs)
+    names = names_of_rows((run.config for run in runs), MODELS)
     return table, None if table.empty else _plot_scores(table, names, known)
 
 
 def _plot_scores(table: pd.DataFrame, row_names: Mapping[str, str], known: Mapping[str, str]):
     from matplotlib.figure import Figure
 
-    settings = names_of_settings(table_settings(table))
+    settings = names_of_settings(table_settings(table), DATASETS)
     colours = colours_of(settings.values())
     models = list(dict.fromkeys(row_names.values()))
     scores = list(dict.fromkeys(table["score"]))
@@ -224,7 +231,7 @@ def _plot_scores(table: pd.DataFrame, row_names: Mapping[str, str], known: Mappi
             heights = np.array([models.index(row_names[row]) for row in shown["row"]]) + shift
             look = {"fmt": "o", "markersize": 4, "elinewidth": 1, "color": colours[name], "label": name}
             axes.errorbar(shown["mean"], heights, xerr=shown["std"].fillna(0), **look)
-        axes.set_title(score, fontsize=9)
+        axes.set_title(label_of(score), fontsize=9)
         axes.set_xlabel(marks[known[score]], fontsize=7)
         axes.set_yticks(range(len(models)), models, fontsize=8)
         axes.tick_params(axis="x", labelsize=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Machine:
     data_dir : folder of official dataset files; None takes the default, see `dislab.load_dataset`.
     out : the results folder.
     quiet : show no progress.
+    log : names of the loggers that show loss terms elsewhere, see `dislab.training.loggers`.
     """
 
     device: str = "cpu"
@@ -32,24 +34,34 @@ class Machine:
     data_dir: str | None = None
     out: str = "results"
     quiet: bool = True
+    log: tuple[str, ...] = ()
 
     @classmethod
     def here(
-        cls, device=None, *, jobs: int | None = 1, data_dir=None, out="results", quiet: bool = True
+        cls,
+        device=None,
+        *,
+        jobs: int | None = 1,
+        data_dir=None,
+        out="results",
+        quiet: bool = True,
+        log: Iterable[str] = (),
     ) -> Machine:
         """Return the machine that this process runs on; `device` is by default CUDA where there is a GPU.
 
         Raises
         ------
-        DislabError : the device cannot be used here, or `jobs` is no number of processes.
+        DislabError : the device cannot be used here, `jobs` is no number of processes, or a logger
+            is not known or not installed.
         """
         from dislab.data.devices import choose_device
+        from dislab.training.loggers import check_loggers
 
         if jobs is not None and not 1 <= jobs <= MOST_JOBS:
             bound = "1 or more" if jobs < 1 else f"{MOST_JOBS} or less"
             raise DislabError(f"jobs is {jobs}: it must be {bound}")
         directory = None if data_dir is None else str(data_dir)
-        return cls(str(choose_device(device)), jobs, directory, str(out), quiet)
+        return cls(str(choose_device(device)), jobs, directory, str(out), quiet, check_loggers(log))
 
     def to_json(self) -> dict:
         """Return the machine as a dict that JSON can hold."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import dislab
 from dislab.data.official import is_complete
 from dislab.errors import DislabError, in_one_line
-from dislab.files import check_own, picture_of, write_own
+from dislab.files import DPI, check_own, picture_of, write_own
 from dislab.progress import say
 from dislab.registry import unknown_name
 from dislab.report.figures import FIGURES
@@ -209,7 +209,7 @@ def _draw_figure(name: str, runs: list[Run], folder: Path, quiet: bool) -> list[
             write_own(shown / file, picture())
     else:
         shown = folder / f"{name}.png"
-        figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
+        figure.set_dpi(min(DPI, MOST_PIXELS / max(figure.get_size_inches())))
         write_own(shown, picture_of(figure))
     write_own(folder / f"{name}.csv", table.to_csv(index=False).encode())
     return [shown, folder / f"{name}.csv"]

@@ -14,7 +14,7 @@ QUALITY = 80  # of WebP
 MOST_BYTES = 3_000_000  # of all pictures of a page
 KINDS = {  # how files begin -> title, what is seen
     "swap": ("Swap grid", "Content of the column's image, style of the row's."),
-    "traversals": ("Traversals", "One code dimension at a time, sorted by KL."),
+    "traversals": ("Traversals", "One code dimension at a time over its quantiles, sorted by KL."),
     "reconstructions": ("Reconstructions", "Images above what the model makes of their codes."),
     "interpolation": ("Interpolation", "Content from left to right, style from top to bottom."),
     "generation": ("Generation", "Content of the images on the left, styles drawn from the prior."),
