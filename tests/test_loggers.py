@@ -58,3 +58,14 @@ def test_wandb_logs_offline(tmp_path, monkeypatch):
     with loggers.opened(["wandb"], tmp_path, "a run", {"digest": "d1"}) as (log,):
         log(25, {"loss": 1.0})
     assert list(tmp_path.glob("wandb/offline-run-*-d1/*.wandb"))
+
+
+@pytest.mark.skipif(find_spec("wandb") is None, reason="the package wandb is not installed")
+def test_wandb_without_a_key_is_one_line_before_training(tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(dislab.DislabError, match="WANDB_MODE=offline") as error:
+        Machine.here("cpu", log=["wandb"])
+    one_line(error)

@@ -79,7 +79,7 @@ class WandB:
             return
         import wandb
 
-        if wandb.api.api_key is None:
+        if not wandb.login(prompt=False, verify=False):
             raise DislabError("wandb has no key: run `wandb login` first, or set WANDB_MODE=offline")
 
 
