@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from dislab.errors import DislabError, line_within, said_by
 
@@ -30,6 +31,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> DislabError:
     return DislabError(f"unknown {kind} '{name}': known are {', '.join(known) or 'none'}")
 
 
+Made = TypeVar("Made", bound=Callable)  # a class or function that is registered; it stays what it is
 NAME = re.compile(r"[\w-]{1,100}")  # of what is registered; it becomes part of file names
 RESERVED = ("default", "auto")  # names that stand for others
 
@@ -81,7 +83,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._loaded = False
 
-    def register(self, name: str, *, title: str | None = None, **metadata) -> Callable:
+    def register(self, name: str, *, title: str | None = None, **metadata) -> Callable[[Made], Made]:
         """Return a decorator that adds a class or function; raise if another file has registered the name."""
 
         if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED:
@@ -90,7 +92,7 @@ class Registry:
             if not (text is None or (isinstance(text, str) and "\n" not in text)):
                 raise DislabError(f"{self.kind} '{name}': {what} is {text!r}: it must be a line of text")
 
-        def add(make: Callable) -> Callable:
+        def add(make: Made) -> Made:
             if not callable(make):
                 raise DislabError(f"{self.kind} '{name}' is {make!r}, which is no class or function")
             before = self._entries.get(name)
@@ -221,7 +223,7 @@ def isolated() -> Iterator[None]:
         plugin_files.update(files)
 
 
-def register_model(name: str, *, title: str | None = None, reference: str = "") -> Callable:
+def register_model(name: str, *, title: str | None = None, reference: str = "") -> Callable[[Made], Made]:
     """Register a model class: a torch.nn.Module that follows `dislab.training.model.Model`.
 
     Its constructor takes the image shape (C, H, W), and hyper-parameters as keyword-only arguments with
@@ -230,7 +232,7 @@ def register_model(name: str, *, title: str | None = None, reference: str = "") 
     return MODELS.register(name, title=title, reference=reference)
 
 
-def register_network(name: str, *, title: str | None = None, reference: str = "") -> Callable:
+def register_network(name: str, *, title: str | None = None, reference: str = "") -> Callable[[Made], Made]:
     """Register a network: a function of (image_shape, outputs, latents, channels).
 
     It returns an encoder of images [B, C, H, W] to [B, outputs], and a decoder of codes [B, latents] to
@@ -241,7 +243,7 @@ def register_network(name: str, *, title: str | None = None, reference: str = ""
 
 def register_dataset(
     name: str, *, title: str | None = None, reference: str = "", official: object = None
-) -> Callable:
+) -> Callable[[Made], Made]:
     """Register a dataset: a function of (source, data_dir, device) that returns a `dislab.Dataset`.
 
     `official` holds its published files, a `dislab.data.official.OfficialDataset`; None if it has none.
@@ -260,7 +262,7 @@ def register_metric(
     needs: Iterable[str] = (),
     slow: bool = False,
     group: str = "",
-) -> Callable:
+) -> Callable[[Made], Made]:
     """Register a metric: a function of (table, rng), a `dislab.CodeTable` and a numpy Generator.
 
     It returns a float, or a mapping with a value under its own name (and any related ones, such as a curve
@@ -299,7 +301,7 @@ def register_metric(
     metadata = {"title": title, "reference": reference, "low": low, "high": high, "direction": direction}
     add = METRICS.register(name, **metadata, needs=needs, slow=slow, group=group)
 
-    def checked(function: Callable) -> Callable:
+    def checked(function: Made) -> Made:
         try:
             arguments = inspect.signature(function)
             arguments.bind("table", "rng")

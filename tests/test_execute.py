@@ -53,7 +53,7 @@ def test_seeds_side_by_side_are_those_one_by_one(small, one_thread, capsys):
     name = r"mlvae on bars, without shape=0, network=mlp, seed \d"
     assert re.search(rf"run 2 of 3 done, about 0:\d\d:\d\d left: {name}\nrun", err)
     assert re.search(rf"run 3 of 3 done: {name}\nruns 3/3 .* ETA 0:00:00", err)
-    assert "seeds 0, 1, 2" in out and out.count("run: several") == 3
+    assert "seeds 0, 1, 2" in " ".join(out.split()) and out.count("run: several") == 1
     for run in runs_of("one"):
         other = dislab.load(Path("several") / run.path.relative_to("one"))
         assert dict(run.scores) == dict(other.scores) and np.array_equal(run.codes.mean, other.codes.mean)

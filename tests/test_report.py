@@ -17,6 +17,7 @@ from scipy import stats
 from dislab.cli import main
 from dislab.errors import DislabError
 from dislab.files import digest
+from dislab.registry import MODELS
 from dislab.report.html import best, figures
 from dislab.report.html.beside import difference, published_of
 from dislab.report.html.chart import Scale
@@ -287,6 +288,19 @@ def test_a_score_that_does_not_apply_is_not_shown(report):
     assert "0.9957" not in report["model-betatcvae.html"].content
     assert any("Style acc." in " ".join(row) for row in report["model-mlvae.html"].rows)
     assert not any("Style acc." in " ".join(row) for row in report["model-betatcvae.html"].rows)
+
+
+def test_a_model_that_sees_factors_is_not_called_without_labels(tmp_path):
+    changes = {"labels": 100, "beta": 4.0}
+    expected = {"vae": "no labels", "mlvae": "groups", "gvae": "pairs", "s2_betavae": "few labels"}
+    table = table_of(tmp_path, *(made(model, 0, {"mig": 0.1}, hyperparameters=changes) for model in expected))
+    assert {row.model: row.supervision for row in table.rows} == expected
+    [row] = [row for row in table.rows if row.model == "s2_betavae"]
+    assert "100 labelled images" in row.words
+    sees_factors = [e.name for e in MODELS if e.name != "oracle" and hasattr(e.make, "look_at")]
+    assert "s2_betavae" in sees_factors
+    for name in sees_factors:
+        assert table_of(tmp_path / name, made(name, 0, {"mig": 0.1})).rows[0].supervision != "no labels"
 
 
 def test_codes_of_another_program_stand_in_every_table_of_their_dataset(tmp_path):

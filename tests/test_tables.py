@@ -177,7 +177,7 @@ def test_reference_points_come_last_and_are_never_the_best():
     assert tex.index("PCA") < tex.index("\\midrule\noracle")
 
 
-def test_the_best_are_bold_with_those_that_a_paired_test_does_not_separate():
+def test_the_best_are_bold_with_those_that_the_test_does_not_separate():
     values = {"a": [0.50, 0.60, 0.70], "b": [0.49, 0.61, 0.69], "c": [0.10, 0.20, 0.30]}
     runs = [a_run({"m": v}, model=model, seed=s) for model, vs in values.items() for s, v in enumerate(vs)]
     bold = re.findall(r"\| (\w) \| \*\*", render(a_board(*runs, rank_by="m"), "markdown"))

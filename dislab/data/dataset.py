@@ -24,6 +24,7 @@ from dislab.registry import DATASETS
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import ArrayLike
     from torch import Tensor
 
 SOURCES = ("auto", "official", "rendered")
@@ -108,7 +109,7 @@ class Dataset:
         factors = zip(self.space.names, self.space.sizes, strict=True)
         return html_table(caption, ("factor", "values"), factors)
 
-    def images(self, index) -> Tensor:
+    def images(self, index: Tensor | ArrayLike) -> Tensor:
         """Return images uint8 [B, C, H, W] in 0..255 of the rows [B], a tensor, an array or a list."""
         import torch
 
@@ -180,7 +181,9 @@ def in_short(value) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def load_dataset(name: str, *, source: str = "auto", data_dir=None, device: str = "cpu") -> Dataset:
+def load_dataset(
+    name: str, *, source: str = "auto", data_dir: str | Path | None = None, device: str = "cpu"
+) -> Dataset:
     """Open a dataset of the registry.
 
     Parameters

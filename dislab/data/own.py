@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from dislab.errors import DislabError, DislabWarning
 from dislab.progress import Bar
 from dislab.registry import DATASETS
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 CHANNELS = (1, 3)
 MOST_SIDE = 4096  # pixels
 CHUNK = 4096  # images converted or hashed at a time, so that arrays larger than memory can be given
@@ -33,13 +37,13 @@ DECODED = "centre-bilinear-1"  # how images are made from files: another way mus
 
 
 def from_arrays(
-    images,
-    factors,
+    images: ArrayLike,
+    factors: ArrayLike,
     names: Sequence[str] | None = None,
     *,
     name: str = "own",
     group_by: str | Sequence[str] | None = None,
-    held_out=None,
+    held_out: ArrayLike | None = None,
     device: str = "cpu",
 ) -> Dataset:
     """Make a dataset of images and their factor values, for `dislab.run` and `dislab.evaluate`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,14 +17,17 @@ from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.score import Scores, score
 from dislab.scoring.table import CodeTable
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 def evaluate(
-    encoder: Callable | None = None,
+    encoder: object = None,
     *,
-    codes: np.ndarray | None = None,
-    factors: np.ndarray | None = None,
-    logvar: np.ndarray | None = None,
-    dataset=None,
+    codes: ArrayLike | None = None,
+    factors: ArrayLike | None = None,
+    logvar: ArrayLike | None = None,
+    dataset: str | Path | Dataset | None = None,
     metrics: Iterable[str] | None = None,
     metric_protocol: str = DEFAULT_METRIC_PROTOCOL,
     metric_settings: Mapping[str, Mapping[str, object]] | None = None,
@@ -34,10 +38,10 @@ def evaluate(
     num_test: int | None = None,
     factor_names: Sequence[str] | None = None,
     blocks: Mapping[str, slice] | None = None,
-    group_by: str | Sequence | None = None,
+    group_by: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
     circle: Circle | None = None,
     source: str = "auto",
-    data_dir=None,
+    data_dir: str | Path | None = None,
     device: str | None = None,
     max_rows: int | None = None,
     name: str | None = None,

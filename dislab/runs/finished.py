@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +20,10 @@ from dislab.scoring.request import Asked, asked, missing
 from dislab.scoring.score import Scores, compute
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
 
 PARTS = ("config", "scores", "details", "left_out", "metrics", "timings", "environment", "report", "files")
 ABOUT = {"direction", "digest"}  # what a record says of a metric
@@ -80,7 +85,7 @@ class Run:
         return table_in(self.read("codes.safetensors"))
 
     @cached_property
-    def model(self):
+    def model(self) -> nn.Module:
         from safetensors.torch import load
 
         from dislab.runs.resolve import make_model
@@ -96,7 +101,7 @@ class Run:
         return model.eval()
 
     @cached_property
-    def history(self):
+    def history(self) -> pd.DataFrame:
         import pandas as pd
 
         return pd.read_csv(io.BytesIO(self.read("history.csv")))

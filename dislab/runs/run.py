@@ -26,7 +26,7 @@ def run(
     quiet: bool = True,
     log: str | Iterable[str] = (),
     callbacks: Sequence[Callback] = (),
-    **settings,
+    **settings: object,
 ) -> Run:
     """Train a model, encode the dataset and score the codes.
 

@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +21,11 @@ from dislab.scoring.readouts import Standardiser
 from dislab.scoring.request import Asked, asked
 from dislab.scoring.table import CodeTable, EncoderFailed
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-class Scores(dict):
+
+class Scores(dict[str, float]):
     """A dict of score name -> float.
 
     Attributes
@@ -61,7 +65,7 @@ class Scores(dict):
         below = "; ".join(f"{name} is left out: {cause}" for name, cause in self.left_out.items())
         return html_table(caption, ("score", "value", "better"), lines, below)
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """Return a pandas DataFrame with one row per score and the columns score and value."""
         import pandas as pd
 

@@ -1,48 +1,29 @@
-"""Which rows are best, and between which ranks a row lies.
-
-Two rows of at least two seeds each are told apart by Welch's test: they differ if the 95 % interval of the
-difference of their means, with the degrees of freedom of Welch and Satterthwaite, does not contain 0. A row
-of one seed is never tested.
-"""
+"""Which cells of a page are best, and between which ranks a row lies; the test is `dislab.report.best`'s."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.special import stdtrit
+import pandas as pd
 
+from dislab.report.best import apart, best_of
 from dislab.report.html.rows import Cell, Row, Table
 
 BEST, TIED, UNTESTED = "best", "tied", "untested"  # marks of a cell
 
 
 def differ(first: Cell, second: Cell) -> bool:
-    """Return whether Welch's test tells two cells apart at 5 %; both need at least two seeds."""
-    parts = np.array([first.std**2 / first.n, second.std**2 / second.n])
-    distance, error = abs(first.mean - second.mean), float(np.sqrt(parts.sum()))
-    if error == 0:
-        return distance > 0
-    freedom = parts.sum() ** 2 / (parts**2 / (first.n - 1, second.n - 1)).sum()
-    return bool(distance > stdtrit(freedom, 0.975) * error)
+    """Return whether two cells of at least two seeds are apart."""
+    return bool(apart(first.mean, first.std, first.n, second.mean, second.std, second.n))
 
 
 def marks(table: Table, score: str) -> dict[int, str]:
     """Return the marks of a score's cells: id of a row -> BEST, TIED or UNTESTED.
 
-    BEST is the best mean, TIED every row that the test cannot tell from it, and UNTESTED the best mean if no
-    test is possible: it, or each of the others, has one seed. Nothing is marked if the direction of the score
-    is not known, or if only one row has it.
+    Nothing is marked if the direction of the score is not known, or if only one row has it.
     """
-    cells, better = table.cells(score), table.direction(score)
-    if len(cells) < 2 or not better:
-        return {}
-    sign = 1 if better == "up" else -1
-    best, top = max(cells, key=lambda pair: sign * pair[1].mean)
-    others = [(row, cell) for row, cell in cells if row is not best and cell.n > 1]
-    if top.n == 1 or not others:
-        return {id(best): UNTESTED}
-    return {id(best): BEST} | {id(row): TIED for row, cell in others if not differ(top, cell)}
+    values = {id(row): pd.Series(cell.values) for row, cell in table.cells(score)}
+    return best_of(pd.DataFrame(values).T, table.direction(score))
 
 
 @dataclass(frozen=True)

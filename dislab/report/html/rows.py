@@ -31,12 +31,13 @@ MEANT_BY = {
     "no labels": "sees images only",
     "groups": "knows which training images share the class",
     "pairs": "knows pairs of images that share some factors",
+    "few labels": "knows the factors of a few training images",
     "true factors": "reads the factors themselves",
     EXTERNAL: "codes of another program: what they were learned from is not known here",
 }
 WITHOUT_TRAINING = {"oracle": "the factors themselves", "untrained": "random weights"}
 # Hyper-parameters that a row always says, and how. The others are said where they differ from the default.
-SAID = {"latents": "{} latents", "beta": "β = {}"}
+SAID = {"labels": "{} labelled images", "latents": "{} latents", "beta": "β = {}"}
 COMPONENTS = "{} components of the pixels"  # the latents of PCA
 NOT_SAID = ("network", "likelihood", "groupings")  # unless the rows of one table differ in them
 
@@ -121,8 +122,10 @@ class Row:
             return EXTERNAL
         if self.model == "oracle":
             return "true factors"
-        entry = entry_of(MODELS, self.model)
-        return "" if entry is None else SUPERVISION.get(getattr(entry.make, "supervision", ""), "")
+        make = getattr(entry_of(MODELS, self.model), "make", None)
+        if getattr(make, "look_at", None) is not None:  # it sees the factors before it trains
+            return "few labels" if "labels" in self.config.hyperparameters else ""
+        return SUPERVISION.get(getattr(make, "supervision", ""), "")
 
     def has_block(self, name: str) -> bool:
         """Return whether the code has a block of this name, also one of several: content_1."""

@@ -155,7 +155,12 @@ def _beside(dataset: str, tables: Sequence[Table]) -> list[Figure]:
     for row in ours:
         methods.setdefault(row.model, [])
         supervision[row.model] = row.supervision or supervision.get(row.model, "Not said")
-    heads = {"groups": "Groups or pairs", "pairs": "Groups or pairs", "no labels": "No labels"}
+    heads = {
+        "groups": "Groups or pairs",
+        "pairs": "Groups or pairs",
+        "few labels": "Few labels",
+        "no labels": "No labels",
+    }
     sections: dict[str, list[str]] = {}
     for method in sorted(methods, key=lambda m: -_median(m, methods, ours, score)):
         sections.setdefault(heads.get(supervision[method], "Supervision not said"), []).append(method)
