@@ -49,7 +49,7 @@ def test_a_run_writes_everything(bars, capsys):
     assert re.search(r"training 30/30 .*loss .* images/s +ETA", err)
     run = run_in("results")
     expected = {"run.json", "model.safetensors", "codes.safetensors", "history.csv"}
-    expected |= {"reconstructions.png", "traversals.png"}
+    expected |= {"reconstructions.png", "traversals.png", "traversals.gif"}
     expected |= {"swap.png", "interpolation.png", "generation.png", "evidence.png"}
     assert {path.name for path in run.path.iterdir()} == expected
     assert (run.path / "swap.png").read_bytes()[:4] == b"\x89PNG"
