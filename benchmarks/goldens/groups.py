@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 
 from dislab.benchmarks.goldens import Given, golden
+from dislab.benchmarks.goldens.vaes import IMAGE_SHAPE
 from dislab.data.groups import Groups
 from dislab.models.gvae_groups import GVAEGroups
 from dislab.models.mlvae import MLVAE
 from dislab.networks.distributions import kl_to_standard_normal
 from dislab.training.batches import Batch
-
-IMAGE_SHAPE = (1, 2, 2)  # of models whose encoder is replaced
 
 
 @golden("gvae_groups")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dislab.cli.options import Plugin, load_plugins
-from dislab.cli.tables import DIRECTIONS
+from dislab.report.names import DIRECTIONS
 
 
 class Kind(StrEnum):

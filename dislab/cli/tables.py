@@ -10,7 +10,6 @@ from dislab.errors import RunFailed
 from dislab.progress import say
 
 MOST_REMARKS = 3  # that are shown if nobody asks for them
-DIRECTIONS = {"up": "higher is better", "down": "lower is better", "": ""}
 
 
 def width_of_output() -> int:

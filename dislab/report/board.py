@@ -15,7 +15,7 @@ import pandas as pd
 
 from dislab.errors import DislabError
 from dislab.registry import unknown_name
-from dislab.report.frame import KEY, direction, directions, in_order, remarks
+from dislab.report.frame import KEY, applies, direction, directions, half_width, in_order, remarks
 from dislab.runs.config import EXTERNAL, RunConfig
 from dislab.runs.finished import Run
 from dislab.runs.record import RECORDS, results_of
@@ -127,14 +127,9 @@ def ranked(frame: pd.DataFrame, score: str, better: str, first: pd.DataFrame) ->
 
 
 def applicable(record: Mapping) -> list[tuple[str, float]]:
-    """Return the scores of a record that apply to its codes.
-
-    A score of the style is left out if the codes have no block "style": it was read from the whole code.
-    """
-    scores = record["scores"].items()
-    if "style" in record.get("blocks", ()):
-        return list(scores)
-    return [(name, value) for name, value in scores if not name.startswith("style_")]
+    """Return the scores of a record that apply to its codes, see `dislab.report.frame.applies`."""
+    blocks = record.get("blocks", ())
+    return [(name, value) for name, value in record["scores"].items() if applies(name, blocks)]
 
 
 def _line(run: Run) -> tuple:
@@ -176,12 +171,7 @@ def _scores(values: pd.DataFrame, rows: pd.Series) -> pd.DataFrame:
     values : a line for each run, a column for each score.
     rows : of the runs.
     """
-    from scipy.special import stdtrit
-
     groups = values.groupby(rows, sort=False)
     mean, std, number = groups.mean(), groups.std(), groups.count()
-    different, index = np.unique(number, return_inverse=True)  # a quantile takes long, and few n differ
-    quantile = np.where(different > 1, stdtrit(different - 1, 0.975), np.nan)
-    ci95 = quantile[index].reshape(number.shape) * std / np.sqrt(number)
-    parts = dict(zip(PARTS, (mean, std, number, ci95), strict=True))
+    parts = dict(zip(PARTS, (mean, std, number, half_width(std, number)), strict=True))
     return pd.DataFrame({f"{name}_{part}": parts[part][name] for name in values for part in PARTS})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from dislab.registry import METRICS
@@ -54,6 +55,20 @@ def spread(values: pd.DataFrame, runs: Iterable[Run], columns: Sequence[str]) ->
     parts = pd.DataFrame(list(names) if len(columns) > 1 else {columns[0]: names}, columns=columns)
     keys = keys_of(runs).reindex(table["row"]).reset_index(drop=True)
     return pd.concat([table[["row"]], keys, parts, table[["mean", "std", "n"]]], axis=1)
+
+
+def half_width(std, n):
+    """Return the half-width of the 95 % interval of a mean (Student's t), NaN for n = 1.
+
+    Parameters
+    ----------
+    std, n : standard deviation (ddof 1) and number of values; numbers, or arrays or frames of one shape.
+    """
+    from scipy.special import stdtrit
+
+    different, index = np.unique(n, return_inverse=True)  # a quantile takes long, and few n differ
+    quantile = np.where(different > 1, stdtrit(different - 1, 0.975), np.nan)
+    return quantile[index].reshape(np.shape(n)) * std / np.sqrt(n)
 
 
 def keys_of(runs: Iterable[Run]) -> pd.DataFrame:
@@ -159,6 +174,19 @@ def directions(of_runs: Iterable[Mapping[str, Mapping]]) -> dict[str, str]:
 def direction(score: str, known: Mapping[str, str]) -> str:
     """Return the direction of a score, or of a value beside one; `known` is what `directions` returns."""
     return known.get(metric_of(score, known), "")
+
+
+def has_block(blocks: Iterable[str], kind: str) -> bool:
+    """Return whether one of the blocks of a code is of this kind: "content", or one of several, content_1."""
+    return any(block.partition("_")[0] == kind for block in blocks)
+
+
+def applies(score: str, blocks: Iterable[str]) -> bool:
+    """Return whether a score says of a code with these blocks what its name says.
+
+    If there is no block "style", the scores of the style were read from the whole code.
+    """
+    return not score.startswith("style_") or has_block(blocks, "style")
 
 
 def in_order(names: Iterable[str]) -> list[str]:

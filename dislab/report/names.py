@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dislab.registry import METRICS, unknown_name
 
 ARROWS = {"up": "↑", "down": "↓", "": ""}  # which way a score is better
+DIRECTIONS = {"up": "higher is better", "down": "lower is better", "": ""}
 MOST_HEADLINES = 8
 
 # The scores that tables show first, in this order: what each is called, and what it says of a code.
@@ -79,6 +80,11 @@ DATASETS = {
     "shapes3d": "Shapes3D",
     "smallnorb": "SmallNORB",
 }
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: "1 seed", "30,000 images"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def label_of(score: str) -> str:

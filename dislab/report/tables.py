@@ -14,7 +14,7 @@ from dislab.report import names
 from dislab.report.best import REFERENCES, TEST, best_of
 from dislab.report.board import PARTS, Board, ranked
 from dislab.report.frame import KEY, SETTING, direction, in_order, names_of_rows
-from dislab.report.names import ARROWS, label_of
+from dislab.report.names import ARROWS, counted, label_of
 from dislab.runs.config import EXTERNAL
 
 SHORTEST = 12  # characters of a column that is cut to make a table fit
@@ -73,12 +73,12 @@ def _section(board: Board, rows: pd.DataFrame, labels: dict[str, str], scores: S
     said = [f"{first['dataset']} ({first['source']})", f"protocol {first['protocol']}"]
     said += [f"trained without, and scored on: {first['hold_out']}"] if first["hold_out"] else []
     said += [f"grouped by {first['group_by']}"] if first["group_by"] else []
-    counted = rows["scored_rows"].unique()
-    said += [f"{counted[0]:,} images scored"] if len(counted) == 1 else []
+    scored = rows["scored_rows"].unique()
+    said += [f"{scored[0]:,} images scored"] if len(scored) == 1 else []
     seeds = rows["n"].unique()
     shared_n = int(seeds[0]) if len(seeds) == 1 else None
     spread = "" if shared_n == 1 else "mean ± std over "
-    said += [spread + ("n seeds" if shared_n is None else _count(shared_n, "seed"))]
+    said += [spread + ("n seeds" if shared_n is None else counted(shared_n, "seed"))]
     ranks = better and rows[f"{by}_mean"].notna().any() and len(rows) > 1
     said += [f"best first by {label_of(by)}"] if ranks else []
     texts = [
@@ -90,10 +90,6 @@ def _section(board: Board, rows: pd.DataFrame, labels: dict[str, str], scores: S
     values = board.values[board.values.index.get_level_values("row").isin(compared)]
     best = {score: best_of(values[score].unstack("seed"), board.directions.get(score, "")) for score in shown}
     return Section(said, rows, texts, shared_n, shown, best)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 # Numbers -------------------------------------------------------------------------------------------
@@ -155,7 +151,7 @@ def text_of(board: Board, scores: Sequence[str], width: int) -> str:
         below.append(f"too wide for {width} columns: {', '.join(map(label_of, cut))} (--scores NAME,NAME)")
     others = len(board.directions) - len(scores)
     if others > 0:
-        below.append(f"{_count(others, 'other score')}: --all, or --scores NAME,NAME")
+        below.append(f"{counted(others, 'other score')}: --all, or --scores NAME,NAME")
     texts += ["\n".join(line for text in below for line in wrapped(text, width))] if below else []
     return "\n\n".join(texts) + "\n"
 

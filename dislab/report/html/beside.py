@@ -8,7 +8,8 @@ from functools import cache
 import pandas as pd
 
 from dislab.report.html.rows import Row, Table
-from dislab.report.html.words import counted, number
+from dislab.report.html.words import number
+from dislab.report.names import counted
 from dislab.report.published import published
 
 STUDY = "training steps"  # tables of a score over the length of training

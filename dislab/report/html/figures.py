@@ -15,11 +15,12 @@ from dislab.report.html.chart import NARROW, SHAPES, Panel, Scale, around, serie
 from dislab.report.html.figure import Figure, figure, panel
 from dislab.report.html.leaderboard import key_of, name_in
 from dislab.report.html.rows import Row, Table, score_range
-from dislab.report.html.scores import HEADLINE
+from dislab.report.html.scores import DRAW, HEADLINE
 from dislab.report.html.strips import strips
 from dislab.report.html.training import cost, training
 from dislab.report.html.trajectories import lengths
-from dislab.report.html.words import counted, model_name, score_name
+from dislab.report.html.words import model_name, score_name
+from dislab.report.names import counted
 
 MOST_SCORES, FEWEST_SCORES, FEWEST_ROWS = 12, 4, 8  # of the heat map
 MOST_LINES = 4  # of a sweep
@@ -164,9 +165,7 @@ def _swept(rows: Sequence[Row], name: str) -> dict[float, Row]:
 
 def _sweep(table: Table, model: str, name: str, swept: dict[float, Row]) -> list[Figure]:
     common = set.intersection(*({*row.cells} for row in swept.values()))
-    scores = [
-        s for h in (*HEADLINE, "style_accuracy_sampled") for s in sorted(common) if s.partition("@")[0] == h
-    ]
+    scores = [s for h in (*HEADLINE, DRAW) for s in sorted(common) if s.partition("@")[0] == h]
     scores = [s for s in scores if score_range(s, table.directions) == (0, 1)]
     if "style_accuracy" in scores:  # what a weight on the style is swept for
         scores = [s for s in scores if "accuracy" in s]

@@ -10,7 +10,8 @@ from dislab.report.html.best import marks
 from dislab.report.html.marks import Axis, bar, said
 from dislab.report.html.rows import MEANT_BY, Row, Table, score_range
 from dislab.report.html.scores import about, columns_of, missing
-from dislab.report.html.words import counted, dataset_name, number, score_name
+from dislab.report.html.words import dataset_name, number, score_name
+from dislab.report.names import counted
 from dislab.runs.config import EXTERNAL, UNPUBLISHED
 
 WIDTH, WIDE = 112, 190  # pixels of a bar; the second where there are few columns

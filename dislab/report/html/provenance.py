@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dislab
 from dislab.report.html.rows import Row, Table
-from dislab.report.html.words import counted
+from dislab.report.names import counted
 from dislab.report.published import published
 from dislab.runs.config import MEMORY, RunConfig
 from dislab.scoring.protocols import protocol_of

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy.special import stdtrit
 
 from dislab.registry import METRICS, MODELS
 from dislab.report.best import REFERENCES
-from dislab.report.frame import SETTING, direction, directions
+from dislab.report.frame import SETTING, applies, direction, directions, half_width, has_block
 from dislab.report.html.words import entry_of, short
 from dislab.runs.config import EXTERNAL, RunConfig
 from dislab.runs.finished import Run
@@ -73,7 +72,7 @@ def cell_of(values: Sequence[float], low: float | None = None, high: float | Non
     if n == 1:
         return Cell(tuple(values), mean, np.nan, np.nan, np.nan)
     std = float(numbers.std(ddof=1))
-    half = float(stdtrit(n - 1, 0.975) * std / np.sqrt(n))
+    half = float(half_width(std, n))
     bottom, top = (-np.inf if low is None else low), (np.inf if high is None else high)
     return Cell(tuple(values), mean, std, max(mean - half, bottom), min(mean + half, top))
 
@@ -129,14 +128,11 @@ class Row:
 
     def has_block(self, name: str) -> bool:
         """Return whether the code has a block of this name, also one of several: content_1."""
-        return any(block.partition("_")[0] == name for block in self.first.record["blocks"])
+        return has_block(self.first.record["blocks"], name)
 
     def applies(self, score: str) -> bool:
-        """Return whether a score says of this model what its name says.
-
-        Without a style block the scores of the style are read from the whole code: they are not shown.
-        """
-        return not score.startswith("style_") or self.has_block("style")
+        """Return whether a score says of this model what its name says; other scores are not shown."""
+        return applies(score, self.first.record["blocks"])
 
     def is_of_whole_code(self, score: str) -> bool:
         """Return whether a score of the content is read from the whole code, for lack of a content block."""

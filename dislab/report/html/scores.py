@@ -9,25 +9,17 @@ from dislab.registry import METRICS
 from dislab.report.frame import in_order
 from dislab.report.html.rows import Table
 from dislab.report.html.words import entry_of, score_name, short
+from dislab.report.names import DIRECTIONS, HEADLINES
 from dislab.scoring.protocols import metric_of
 
-# The columns that a leaderboard shows first, in this order.
-HEADLINE = (
-    "betavae_score",
-    "factorvae_score",
-    "mig",
-    "dci_disentanglement",
-    "sap",
-    "content_accuracy",
-    "style_accuracy",
-)
+# The columns that a leaderboard shows first, in this order. Modularity is among the other scores of a page.
+HEADLINE = tuple(score for score in HEADLINES if score != "modularity")
 DRAW = "style_accuracy_sampled"  # joins if there are few columns: it is read together with the mean
 FEW = 2
 BESIDE = {  # values beside a score that have a column or a line of their own
     DRAW: "Accuracy of the class from one draw of the style code, not from its mean",
     "content_accuracy_k10": "Accuracy of the class from ten images that are joined by their true class",
 }
-DIRECTIONS = {"up": "higher is better", "down": "lower is better", "": "no direction"}
 
 
 def columns_of(tables: Iterable[Table]) -> tuple[list[str], list[str]]:
@@ -51,7 +43,7 @@ def about(score: str, metrics: Mapping[str, str]) -> str:
     metric = metric_of(score, metrics)
     entry = None if metric is None else entry_of(METRICS, metric.partition("@")[0])
     plain, _, settings = score.partition("@")
-    better = DIRECTIONS[metrics.get(metric, "")]
+    better = DIRECTIONS[metrics.get(metric, "")] or "no direction"
     if plain.startswith("style_accuracy"):
         better += "; chance is the best value"
     if entry is None:

@@ -13,7 +13,8 @@ from dislab.report.html.figure import Figure, figure
 from dislab.report.html.leaderboard import key_of, source_of, title_of
 from dislab.report.html.rows import Row, Table, score_range
 from dislab.report.html.scores import columns_of
-from dislab.report.html.words import counted, dataset_name, model_name, number, score_name
+from dislab.report.html.words import dataset_name, model_name, number, score_name
+from dislab.report.names import counted
 from dislab.report.published import published
 
 FEWEST_ROWS = 3

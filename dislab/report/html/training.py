@@ -11,7 +11,8 @@ from dislab.report.html.chart import NARROW, SHAPES, around, series_class, width
 from dislab.report.html.figure import Figure, figure, panel, panels_of
 from dislab.report.html.leaderboard import key_of, name_in, source_of, title_of
 from dislab.report.html.rows import Table
-from dislab.report.html.words import counted, model_name
+from dislab.report.html.words import model_name
+from dislab.report.names import counted
 
 MOST_TERMS = 4  # panels of training curves
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
+from dislab.report.frame import half_width
 from dislab.report.html.beside import source_name
 from dislab.report.html.chart import NARROW, SHAPES, around, series_class
 from dislab.report.html.figure import Figure, figure, panel, panels_of
@@ -129,11 +129,7 @@ def _curve(model: str, table: Table, rows: Sequence[Row]) -> Figure:
     for row in rows:
         points = np.array([run.record["details"][CURVE] for run in row.runs], float)
         mean, n = points[:, :, 1].mean(0), len(points)
-        half = (
-            stdtrit(n - 1, 0.975) * points[:, :, 1].std(0, ddof=1) / np.sqrt(n)
-            if n > 1
-            else np.full(len(mean), np.nan)
-        )
+        half = half_width(points[:, :, 1].std(0, ddof=1), n) if n > 1 else np.full(len(mean), np.nan)
         lines.append((row, points[0, :, 0], mean, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)))
     lowest = min(np.nanmin([*mean, *low]) for _, _, mean, low, _ in lines)
     floor = max(np.floor(lowest * 10) / 10, 0)

@@ -102,8 +102,3 @@ def number(value: float) -> str:
 def short(value: object) -> str:
     """Return a hyper-parameter's value as text: 6.0 is "6"."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun: "1 seed", "30,000 images"."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
