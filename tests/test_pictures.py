@@ -323,8 +323,9 @@ def test_a_model_without_content_and_style_has_no_pictures_of_groups(tmp_path):
     dataset = make_dataset()
     model = check_model(VAE((1, 8, 8), latents=2, network="mlp"), "vae").eval()
     table = encode(model.encode, dataset, ROWS, group_by=[["kind"]])
-    paths = pictures.draw_pictures(tmp_path, model, dataset, table, ROWS)
-    assert [path.name for path in paths] == ["reconstructions.png", "traversals.png", "traversals.gif"]
+    paths = pictures.draw_pictures(tmp_path, model, dataset, table, ROWS, formats=("png", "svg"))
+    names = ["reconstructions.png", "reconstructions.svg", "traversals.png", "traversals.svg"]
+    assert [path.name for path in paths] == [*names, "traversals.gif"]
     without_decoder = check_model(Oracle((1, 8, 8)), "oracle")
     assert pictures.draw_pictures(tmp_path / "none", without_decoder, dataset, table, ROWS) == []
     assert not (tmp_path / "none").exists()

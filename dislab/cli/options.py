@@ -81,6 +81,13 @@ Log = Annotated[
         "dislab[wandb].",
     ),
 ]
+Pictures = Annotated[
+    str,
+    typer.Option(
+        metavar="png|svg|pdf",
+        help="svg or pdf: write pictures and figures in this format, too, beside PNG.",
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -17,6 +17,7 @@ from dislab.cli.options import (
     Log,
     MetricProtocol,
     Metrics,
+    Pictures,
     Plugin,
     Source,
     a_path,
@@ -34,6 +35,7 @@ BESIDE_CONFIG = (
     "jobs",
     "data_dir",
     "log",
+    "pictures",
     "out",
     "plugin",
     "all_",
@@ -96,6 +98,7 @@ def run_command(
     jobs: Jobs = None,
     data_dir: DataDir = None,
     log: Log = None,
+    pictures: Pictures = "png",
     all_: All = False,
     plugin: Plugin = None,
 ) -> None:
@@ -113,7 +116,9 @@ def run_command(
     from dislab.runs.record import Results
     from dislab.runs.resolve import check, resolve
 
-    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=out, quiet=False, log=log or ())
+    machine = Machine.here(
+        device, jobs=jobs, data_dir=data_dir, out=out, quiet=False, log=log or (), pictures=pictures
+    )
     if config is not None:
         for name in context.params:
             if name not in BESIDE_CONFIG and context.get_parameter_source(name).name == "COMMANDLINE":

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dislab.registry import METRICS
-from dislab.report.names import DATASETS
+from dislab.report.names import DATASETS, MODELS
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import Run
 from dislab.scoring.protocols import metric_of
@@ -137,9 +137,20 @@ def table_settings(table: pd.DataFrame) -> list[tuple[str, ...]]:
     return list(table[SETTING].itertuples(index=False, name=None))
 
 
+def shown_rows(table: pd.DataFrame, runs: Iterable[Run]) -> dict[str, str]:
+    """Return how figures call each row of a table: row -> text."""
+    rows = set(table["row"])
+    return names_of_rows((run.config for run in runs if run.row in rows), MODELS)
+
+
+def shown_settings(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """Return how figures call each setting of a table that has the columns of SETTING."""
+    return names_of_settings(table_settings(table), DATASETS)
+
+
 def labels_of(table: pd.DataFrame, row_names: Mapping[str, str]) -> dict[str, str]:
     """Return the label of each row of a table where all settings share a panel: row -> text."""
-    settings = names_of_settings(table_settings(table), DATASETS)
+    settings = shown_settings(table)
     several = len(settings) > 1
     return {
         row: row_names[row] + (f"\n{settings[setting]}" if several else "")

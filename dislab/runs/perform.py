@@ -240,7 +240,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         joined = []
         with code_of_model(config.model, RunFailed):
             report = reported(network, images.image_shape) | trained.validated
-            pictures = draw_pictures(path, network, images, table, rows, config.title)
+            pictures = draw_pictures(path, network, images, table, rows, config.title, machine.formats)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
     trained_on = config.protocol.steps * config.protocol.batch_size

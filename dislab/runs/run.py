@@ -25,6 +25,7 @@ def run(
     out: str | Path = "results",
     quiet: bool = True,
     log: str | Iterable[str] = (),
+    pictures: str = "png",
     callbacks: Sequence[Callback] = (),
     **settings: object,
 ) -> Run:
@@ -41,6 +42,7 @@ def run(
     out : the results folder.
     quiet : show no progress.
     log : "tensorboard", "wandb", or both in a list: where loss terms are shown while the model trains.
+    pictures : "svg" or "pdf" draws the run's pictures in this format, too, beside PNG.
     callbacks : functions of a step and a dict of loss terms, called every 25 steps and at the last one.
     protocol : "quick" (minutes on a CPU, the default), "fast" (half of its steps), "medium" (a quarter of an
         hour), "paper" (Locatello et al. 2019) or "bouchacourt2017" (12,000 steps of 256 images, of which the
@@ -70,9 +72,8 @@ def run(
     >>> run.scores["mig"] > 0.9  # doctest: +SKIP
     True
     """
-    machine = Machine.here(
-        device, data_dir=data_dir, out=out, quiet=quiet, log=[log] if isinstance(log, str) else log
-    )
+    log = [log] if isinstance(log, str) else log
+    machine = Machine.here(device, data_dir=data_dir, out=out, quiet=quiet, log=log, pictures=pictures)
     forget_images()
     try:
         (outcome,) = execute([resolve(model, dataset, machine, **settings)], machine, callbacks)

@@ -7,6 +7,7 @@ interpolation, generation and accumulated evidence.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,18 +74,19 @@ def draw_pictures(
     table: CodeTable,
     rows: np.ndarray,
     about: str = "",
-    kind: str = "png",
+    formats: Sequence[str] = ("png",),
 ) -> list[Path]:
     """Write the pictures of a trained model to the folder `path`, and return their paths.
 
-    These are reconstructions.png, traversals.png and traversals.gif, and for a model with content and style
-    swap.png, interpolation.png, generation.png and evidence.png. With several groupings there is one of these
-    for each: swap_1.png, swap_2.png, and so on. Nothing is drawn for a model without `mean_image`.
+    These are reconstructions.png, traversals.png, the same as an animation, traversals.gif, and for a model
+    with content and style swap.png, interpolation.png, generation.png and evidence.png. With several
+    groupings there is one of these for each: swap_1.png, swap_2.png, and so on. Nothing is drawn for a model
+    without `mean_image`.
 
     Parameters
     ----------
     about : a line for their titles: model, dataset, protocol and seed.
-    kind : "png", or "svg" or "pdf" for print; the animation comes with "png" only.
+    formats : of all but the animation, some of `dislab.files.FORMATS`.
     """
     if model.mean_image is None:
         return []
@@ -95,12 +97,13 @@ def draw_pictures(
         for grouping, block in enumerate(contents):
             for picture in (swap, interpolation, generation, evidence):
                 drawn[picture.__name__ + block.removeprefix("content")] = picture(scene, block, grouping)
-    paths = [path / f"{name}.{kind}" for name in drawn]
-    for axes, one in zip(drawn.values(), paths, strict=True):
-        save_figure(np.ravel(axes)[0].figure, one)
-    if kind == "png":
-        paths.append(path / "traversals.gif")
-        write_atomically(paths[-1], animation(scene))
+    paths = []
+    for name, axes in drawn.items():
+        for kind in formats:
+            paths.append(path / f"{name}.{kind}")
+            save_figure(np.ravel(axes)[0].figure, paths[-1])
+    paths.append(path / "traversals.gif")
+    write_atomically(paths[-1], animation(scene))
     return paths
 
 
@@ -286,7 +289,7 @@ def interpolation(scene: Scene, block: str, grouping: int, ax=None):
 
 
 def generation(scene: Scene, block: str, grouping: int, ax=None):
-    """Draw the content of a group's images in each row, with styles drawn from the prior; return the figure.
+    """Draw the content of a group's images in each row, with styles drawn from the prior; return the axes.
 
     This is figure 6a of Bouchacourt et al. 2017.
     """
@@ -308,7 +311,7 @@ def generation(scene: Scene, block: str, grouping: int, ax=None):
 
 
 def evidence(scene: Scene, block: str, grouping: int, ax=None):
-    """Draw images above their reconstructions from their own content, and from that of their whole group.
+    """Draw images above what their own content, and that of their whole group, make of them; return the axes.
 
     This is figure 6b of Bouchacourt et al. 2017.
     """
