@@ -1,10 +1,16 @@
 """Records of runs that nobody trained, for tests of reports: reference records with other scores."""
 
+import io
 import json
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 import dislab
+from dislab.files import digest
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import as_json
 
@@ -39,6 +45,25 @@ def made(
         record["details"] = {}
     of_config = RunConfig.from_json(config)
     return record | {"digest": of_config.digest, "folder": of_config.folder.as_posix(), "files": {}}
+
+
+def with_files(folder: Path, record: dict, files: Mapping[str, bytes]) -> dict:
+    """Write the files of a record's run to a results folder; return the record with their digests."""
+    (folder / record["folder"]).mkdir(parents=True)
+    for name, content in files.items():
+        (folder / record["folder"] / name).write_bytes(content)
+    return record | {"files": {name: digest(content) for name, content in files.items()}}
+
+
+def picture(mode: str, size: tuple[int, int], frames: int = 0) -> bytes:
+    """Return noise as a PNG, or as a GIF of so many frames, which cannot be compressed."""
+    buffer, rng = io.BytesIO(), np.random.default_rng(0)
+    shown = [
+        Image.frombytes(mode, size, rng.bytes(size[0] * size[1] * len(mode))) for _ in range(frames or 1)
+    ]
+    moves = {"format": "GIF", "save_all": True, "append_images": shown[1:], "loop": 0}
+    shown[0].save(buffer, **(moves if frames else {"format": "PNG"}))
+    return buffer.getvalue()
 
 
 def written(folder: Path, *records: dict) -> list:

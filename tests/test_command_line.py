@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy.stats import t
 
 import dislab
@@ -48,7 +49,7 @@ def test_a_run_writes_everything(bars, capsys):
     assert re.search(r"training 30/30 .*loss .* images/s +ETA", err)
     run = run_in("results")
     expected = {"run.json", "model.safetensors", "codes.safetensors", "history.csv"}
-    expected |= {"reconstructions.png", "traversals.png"}
+    expected |= {"reconstructions.png", "traversals.png", "traversals.gif"}
     expected |= {"swap.png", "interpolation.png", "generation.png", "evidence.png"}
     assert {path.name for path in run.path.iterdir()} == expected
     assert (run.path / "swap.png").read_bytes()[:4] == b"\x89PNG"
@@ -158,7 +159,8 @@ def test_hold_out_is_part_of_the_row(bars, no_pictures, capsys):
 
 
 def test_several_groupings_have_a_content_code_each(bars, monkeypatch):
-    monkeypatch.setattr(pictures, "draw", lambda panels, title: None)
+    monkeypatch.setattr(pictures, "draw", lambda panels, title, ax=None: Figure().subplots())
+    monkeypatch.setattr(pictures, "animation", lambda scene: b"GIF")
     monkeypatch.setattr(pictures, "save_figure", lambda figure, path: path.touch())
     groupings = ["--group-by", "shape", "--group-by", "position"]
     names = ["--metrics", "content_accuracy,style_accuracy", "--set", "group_size=4"]

@@ -1,9 +1,10 @@
 """Files that are written whole or not at all."""
 
 import pytest
+from matplotlib.figure import Figure
 
 from dislab import files
-from dislab.errors import RunFailed
+from dislab.errors import DislabError, RunFailed
 from dislab.files import write_atomically
 
 
@@ -51,3 +52,19 @@ def test_a_file_in_place_of_the_folder_is_one_clear_line(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(RunFailed, match="Not a directory"):
         write_atomically(tmp_path / "taken" / "file", b"new")
+
+
+@pytest.mark.parametrize("kind", files.FORMATS)
+def test_pictures_are_known_as_dislabs_and_have_the_same_bytes_each_time(tmp_path, kind):
+    def figure() -> Figure:
+        drawn = Figure((1, 1))
+        drawn.subplots().plot([0, 1])
+        return drawn
+
+    path = tmp_path / f"figure.{kind}"
+    for _ in range(2):
+        files.write_own(path, files.picture_of(figure(), kind))
+    assert path.read_bytes() == files.picture_of(figure(), kind)
+    figure().savefig(path)
+    with pytest.raises(DislabError, match="dislab did not write it"):
+        files.write_own(path, b"")

@@ -19,7 +19,7 @@ from dislab.training.model import check_model
 COPIES, CLASSES = 24, 3
 ROWS = np.arange(COPIES * CLASSES)
 FACTORS = np.stack([ROWS // COPIES, ROWS % 2], axis=1)  # the class, and another grouping
-DPI = 130
+DPI = 200
 
 
 def make_dataset() -> dislab.Dataset:
@@ -85,7 +85,7 @@ def make_scene(groupings: int = 1) -> pictures.Scene:
 def drawn(monkeypatch) -> list[pictures.Panel]:
     """The panels of the figures that the test makes."""
     drawn = []
-    monkeypatch.setattr(pictures, "draw", lambda panels, title: drawn.extend(panels))
+    monkeypatch.setattr(pictures, "draw", lambda panels, title, ax=None: drawn.extend(panels))
     return drawn
 
 
@@ -219,12 +219,41 @@ def test_reconstructions_and_traversals_show_what_the_codes_say(drawn):
     single = codes_of(ROWS)
     for image, reconstructed in zip(*shown.tiles, strict=True):
         assert_paints(reconstructed, *map(float, single[known(image)]))
-    content, style = moved.tiles
-    values = np.linspace(-2, 2, 9)
-    for tile, value in zip(content, values, strict=True):
-        assert_paints(tile, float(value), float(content[0, 0, 0, -1]))
-    for tile, value in zip(style, values, strict=True):
-        assert_paints(tile, float(style[0, 0, 0, 0]), float(value))
+    content, style, last = moved.tiles
+    start = known(last[0])
+    assert_paints(last[1], *map(float, single[start]))
+    assert last[2:].isnan().all()
+    # Without variances the aggregate posterior is that of the codes; the nearest value is the start's own.
+    values = np.quantile(single, np.linspace(0.02, 0.98, 9), axis=0)
+    nearest = np.abs(values - single[start]).argmin(0)
+    values[nearest, [0, 1]] = single[start]
+    for column in range(9):
+        assert_paints(content[column], float(values[column, 0]), float(single[start, 1]))
+        assert_paints(style[column], float(single[start, 0]), float(values[column, 1]))
+    assert moved.boxes == {"limegreen": [(2, 0)], "royalblue": [(0, nearest[0]), (1, nearest[1]), (2, 1)]}
+    assert moved.columns[::4] == ["2 %", "50 %", "98 %"]
+
+
+def test_quantiles_are_those_of_draws_not_of_means():
+    """A dimension that knows nothing has a mean of 0, and the prior's quantiles."""
+    mean = np.zeros((20_000, 2), np.float32)
+    logvar = np.tile(np.float32([0, -20]), (len(mean), 1))
+    table = CodeTable(mean, np.zeros((len(mean), 1), int), logvar=logvar)
+    quantiles = pictures._quantiles(table)
+    assert quantiles[[0, 4, 8], 0] == pytest.approx([-2.054, 0, 2.054], abs=0.1)
+    assert np.abs(quantiles[:, 1]).max() < 1e-3
+
+
+def test_a_picture_is_drawn_on_axes_of_ones_own():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots(1, 2)
+    assert pictures.reconstructions(make_scene(), ax=axes[0]) is axes[0]
+    assert len(axes[0].images) == 1 and not axes[1].images
+    drawn = pictures.swap(make_scene(), "content", 0, ax=axes)
+    assert [*drawn] == [*axes] and len(axes[1].images) == 1
+    own = pictures.traversals(make_scene())
+    assert own.figure.texts[0].get_text().startswith("Each code dimension alone")
 
 
 # Files
@@ -240,7 +269,7 @@ def size_of_file(path) -> tuple[int, int]:
 def expected_size(rows: int, columns: list[int], names: bool, titles: bool) -> tuple[int, int]:
     """Pixels of a figure of panels of so many columns: tiles of 0.6 inches, with margins."""
     width = (1.1 if names else 0.1) + 0.6 * sum(columns) + 0.3 * (len(columns) - 1) + 0.05
-    height = 0.6 * rows + 0.3 + (0.25 if titles else 0)
+    height = 0.6 * rows + 0.4 + (0.25 if titles else 0)
     return DPI * width, DPI * height
 
 
@@ -260,13 +289,17 @@ def draw_all(folder, group_by) -> dict[str, Path]:
     dataset = make_dataset()
     model = MLVAE((1, 8, 8), content=2, style=2, network="mlp", groupings=len(group_by)).eval()
     table = encode(model.encode, dataset, ROWS, blocks=model.blocks, group_by=group_by)
-    return {path.stem: path for path in pictures.draw_pictures(folder, model, dataset, table, ROWS)}
+    return {path.stem: path for path in pictures.draw_pictures(folder, model, dataset, table, ROWS)[:-1]}
 
 
 def test_pictures_are_files_of_the_right_size(tmp_path):
     paths = draw_all(tmp_path, [["kind"]])
-    sizes = SIZES | {"traversals": (4, [9], True, False)}
-    assert paths.keys() == sizes.keys() and sorted(paths.values()) == sorted(tmp_path.glob("*"))
+    # Four dimensions above the start image, and the names of the columns: a quarter of a tile.
+    sizes = SIZES | {"traversals": (5.25, [9], True, True)}
+    assert paths.keys() == sizes.keys() and sorted(paths.values()) == sorted(tmp_path.glob("*.png"))
+    content = (tmp_path / "traversals.gif").read_bytes()
+    with Image.open(tmp_path / "traversals.gif") as image:
+        assert image.format == "GIF" and image.n_frames == 16 and len(content) < 300_000
     for name, size in sizes.items():
         assert paths[name].suffix == ".png"
         assert size_of_file(paths[name]) == pytest.approx(expected_size(*size), abs=1.5), name
@@ -276,7 +309,7 @@ def test_every_grouping_has_pictures_of_its_own(tmp_path, monkeypatch):
     figures = {}
     monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.update({path: figure}))
     paths = draw_all(tmp_path, [["kind"], ["parity"]])
-    sizes = {"reconstructions": SIZES["reconstructions"], "traversals": (6, [9], True, False)}
+    sizes = {"reconstructions": SIZES["reconstructions"], "traversals": (7.25, [9], True, True)}
     sizes |= {f"{name}_1": size for name, size in SIZES.items() if name != "reconstructions"}
     sizes |= {f"{name}_2": size for name, size in SIZES_BY_PARITY.items()}
     assert paths.keys() == sizes.keys() and sorted(paths.values()) == sorted(figures)
@@ -290,8 +323,9 @@ def test_a_model_without_content_and_style_has_no_pictures_of_groups(tmp_path):
     dataset = make_dataset()
     model = check_model(VAE((1, 8, 8), latents=2, network="mlp"), "vae").eval()
     table = encode(model.encode, dataset, ROWS, group_by=[["kind"]])
-    paths = pictures.draw_pictures(tmp_path, model, dataset, table, ROWS)
-    assert [path.name for path in paths] == ["reconstructions.png", "traversals.png"]
+    paths = pictures.draw_pictures(tmp_path, model, dataset, table, ROWS, formats=("png", "svg"))
+    names = ["reconstructions.png", "reconstructions.svg", "traversals.png", "traversals.svg"]
+    assert [path.name for path in paths] == [*names, "traversals.gif"]
     without_decoder = check_model(Oracle((1, 8, 8)), "oracle")
     assert pictures.draw_pictures(tmp_path / "none", without_decoder, dataset, table, ROWS) == []
     assert not (tmp_path / "none").exists()
@@ -302,11 +336,11 @@ def test_a_tile_is_drawn_where_it_belongs(tmp_path):
     tiles = torch.zeros(2, 3, 1, 8, 8)
     tiles[0, 2] = 1
     tiles[1, 0] = torch.nan
-    figure = pictures.draw([pictures.Panel(tiles, boxes={"blue": [(1, 1)]})], "")
-    pictures.save_figure(figure, tmp_path / "figure.png")
+    axes = pictures.draw([pictures.Panel(tiles, boxes={"blue": [(1, 1)]})], "")
+    pictures.save_figure(axes.figure, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         picture = np.asarray(image.convert("RGB")).astype(int)
-    side, left, top = 0.6 * DPI, 0.1 * DPI, 0.3 * DPI
+    side, left, top = 0.6 * DPI, 0.1 * DPI, 0.4 * DPI
 
     def middle(row: int, column: int) -> list[int]:
         # A tile has 8 pixels, and a gap of 2 pixels follows it.

@@ -1,5 +1,7 @@
 """The pages of `dislab report`: which rows are best, what the pages say, and that each stands alone."""
 
+import base64
+import io
 import json
 import re
 import shlex
@@ -10,13 +12,12 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from conftest import one_line
-from made_records import REFERENCE, TEMPLATES, made, written
+from made_records import REFERENCE, TEMPLATES, made, picture, with_files, written
 from PIL import Image
 from scipy import stats
 
 from dislab.cli import main
 from dislab.errors import DislabError
-from dislab.files import digest
 from dislab.registry import MODELS
 from dislab.report.html import best, figures
 from dislab.report.html.beside import difference, published_of
@@ -414,18 +415,46 @@ def test_the_commands_repeat_the_runs():
 
 
 def test_pictures_of_a_run(tmp_path):
-    record = made("mlvae", 0, {"mig": 0.1})
-    folder = tmp_path / "results" / record["folder"]
-    folder.mkdir(parents=True)
-    Image.new("RGB", (2000, 500), "red").save(folder / "swap.png")
-    Image.new("RGB", (40, 40), "blue").save(folder / "traversals.png")
-    files = {path.name: digest(path.read_bytes()) for path in folder.iterdir()}
-    written(tmp_path / "results", record | {"files": files})
-    (folder / "traversals.png").write_bytes(b"changed")
+    files = {"swap.png": picture("RGB", (2000, 500)), "traversals.png": picture("RGB", (40, 40))}
+    files |= {"traversals.gif": picture("L", (30, 20), frames=3), "swap.svg": b"<svg/>", "notes.txt": b""}
+    record = with_files(tmp_path / "results", made("mlvae", 0, {"mig": 0.1}), files)
+    written(tmp_path / "results", record)
+    (tmp_path / "results" / record["folder"] / "traversals.png").write_bytes(b"changed")
     _, damaged = write_report(tmp_path / "results", tmp_path / "report")
-    page = (tmp_path / "report" / "model-mlvae.html").read_text()
-    assert page.count("data:image/webp;base64,") == 1 and 'width="1000" height="250"' in page
     assert len(damaged) == 1 and "traversals.png' is damaged" in damaged[0]
+    page = Page(tmp_path / "report" / "model-mlvae.html")
+    images = [value.partition(",") for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    kinds = ["data:image/webp;base64", "data:image/webp;base64", "data:image/gif;base64"]
+    assert [kind for kind, *_ in images] == kinds
+    assert base64.b64decode(images[2][2]) == files["traversals.gif"], "it moves as the run wrote it"
+    with Image.open(io.BytesIO(base64.b64decode(images[1][2]))) as still:
+        assert still.size == (30, 20) and not getattr(still, "is_animated", False)
+    assert 'width="1000" height="250"' in page.content and 'width="30" height="20"' in page.content
+    words = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert len(words) == 3 and all("ML-VAE on Shapes3D" in text for text in words)
+    assert "the first frame" in words[1]
+
+
+def test_pages_are_small_unless_all_pictures_are_asked_for(tmp_path):
+    files = {"traversals.png": picture("RGB", (9, 9)), "traversals.gif": picture("L", (300, 300), frames=9)}
+    records = [
+        with_files(tmp_path / "results", made("vae", seed, {"mig": 0.1}, dataset=dataset), files)
+        for dataset in ("shapes3d", "cars3d", "dsprites", "mpi3d_toy")
+        for seed in (0, 1)
+    ]
+    written(tmp_path / "results", *records)
+    room = 4_000_000 // (len(files["traversals.gif"]) * 4 // 3)
+    assert 1 <= room < 4
+    sizes = {}
+    for wanted, moving, still in (("one", room, 4), ("all", 8, 8)):
+        write_report(tmp_path / "results", tmp_path / wanted, pictures=wanted)
+        page = tmp_path / wanted / "model-vae.html"
+        text, sizes[wanted] = page.read_text(), page.stat().st_size
+        assert text.count("data:image/gif") == text.count('class="still"') == moving
+        assert text.count("data:image/webp") == moving + still, "traversals come before what moves"
+        assert text.count("1 more in the run") == 4 - moving if wanted == "one" else text.count("seed 1") >= 4
+        assert text.count('<details class="pictures" open>') == (4 if wanted == "one" else 1)
+    assert sizes["one"] < MOST_BYTES < sizes["all"]
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -449,6 +478,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (["report", "empty"], "no finished run"),
         (["report", "results", "--out", "file"], "cannot make the folder"),
         (["report", "results", "--out", "taken"], "dislab did not write it"),
+        (["report", "results", "--pictures", "every"], "known are one, all"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(tmp_path, monkeypatch, capsys, arguments, words):

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_records import REFERENCE, made, written
+from made_records import REFERENCE, made, picture, with_files, written
 
 from dislab.report.html.pages import write_report
 
@@ -60,6 +60,8 @@ def folder(tmp_path_factory) -> Path:
         for model, seeds in values.items()
         for seed, value in enumerate(seeds)
     ]
+    files = {"reconstructions.png": picture("RGB", (700, 160)), "traversals.gif": picture("L", (700, 140), 3)}
+    records[-2] = with_files(path / "results", records[-2], files)
     written(path / "results", *records)
     with (path / "results" / "records.jsonl").open("ab") as file:
         file.write(REFERENCE.read_bytes())
@@ -211,3 +213,18 @@ def test_one_comes_from_the_leaderboard_to_a_model_and_back(opened):
     assert page.inner_text("h1") == "ML-VAE"
     page.click(".crumbs a")
     assert page.inner_text("h1") == "Leaderboard"
+
+
+@pytest.mark.parametrize("script", [True, False])
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_what_moves_can_be_stopped(opened, motion, script):
+    page = opened("model-mlvae.html", reduced_motion=motion, java_script_enabled=script)
+    still, moving = page.locator(".moving .still"), page.locator(".moving .still + img")
+    assert (still.is_visible(), moving.is_visible()) == (motion == "reduce", motion != "reduce")
+    button = page.locator(".moving button")
+    if not script:
+        assert button.is_hidden()
+        return
+    assert button.inner_text() == ("Play" if motion == "reduce" else "Pause")
+    button.click()
+    assert (still.is_visible(), moving.is_visible()) == (motion != "reduce", motion == "reduce")

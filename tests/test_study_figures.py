@@ -8,10 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import one_line
+from matplotlib.figure import Figure
 from PIL import Image
 
 import dislab
 from dislab.cli import main
+from dislab.errors import DislabError
+from dislab.files import check_own
 from dislab.registry import isolated
 from dislab.report import curves
 from dislab.report.figures import FIGURES
@@ -67,10 +71,11 @@ def study(tmp_path_factory) -> Path:
     (folder / "tiny.toml").write_text(STUDY)
     with isolated(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pictures, "draw", lambda panels, title: None)
+        patch.setattr(pictures, "draw", lambda panels, title, ax=None: Figure().subplots())
+        patch.setattr(pictures, "animation", lambda scene: b"GIF")
         patch.setattr(pictures, "save_figure", lambda figure, path: path.write_text(str(path)))
         dislab.register_dataset("blocks")(blocks)
-        assert main(["bench", "tiny.toml", "--device", "cpu"]) == 0
+        assert main(["bench", "tiny.toml", "--device", "cpu", "--pictures", "svg"]) == 0
     return folder / "results" / "tiny"
 
 
@@ -93,10 +98,12 @@ def grouped(rows, groupings: int = 1) -> dict[str, list[dislab.Run]]:
 
 
 def read(study: Path, name: str) -> pd.DataFrame:
-    """A figure's table; its picture must be one."""
+    """A figure's table; its pictures, PNG and SVG, must be ones."""
     with Image.open(study / f"{name}.png") as image:
         assert image.format == "PNG" and min(image.size) > 100
         image.load()
+    assert "<svg " in (study / f"{name}.svg").read_text()
+    check_own(study / f"{name}.svg")
     return pd.read_csv(study / f"{name}.csv", keep_default_na=False, na_values={"std": [""]})
 
 
@@ -190,28 +197,54 @@ def test_pictures_are_those_of_the_first_seed(study, rows):
         mine = lines_of(table, row)
         first = runs[0]
         assert set(mine["seed"]) <= {first.config.seed}
-        expected = {path.name: path.read_bytes() for path in first.path.glob("*.png")}
+        expected = {path.name: path.read_bytes() for path in first.path.glob("*.[ps][nv]g")}
         assert sorted(files[name] for name in mine["picture"]) == sorted(expected.values())
         for name in mine["picture"]:
             [original] = [other for other in expected if name.endswith(f"-{other}")]
             assert files[name] == expected[original]
             assert first.config.model in name and "blocks" in name
     names = " ".join(files)
-    assert "swap.png" in names and "evidence_2.png" in names and "mlvae-style=1-" in names
+    assert (
+        "swap.png" in names
+        and "swap.svg" in names
+        and "evidence_2.png" in names
+        and "mlvae-style=1-" in names
+    )
 
 
 def test_figures_of_runs_without_what_they_show_are_empty(rows):
     [oracle] = [runs for runs in rows.values() if runs[0].config.model == "oracle"]
-    for name in ("evidence_over_k", "cost", "style_leak"):
-        table, figure = FIGURES[name].draw(oracle)
-        assert table.empty and figure is None
-    for name in FIGURES:
-        assert FIGURES[name].draw([])[0].empty
+    for name, runs in [("evidence_over_k", oracle), ("cost", oracle), ("style_leak", oracle)] + [
+        (name, []) for name in FIGURES
+    ]:
+        assert FIGURES[name].table(runs).empty
+        with pytest.raises(DislabError) as error:
+            FIGURES[name].draw(runs)
+        assert "nothing to show: no run has" in one_line(error)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_on_axes_of_ones_own(rows, name):
+    runs = [run for of_row in rows.values() for run in of_row]
+    own = FIGURES[name].draw(runs)
+    axes = Figure().subplots(len(own))
+    drawn = FIGURES[name].draw(runs, ax=axes)
+    assert [*drawn] == [*axes]
+    for one, other in zip(own, drawn, strict=True):
+        lines = [line.get_xydata() for line in one.lines]
+        assert len(lines) == len(other.lines)
+        assert all(np.array_equal(a, b.get_xydata()) for a, b in zip(lines, other.lines, strict=True))
+    assert any(axes.lines for axes in own)
+    assert own[0].figure.legends or own[0].get_legend() or name == "cost"
+    assert not drawn[0].figure.legends, "a legend stays in the caller's axes"
+    with pytest.raises(DislabError) as error:
+        FIGURES[name].draw(runs, ax=axes[0])
+    assert f"ax has 1 axes: the figure needs {len(own)}" in one_line(error)
 
 
 def test_the_leak_figure_needs_the_style_score():
     assert FIGURES["style_leak"].needs == ("style_accuracy",)
-    assert FIGURES["evidence_over_k"].needs == FIGURES["cost"].needs == FIGURES["pictures"].needs == ()
+    assert FIGURES["evidence_over_k"].needs == FIGURES["cost"].needs == ()
     assert set(curves.EVIDENCE) < {"content_variance", "log_likelihood", "reconstruction", "elbo"}
 
 
@@ -225,4 +258,4 @@ def test_the_shipped_studies_of_the_ml_vae_are_right(name):
         kept = sum(config.dataset == dataset for config in planned.values())
         assert kept == asked or (dataset == "olivetti" and kept == 0), "none is done twice or left out"
     assert len(planned) > 5
-    assert set(study.figures) <= FIGURES.keys()
+    assert set(study.figures) <= {*FIGURES, "pictures"}

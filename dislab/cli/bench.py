@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dislab.cli.options import DataDir, Device, Jobs, Plugin, a_path, load_plugins, parse_seeds
+from dislab.cli.options import (
+    DataDir,
+    Device,
+    Jobs,
+    Log,
+    Pictures,
+    Plugin,
+    a_path,
+    load_plugins,
+    parse_seeds,
+)
 from dislab.cli.tables import end, print_table
 from dislab.errors import DislabError
 
@@ -34,6 +44,8 @@ def bench_command(
     jobs: Jobs = None,
     device: Device = None,
     data_dir: DataDir = None,
+    log: Log = None,
+    pictures: Pictures = "png",
     plugin: Plugin = None,
 ) -> None:
     """Run a study: models x datasets x hyper-parameters x seeds, then its tables and figures.
@@ -57,7 +69,9 @@ def bench_command(
     from dislab.studies.study import run_study, short_lines  # it imports torch
 
     folder = Path("results") / read.name if out is None else out
-    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=folder, quiet=False)
+    machine = Machine.here(
+        device, jobs=jobs, data_dir=data_dir, out=folder, quiet=False, log=log or (), pictures=pictures
+    )
     outcome = run_study(read, machine)
     print_table(short_lines(outcome))
     print("\n".join(["", *map(str, outcome.paths)]))

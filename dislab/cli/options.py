@@ -73,6 +73,21 @@ HoldOut = Annotated[
         "May be repeated.",
     ),
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="tensorboard|wandb",
+        help="Show loss terms there while models train; may be repeated. Needs dislab[tensorboard] or "
+        "dislab[wandb].",
+    ),
+]
+Pictures = Annotated[
+    str,
+    typer.Option(
+        metavar="png|svg|pdf",
+        help="svg or pdf: write pictures and figures in this format, too, beside PNG.",
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

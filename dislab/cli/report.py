@@ -22,6 +22,13 @@ def report_command(
             help="Folder of the pages; by default report in the results folder.",
         ),
     ] = None,
+    pictures: Annotated[
+        str,
+        typer.Option(
+            metavar="one|all",
+            help="one: pictures of a run per model and dataset, pages of at most 5 MB; all: of every run.",
+        ),
+    ] = "one",
     plugin: Plugin = None,
 ) -> None:
     """Write web pages of a results folder: leaderboard, a page per model, figures."""
@@ -29,6 +36,7 @@ def report_command(
     from dislab.report.html.pages import write_report
 
     words = ["dislab", "report", str(results)] + ([] if out is None else ["--out", str(out)])
-    pages, damaged = write_report(results, out or results / "report", shlex.join(words))
+    words += [] if pictures == "one" else ["--pictures", pictures]
+    pages, damaged = write_report(results, out or results / "report", shlex.join(words), pictures)
     print(f"{len(pages)} pages: {pages[0]}")
     end(damaged)

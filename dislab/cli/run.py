@@ -14,8 +14,10 @@ from dislab.cli.options import (
     GroupBy,
     HoldOut,
     Jobs,
+    Log,
     MetricProtocol,
     Metrics,
+    Pictures,
     Plugin,
     Source,
     a_path,
@@ -32,6 +34,8 @@ BESIDE_CONFIG = (
     "device",
     "jobs",
     "data_dir",
+    "log",
+    "pictures",
     "out",
     "plugin",
     "all_",
@@ -93,6 +97,8 @@ def run_command(
     ] = Path("results"),
     jobs: Jobs = None,
     data_dir: DataDir = None,
+    log: Log = None,
+    pictures: Pictures = "png",
     all_: All = False,
     plugin: Plugin = None,
 ) -> None:
@@ -110,7 +116,9 @@ def run_command(
     from dislab.runs.record import Results
     from dislab.runs.resolve import check, resolve
 
-    machine = Machine.here(device, jobs=jobs, data_dir=data_dir, out=out, quiet=False)
+    machine = Machine.here(
+        device, jobs=jobs, data_dir=data_dir, out=out, quiet=False, log=log or (), pictures=pictures
+    )
     if config is not None:
         for name in context.params:
             if name not in BESIDE_CONFIG and context.get_parameter_source(name).name == "COMMANDLINE":

@@ -194,6 +194,6 @@ def print_next(runs: list, table) -> None:
     print(f"\nrun: {runs[0].path}" + (f" and {len(runs) - 1} more beside it" if len(runs) > 1 else ""))
     print(f"leaderboard: {table}")
     said = [f"dislab report {table.parent}", f"dislab leaderboard {table.parent}"]
-    pictures = sorted(name for name in runs[0].record["files"] if name.endswith(".png"))
+    pictures = sorted(name for name in runs[0].record["files"] if name.endswith((".png", ".gif")))
     said += [f"the pictures in a run's folder ({', '.join(pictures)})"] if pictures else []
     print("\n".join(wrapped(f"look next: {'; '.join(said)}", width_of_output())))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from dislab.report.frame import (
-    SETTING,
-    colours_of,
-    names_of_rows,
-    names_of_settings,
-    spread,
-    table_settings,
-    values_of,
-)
+from dislab.report.axes import add_legend, axes_for, not_empty
+from dislab.report.frame import SETTING, colours_of, shown_rows, shown_settings, spread, values_of
 from dislab.runs.finished import Run
+
+if TYPE_CHECKING:
+    from dislab.report.axes import Panels
 
 AXES = {"accuracy": "accuracy", "entropy": "conditional entropy, bits"}
 STYLES = {  # block of the code -> marker and dashes
@@ -32,18 +29,10 @@ EVIDENCE = {  # measure of a run's evidence -> name of its axis
 }
 
 
-def accuracy_over_k(runs: Sequence[Run]):
-    """Draw how well the class is read from k joined images: accuracy, and conditional entropy in bits.
+def accuracy_over_k_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return what `accuracy_over_k` shows: columns row, those of KEY, quantity, block, k, mean, std, n.
 
-    A line per model and block of its code: content, style (its value at k = 1, where nothing is joined) by
-    its posterior mean and by a draw, or the whole code of a model without blocks; mean and standard deviation
-    over seeds. Dashed: a code that knows nothing, of accuracy 1 / C and entropy H(y) = log2 C. Bouchacourt et
-    al. 2017, figure 7.
-
-    Returns
-    -------
-    A pandas DataFrame with the columns row, those of KEY, quantity ("accuracy", "entropy"), block, k, mean,
-    std, n; for the dashed lines the block is "uninformed". And a matplotlib figure.
+    The quantity is "accuracy" or "entropy"; the block of the dashed lines is "uninformed".
     """
     curved = [
         run for run in runs if {"content_accuracy_curve", "content_entropy_curve"} & {*run.scores.details}
@@ -59,20 +48,45 @@ def accuracy_over_k(runs: Sequence[Run]):
                 single |= {"style": f"style_{quantity}", "style, a draw": f"style_{quantity}_sampled"}
             lines += [(block, 1, run.scores[name]) for block, name in single.items() if name in run.scores]
             values += [(run, (quantity, block, int(k)), value) for block, k, value in lines]
-    table = spread(values_of(values), curved, ["quantity", "block", "k"])
-    return table, None if table.empty else _plot_over_k(table, names_of_rows(run.config for run in curved))
+    return spread(values_of(values), curved, ["quantity", "block", "k"])
 
 
-def _plot_over_k(table: pd.DataFrame, row_names: Mapping[str, str]):
-    from matplotlib.figure import Figure
+def accuracy_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+    """Draw how well the class is read from k joined images: accuracy, and conditional entropy in bits.
+
+    A line per model and block of its code: content, style (its value at k = 1, where nothing is joined) by
+    its posterior mean and by a draw, or the whole code of a model without blocks; mean and standard deviation
+    over seeds. Dashed: a code that knows nothing, of accuracy 1 / C and entropy H(y) = log2 C. Bouchacourt et
+    al. 2017, figure 7.
+
+    Parameters
+    ----------
+    runs : finished runs with the score content_accuracy or content_entropy.
+    ax : matplotlib axes, two for each dataset and other setting; by default those of a new figure.
+
+    Returns
+    -------
+    The axes, [panels].
+
+    Raises
+    ------
+    DislabError : no run has these scores, or the number of axes is wrong.
+
+    Examples
+    --------
+    >>> import dislab
+    >>> from dislab.report.figures import accuracy_over_k
+    >>> axes = accuracy_over_k(dislab.runs_in("results"))  # doctest: +SKIP
+    >>> axes[0].figure.savefig("accuracy.pdf")  # doctest: +SKIP
+    """
     from matplotlib.lines import Line2D
 
-    settings = names_of_settings(table_settings(table))
+    table = not_empty(accuracy_over_k_table(runs), "content_accuracy or content_entropy")
+    row_names, settings = shown_rows(table, runs), shown_settings(table)
     colours = colours_of(row_names.values())
-    figure = Figure(figsize=(11, 3.6 * len(settings)), layout="constrained")
-    panels = figure.subplots(len(settings), 2, squeeze=False)
+    panels = axes_for(ax, 2 * len(settings), 2, (11, 3.6 * len(settings)))
     ticks = sorted(set(table["k"]))
-    for (setting, title), pair in zip(settings.items(), panels, strict=True):
+    for (setting, title), pair in zip(settings.items(), panels.reshape(-1, 2), strict=True):
         here = table[(table[SETTING] == list(setting)).all(axis=1)]
         pair[0].set_title(title, loc="left", fontsize=10)
         for (quantity, axis_name), axes in zip(AXES.items(), pair, strict=True):
@@ -102,23 +116,14 @@ def _plot_over_k(table: pd.DataFrame, row_names: Mapping[str, str]):
         if block in blocks
     ]
     legend.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label="chance, H(y)"))
-    figure.legend(handles=legend, loc="outside right upper", fontsize=8)
-    return figure
+    add_legend(ax, panels, legend, [line.get_label() for line in legend], loc="outside right upper")
+    return panels
 
 
-def evidence_over_k(runs: Sequence[Run]):
-    """Draw what joining k images of a group does, see `dislab.scoring.evidence`.
-
-    The mean variance of the content posterior, and the log-likelihood of an image and its reconstruction
-    term, in nats per image; mean and standard deviation over seeds.
-
-    Returns
-    -------
-    A pandas DataFrame with the columns row, those of KEY, grouping, k, quantity, mean, std, n. And a
-    matplotlib figure.
-    """
+def evidence_over_k_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return what `evidence_over_k` shows: columns row, those of KEY, grouping, k, quantity, mean, std, n."""
     measured = [run for run in runs if run.record["evidence"]]
-    table = spread(
+    return spread(
         values_of(
             (run, (line["grouping"], line["k"], quantity), line[quantity])
             for run in measured
@@ -128,18 +133,41 @@ def evidence_over_k(runs: Sequence[Run]):
         measured,
         ["grouping", "k", "quantity"],
     )
-    return table, None if table.empty else _plot_evidence(table, names_of_rows(r.config for r in measured))
 
 
-def _plot_evidence(table: pd.DataFrame, row_names: Mapping[str, str]):
-    from matplotlib.figure import Figure
+def evidence_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+    """Draw what joining k images of a group does, see `dislab.scoring.evidence`.
 
-    settings = names_of_settings(table_settings(table))
+    The mean variance of the content posterior, and the log-likelihood of an image and its reconstruction
+    term, in nats per image; mean and standard deviation over seeds.
+
+    Parameters
+    ----------
+    runs : finished runs of models with content and style.
+    ax : matplotlib axes, three for each dataset and other setting; by default those of a new figure.
+
+    Returns
+    -------
+    The axes, [panels].
+
+    Raises
+    ------
+    DislabError : there is no such run, or the number of axes is wrong.
+
+    Examples
+    --------
+    >>> import dislab
+    >>> from dislab.report.figures import evidence_over_k
+    >>> axes = evidence_over_k(dislab.runs_in("results"))  # doctest: +SKIP
+    >>> axes[0].figure.savefig("evidence.pdf")  # doctest: +SKIP
+    """
+    table = not_empty(evidence_over_k_table(runs), "content and style")
+    row_names, settings = shown_rows(table, runs), shown_settings(table)
     colours = colours_of(row_names.values())
-    figure = Figure(figsize=(12, 3.4 * len(settings) + 0.5), layout="constrained")
-    panels = figure.subplots(len(settings), len(EVIDENCE), squeeze=False)
+    columns = len(EVIDENCE)
+    panels = axes_for(ax, columns * len(settings), columns, (12, 3.4 * len(settings) + 0.5))
     ticks = sorted(set(table["k"]))
-    for (setting, title), line_of_panels in zip(settings.items(), panels, strict=True):
+    for (setting, title), line_of_panels in zip(settings.items(), panels.reshape(-1, columns), strict=True):
         here = table[(table[SETTING] == list(setting)).all(axis=1)]
         line_of_panels[0].set_title(title, loc="left", fontsize=10)
         for (quantity, axis_name), axes in zip(EVIDENCE.items(), line_of_panels, strict=True):
@@ -155,11 +183,11 @@ def _plot_evidence(table: pd.DataFrame, row_names: Mapping[str, str]):
                 axes.set_yscale("log")
     handles = {
         label: handle
-        for axes in panels.flatten()
+        for axes in panels
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=3, fontsize=8)
-    return figure
+    add_legend(ax, panels, [*handles.values()], [*handles], loc="outside upper center", ncols=3)
+    return panels
 
 
 def _line_over_k(axes, k, mean, std, ticks: Sequence[int], **look) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dislab.registry import METRICS
+from dislab.report.names import DATASETS, MODELS
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import Run
 from dislab.scoring.protocols import metric_of
@@ -78,10 +79,14 @@ def keys_of(runs: Iterable[Run]) -> pd.DataFrame:
     )
 
 
-def names_of_rows(configs: Iterable[RunConfig]) -> dict[str, str]:
-    """Return how figures call each row: its model, with the hyper-parameters that vary among its rows.
+def names_of_rows(configs: Iterable[RunConfig], models: Mapping[str, str] = {}) -> dict[str, str]:
+    """Return how tables call each row: its model, with the hyper-parameters that vary among its rows.
 
     A value that more than half of a model's rows have is not named.
+
+    Parameters
+    ----------
+    models : display names of models, see `dislab.report.names`; a model that has none keeps its own.
     """
     rows = {config.row: config for config in configs}
     distinct = {(config.model, config.key["hyperparameters"]): config for config in rows.values()}
@@ -96,16 +101,19 @@ def names_of_rows(configs: Iterable[RunConfig]) -> dict[str, str]:
             for name, value in config.hyperparameters.items()
             if 2 * values[config.model, name][value] <= values[config.model, name].total()
         ]
-        names[row] = " ".join([config.model, *varied])
+        names[row] = " ".join([models.get(config.model, config.model), *varied])
     return names
 
 
-def names_of_settings(settings: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """Return how figures call each setting: dataset and source, and what else varies.
+def names_of_settings(
+    settings: Iterable[tuple[str, ...]], datasets: Mapping[str, str] = {}
+) -> dict[tuple[str, ...], str]:
+    """Return how tables call each setting: dataset and source, and what else varies.
 
     Parameters
     ----------
     settings : texts in the order of SETTING.
+    datasets : display names of datasets, see `dislab.report.names`.
     """
     settings = list(dict.fromkeys(settings))
     varies = [len({setting[column] for setting in settings}) > 1 for column in range(len(SETTING))]
@@ -116,7 +124,7 @@ def names_of_settings(settings: Iterable[tuple[str, ...]]) -> dict[tuple[str, ..
     names = {}
     for setting in settings:
         dataset, source, protocol, held_out, group_by = setting
-        parts = [f"{dataset} ({source})"]
+        parts = [f"{datasets.get(dataset, dataset)} ({source})"]
         parts += [f"protocol {protocol}"] if varies[2] else []
         parts += [f"without {held_out}" if held_out else "nothing held out"] if varies[3] else []
         parts += [f"grouped by {group_by}"] if grouped else []
@@ -129,9 +137,20 @@ def table_settings(table: pd.DataFrame) -> list[tuple[str, ...]]:
     return list(table[SETTING].itertuples(index=False, name=None))
 
 
+def shown_rows(table: pd.DataFrame, runs: Iterable[Run]) -> dict[str, str]:
+    """Return how figures call each row of a table: row -> text."""
+    rows = set(table["row"])
+    return names_of_rows((run.config for run in runs if run.row in rows), MODELS)
+
+
+def shown_settings(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """Return how figures call each setting of a table that has the columns of SETTING."""
+    return names_of_settings(table_settings(table), DATASETS)
+
+
 def labels_of(table: pd.DataFrame, row_names: Mapping[str, str]) -> dict[str, str]:
     """Return the label of each row of a table where all settings share a panel: row -> text."""
-    settings = names_of_settings(table_settings(table))
+    settings = shown_settings(table)
     several = len(settings) > 1
     return {
         row: row_names[row] + (f"\n{settings[setting]}" if several else "")

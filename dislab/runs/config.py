@@ -167,6 +167,11 @@ class RunConfig:
         parts += [f"{name}={value}" for name, value in self.changed.items()]
         return ", ".join([*parts, f"seed {self.seed}"])
 
+    @property
+    def title(self) -> str:
+        """What the titles of pictures say of the run: model, dataset, hyper-parameters, seed and protocol."""
+        return f"{self}, protocol {self.protocol_name}, {self.source.partition('-v')[0]} images"
+
     def with_seed(self, seed: int) -> RunConfig:
         """Return the configuration with another seed.
 

@@ -31,6 +31,7 @@ from dislab.runs.machine import Machine
 from dislab.runs.perform import Outcome, most_at_once, perform
 from dislab.runs.record import Results
 from dislab.scoring.request import asked
+from dislab.training.loggers import Callback
 
 # After which a worker that does not stop is killed: a step and its checkpoint take seconds, but numpy and
 # scikit-learn hear of an interruption only between two of their calls.
@@ -41,7 +42,9 @@ SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes do
 Tell = Callable[[list[str], str, int, int, str], None]
 
 
-def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]:
+def execute(
+    configs: Iterable[RunConfig], machine: Machine, callbacks: Sequence[Callback] = ()
+) -> Iterator[Outcome]:
     """Do runs and yield what became of each, as it comes; one outcome for each digest.
 
     A run that is finished is not done again; only scores that it lacks are computed. A run that another
@@ -52,6 +55,7 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
     ----------
     configs : resolved configurations. Two of one digest are one run, with the scores that both ask for.
     machine : where and how they are done.
+    callbacks : called with the loss terms of each run, in this process: none where there are workers.
 
     Raises
     ------
@@ -90,7 +94,10 @@ def execute(configs: Iterable[RunConfig], machine: Machine) -> Iterator[Outcome]
     with Display(merged.values(), todo, all_durations, machine, share) as display:
         while todo or busy:
             tasks = tasks_of(todo, replace(machine, quiet=machine.quiet or display.is_joint))
-            backend = here(tasks, display.hear) if share is None else in_workers(tasks, display.hear, *share)
+            if share is None:
+                backend = here(tasks, display.hear, callbacks)
+            else:
+                backend = in_workers(tasks, display.hear, *share)
             with closing(backend) as outcomes:
                 for outcome in outcomes:
                     if outcome.busy:
@@ -142,17 +149,17 @@ def tasks_of(configs: Sequence[RunConfig], machine: Machine) -> list[dict]:
     return tasks
 
 
-def do_task(task: Mapping, tell: Tell) -> Iterator[Outcome]:
+def do_task(task: Mapping, tell: Tell, callbacks: Sequence[Callback] = ()) -> Iterator[Outcome]:
     """Do a task in this process. Its plug-ins are loaded before."""
     configs = [RunConfig.from_json(config) for config in task["configs"]]
     with heard_by(partial(tell, task["digests"])):
-        yield from perform(configs, Machine(**task["machine"]))
+        yield from perform(configs, Machine(**task["machine"]), callbacks)
 
 
-def here(tasks: Sequence[Mapping], tell: Tell) -> Iterator[Outcome]:
+def here(tasks: Sequence[Mapping], tell: Tell, callbacks: Sequence[Callback] = ()) -> Iterator[Outcome]:
     """Do tasks in this process, one after the other."""
     for task in tasks:
-        yield from do_task(task, tell)
+        yield from do_task(task, tell, callbacks)
 
 
 # Worker processes ----------------------------------------------------------------------------------

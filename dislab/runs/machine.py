@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dislab.errors import DislabError
+from dislab.files import FORMATS
+from dislab.registry import unknown_name
 
 # A quick run was measured to take 0.9 GB at its peak. Scores of all rows of a full grid, other models and
 # metrics take more, and a process that the kernel kills for memory loses its run.
@@ -25,6 +28,8 @@ class Machine:
     data_dir : folder of official dataset files; None takes the default, see `dislab.load_dataset`.
     out : the results folder.
     quiet : show no progress.
+    log : names of the loggers that show loss terms elsewhere, see `dislab.training.loggers`.
+    pictures : "svg" or "pdf" writes pictures and figures in this format, too, beside PNG; by default "png".
     """
 
     device: str = "cpu"
@@ -32,28 +37,47 @@ class Machine:
     data_dir: str | None = None
     out: str = "results"
     quiet: bool = True
+    log: tuple[str, ...] = ()
+    pictures: str = "png"
 
     @classmethod
     def here(
-        cls, device=None, *, jobs: int | None = 1, data_dir=None, out="results", quiet: bool = True
+        cls,
+        device=None,
+        *,
+        jobs: int | None = 1,
+        data_dir=None,
+        out="results",
+        quiet: bool = True,
+        log: Iterable[str] = (),
+        pictures: str = "png",
     ) -> Machine:
         """Return the machine that this process runs on; `device` is by default CUDA where there is a GPU.
 
         Raises
         ------
-        DislabError : the device cannot be used here, or `jobs` is no number of processes.
+        DislabError : the device cannot be used here, `jobs` is no number of processes, a logger is not
+            known or not installed, or the format of pictures is not known.
         """
         from dislab.data.devices import choose_device
+        from dislab.training.loggers import check_loggers
 
         if jobs is not None and not 1 <= jobs <= MOST_JOBS:
             bound = "1 or more" if jobs < 1 else f"{MOST_JOBS} or less"
             raise DislabError(f"jobs is {jobs}: it must be {bound}")
+        if pictures not in FORMATS:
+            raise unknown_name("format of pictures", pictures, FORMATS)
         directory = None if data_dir is None else str(data_dir)
-        return cls(str(choose_device(device)), jobs, directory, str(out), quiet)
+        return cls(str(choose_device(device)), jobs, directory, str(out), quiet, check_loggers(log), pictures)
 
     def to_json(self) -> dict:
         """Return the machine as a dict that JSON can hold."""
         return asdict(self)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats that pictures are written in; PNG is always one, for pages."""
+        return tuple(dict.fromkeys(["png", self.pictures]))
 
     def share(self, number: int) -> tuple[int, int] | None:
         """Return how `number` runs share the machine: runs at a time, and the threads of each.

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from dislab.scoring.swaps import can_swap, swaps
 from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
+from dislab.training.loggers import Callback, opened
 from dislab.training.loop import fit, show_dataset, train_stack
 from dislab.training.model import reported
 from dislab.training.precision import arithmetic, compute_in_bfloat16
@@ -96,7 +98,9 @@ def most_at_once(configs: Sequence[RunConfig], device: str) -> int:
     return 16 if device.startswith("cuda") and not alone else 1
 
 
-def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]:
+def perform(
+    configs: Sequence[RunConfig], machine: Machine, callbacks: Sequence[Callback] = ()
+) -> Iterator[Outcome]:
     """Do runs whose models can be trained at once; yield what became of each.
 
     A run is claimed before it is begun, and is busy where another process has claimed it. A run that was
@@ -130,7 +134,7 @@ def perform(configs: Sequence[RunConfig], machine: Machine) -> Iterator[Outcome]
         if mine:
             try:
                 images = images_of(mine[0], machine)
-                trained = _train(mine, images, results, machine)
+                trained = _train(mine, images, results, machine, callbacks)
             except FAILURES as error:
                 yield from (_failed(config, error) for config in mine)
         for one in trained:
@@ -162,7 +166,11 @@ def _arithmetic(config: RunConfig, machine: Machine):
 
 
 def _train(
-    configs: Sequence[RunConfig], images: Dataset, results: Results, machine: Machine
+    configs: Sequence[RunConfig],
+    images: Dataset,
+    results: Results,
+    machine: Machine,
+    callbacks: Sequence[Callback] = (),
 ) -> list[Trained]:
     """Train the models of these configurations, each in its folder."""
     first = configs[0]
@@ -187,13 +195,17 @@ def _train(
             history = fit(network, images, generator)
             return [Trained(config, path, network, history, len(images.train_rows()), {})]
         members = []
-        for config, path, network in zip(configs, paths, networks, strict=True):
-            show_dataset(network, images, config.seed)
-            batches = make_batches(config, images, network, device)
-            validation = make_validation(config, images, network, device)
-            _prepare(path)
-            members.append(Member(network, batches, path / "checkpoint.safetensors", validation=validation))
-        train_stack(members, first.protocol, machine.quiet)
+        with ExitStack() as loggers:
+            for config, path, network in zip(configs, paths, networks, strict=True):
+                show_dataset(network, images, config.seed)
+                batches = make_batches(config, images, network, device)
+                validation = make_validation(config, images, network, device)
+                _prepare(path)
+                own = opened(machine.log, path, str(config), config.to_json() | {"digest": config.digest})
+                called = [*callbacks, *loggers.enter_context(own)]
+                checkpoint = path / "checkpoint.safetensors"
+                members.append(Member(network, batches, checkpoint, validation=validation, callbacks=called))
+            train_stack(members, first.protocol, machine.quiet)
     trained = []
     for config, path, one in zip(configs, paths, members, strict=True):
         rows, history = len(one.batches.order), one.history
@@ -228,7 +240,7 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         joined = []
         with code_of_model(config.model, RunFailed):
             report = reported(network, images.image_shape) | trained.validated
-            pictures = draw_pictures(path, network, images, table, rows)
+            pictures = draw_pictures(path, network, images, table, rows, config.title, machine.formats)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
     trained_on = config.protocol.steps * config.protocol.batch_size

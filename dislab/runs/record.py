@@ -9,7 +9,7 @@ results/
         model.safetensors                   the trained parameters
         codes.safetensors                   the code table
         history.csv                         loss terms over the steps
-        *.png                               pictures
+        *.png, *.gif                        pictures, and on wish *.svg or *.pdf
         checkpoint.safetensors              while training: parameters, optimiser and random state
 
 A run is finished once its line is in records.jsonl, which is written after all else. Files of several

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dislab.data.dataset import Dataset
@@ -12,6 +13,7 @@ from dislab.runs.images import forget_images
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import resolve
+from dislab.training.loggers import Callback
 
 
 def run(
@@ -22,6 +24,9 @@ def run(
     data_dir: str | Path | None = None,
     out: str | Path = "results",
     quiet: bool = True,
+    log: str | Iterable[str] = (),
+    pictures: str = "png",
+    callbacks: Sequence[Callback] = (),
     **settings: object,
 ) -> Run:
     """Train a model, encode the dataset and score the codes.
@@ -36,6 +41,9 @@ def run(
     data_dir : where official files lie, see `dislab.load_dataset`.
     out : the results folder.
     quiet : show no progress.
+    log : "tensorboard", "wandb", or both in a list: where loss terms are shown while the model trains.
+    pictures : "svg" or "pdf" draws the run's pictures in this format, too, beside PNG.
+    callbacks : functions of a step and a dict of loss terms, called every 25 steps and at the last one.
     protocol : "quick" (minutes on a CPU, the default), "fast" (half of its steps), "medium" (a quarter of an
         hour), "paper" (Locatello et al. 2019) or "bouchacourt2017" (12,000 steps of 256 images, of which the
         best validation decides the parameters).
@@ -64,10 +72,11 @@ def run(
     >>> run.scores["mig"] > 0.9  # doctest: +SKIP
     True
     """
-    machine = Machine.here(device, data_dir=data_dir, out=out, quiet=quiet)
+    log = [log] if isinstance(log, str) else log
+    machine = Machine.here(device, data_dir=data_dir, out=out, quiet=quiet, log=log, pictures=pictures)
     forget_images()
     try:
-        (outcome,) = execute([resolve(model, dataset, machine, **settings)], machine)
+        (outcome,) = execute([resolve(model, dataset, machine, **settings)], machine, callbacks)
     finally:
         forget_images()
     if outcome.failure:

@@ -6,7 +6,8 @@ interpolation, generation and accumulated evidence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ from torch import Tensor
 
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import draw_groups, join_by_one
-from dislab.files import save_figure
+from dislab.files import save_figure, write_atomically
+from dislab.scoring.panels import Panel, draw
 from dislab.scoring.table import CodeTable
 
 NUM_COLUMNS = 9
-TRAVERSAL = (-2.0, 2.0)  # in standard deviations of the prior, as in Higgins et al. 2017
-TILE_INCHES = 0.6
-GAP = 2  # pixels between tiles
+QUANTILES = np.linspace(0.02, 0.98, NUM_COLUMNS)  # of the aggregate posterior, in the columns of a traversal
+DRAWS = 10_000  # of the aggregate posterior
+MILLISECONDS = 150  # of a frame of the animation
+ANIMATED = 10  # tiles in a row of the animation
+COLOURS_OF_GIF = 48
 TEST_IMAGE, RECONSTRUCTION = "limegreen", "royalblue"  # colours of the boxes, as in the paper
 COLOURS = "green: images, blue: reconstructed"
 MOST_CLASSES = 8  # of the swap grid
@@ -30,23 +34,13 @@ NUM_IDENTITIES = 5  # groups in the pictures of generation
 NUM_EVIDENCE = 3  # groups in the picture of accumulated evidence
 
 
-@dataclass
-class Panel:
-    """A grid of images, with text above it and beside its rows."""
-
-    tiles: Tensor  # float [rows, columns, C, H, W] in [0, 1]; a tile of NaN is left white
-    title: str = ""
-    names: list[str] = field(default_factory=list)
-    boxes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # colour -> (row, column) of tiles
-
-
 class Scene:
-    """A trained model, and the code table of rows of its dataset."""
+    """A trained model, and the code table of rows of its dataset; `about` is said in titles."""
 
-    def __init__(self, model, dataset: Dataset, table: CodeTable, rows: np.ndarray):
+    def __init__(self, model, dataset: Dataset, table: CodeTable, rows: np.ndarray, about: str = ""):
         self.model, self.dataset, self.table, self.rows = model, dataset, table, rows
         self.device = next(iter(model.state_dict().values())).device
-        self.name = f"{dataset.name} ({dataset.source})"
+        self.about = about or f"{dataset.name} ({dataset.source})"
 
     def images(self, positions: np.ndarray) -> Tensor:
         """Return the images [..., C, H, W] in [0, 1] at positions int64 [...] of the table."""
@@ -73,63 +67,169 @@ class Scene:
         return mean.cpu().numpy().reshape(*groups.shape, -1)
 
 
-def draw_pictures(path: Path, model, dataset: Dataset, table: CodeTable, rows: np.ndarray) -> list[Path]:
+def draw_pictures(
+    path: Path,
+    model,
+    dataset: Dataset,
+    table: CodeTable,
+    rows: np.ndarray,
+    about: str = "",
+    formats: Sequence[str] = ("png",),
+) -> list[Path]:
     """Write the pictures of a trained model to the folder `path`, and return their paths.
 
-    These are reconstructions.png and traversals.png, and for a model with content and style swap.png,
-    interpolation.png, generation.png and evidence.png. With several groupings there is one of these for each:
-    swap_1.png, swap_2.png, and so on. Nothing is drawn for a model without `mean_image`.
+    These are reconstructions.png, traversals.png, the same as an animation, traversals.gif, and for a model
+    with content and style swap.png, interpolation.png, generation.png and evidence.png. With several
+    groupings there is one of these for each: swap_1.png, swap_2.png, and so on. Nothing is drawn for a model
+    without `mean_image`.
+
+    Parameters
+    ----------
+    about : a line for their titles: model, dataset, protocol and seed.
+    formats : of all but the animation, some of `dislab.files.FORMATS`.
     """
     if model.mean_image is None:
         return []
-    scene = Scene(model, dataset, table, rows)
-    figures = {"reconstructions": reconstructions(scene), "traversals": traversals(scene)}
+    scene = Scene(model, dataset, table, rows, about)
+    drawn = {"reconstructions": reconstructions(scene), "traversals": traversals(scene)}
     if model.encode_groups is not None:
         contents = [name for name in table.blocks if name != "style"]
         for grouping, block in enumerate(contents):
             for picture in (swap, interpolation, generation, evidence):
-                figures[picture.__name__ + block.removeprefix("content")] = picture(scene, block, grouping)
-    for name, figure in figures.items():
-        save_figure(figure, path / f"{name}.png")
-    return [path / f"{name}.png" for name in figures]
+                drawn[picture.__name__ + block.removeprefix("content")] = picture(scene, block, grouping)
+    paths = []
+    for name, axes in drawn.items():
+        for kind in formats:
+            paths.append(path / f"{name}.{kind}")
+            save_figure(np.ravel(axes)[0].figure, paths[-1])
+    paths.append(path / "traversals.gif")
+    write_atomically(paths[-1], animation(scene))
+    return paths
 
 
-def reconstructions(scene: Scene):
-    """Draw images above their reconstructions from the posterior mean; return the figure."""
+def reconstructions(scene: Scene, ax=None):
+    """Draw images above their reconstructions from the posterior mean; return the axes."""
     few = len(scene.table) < NUM_COLUMNS
     chosen = np.random.default_rng(0).choice(len(scene.table), NUM_COLUMNS, replace=few)
     tiles = torch.stack([scene.images(chosen), scene.decode(scene.table.mean[chosen])])
-    return draw([Panel(tiles, names=["image", "reconstruction"])], f"{scene.name}: reconstructions")
+    return draw([Panel(tiles, names=["image", "reconstruction"])], f"Reconstructions\n{scene.about}", ax)
 
 
-def traversals(scene: Scene):
-    """Draw a row per code dimension, which moves from -2 to 2; return the figure.
+def traversals(scene: Scene, ax=None):
+    """Draw a row per code dimension, which moves over quantiles of the aggregate posterior; return the axes.
 
-    The other dimensions stay at the code of one image. Within each block the dimensions are sorted by the
-    information that they carry, their mean KL to the prior.
+    The other dimensions stay at the code of one image, which stands below with its reconstruction. In each
+    row the value nearest to this code is replaced by the code itself, and its tile is boxed as the
+    reconstruction is. Within each block the dimensions are sorted by the information that they carry, their
+    mean KL to the prior.
     """
-    table = scene.table
-    start = table.mean[np.random.default_rng(1).integers(len(table))]
-    values = np.linspace(*TRAVERSAL, NUM_COLUMNS)
+    start, order = _start(scene), _by_information(scene.table)
+    values = _quantiles(scene.table)
+    names, codes, boxed = [], [], []
+    for row, (dimension, name, kl) in enumerate(order):
+        code = scene.table.mean[start, dimension]
+        nearest = int(np.abs(values[:, dimension] - code).argmin())
+        line = np.tile(scene.table.mean[start], (NUM_COLUMNS, 1))
+        line[:, dimension] = values[:, dimension]
+        line[nearest, dimension] = code
+        codes.append(line)
+        boxed.append((row, nearest))
+        names.append(f"{name}\n{kl:.1f} nats")
+    decoded = scene.decode(np.stack(codes))
+    last = torch.full_like(decoded[:1], torch.nan)
+    last[0, 0], last[0, 1] = scene.images(np.array([start]))[0], decoded[boxed[0]]
+    panel = Panel(
+        torch.cat([decoded, last]),
+        title="quantile of the dimension's aggregate posterior",
+        names=[*names, "start image,\nreconstruction"],
+        columns=[f"{100 * quantile:.0f} %" for quantile in QUANTILES],
+        boxes={TEST_IMAGE: [(len(order), 0)], RECONSTRUCTION: [*boxed, (len(order), 1)]},
+    )
+    title = "Each code dimension alone, with its mean KL (green: image, blue: its reconstruction)"
+    return draw([panel], f"{title}\n{scene.about}", ax)
+
+
+def animation(scene: Scene) -> bytes:
+    """Return a GIF in which each tile is one code dimension that moves over its quantiles, and back.
+
+    The dimensions are those of `traversals` in the same order, the other dimensions at the same code.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    start, values = scene.table.mean[_start(scene)], _quantiles(scene.table)
+    lines: list[list[int]] = []
+    names = []
+    for block, dimensions in _blocks(scene.table).items():
+        of_block = [dimension for dimension, *_ in _by_information(scene.table) if dimension in dimensions]
+        for begin in range(0, len(of_block), ANIMATED):
+            lines.append(of_block[begin : begin + ANIMATED])
+            names.append(f"{block}\n{begin + 1} to {begin + len(lines[-1])}")
+    frames = []
+    for value in values:
+        codes = np.tile(start, (len(lines), max(map(len, lines)), 1))
+        for row, line in enumerate(lines):
+            codes[row, np.arange(len(line)), line] = value[line]
+        tiles = scene.decode(codes).clone()
+        for row, line in enumerate(lines):
+            tiles[row, len(line) :] = torch.nan
+        frames.append(Panel(tiles, names=names))
+    title = "One code dimension per tile, sorted by KL, from its 2 % to its 98 % quantile"
+    axes = draw(frames[:1], f"{title}\n{scene.about}")
+    canvas = FigureCanvasAgg(axes.figure)
+    axes.figure.set_dpi(110)  # a tile of 64 pixels and its gap are 66 pixels
+    pictures = []
+    for frame in frames:
+        axes.images[0].set_data(frame.sheet())
+        canvas.draw()
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        pictures.append(picture.quantize(COLOURS_OF_GIF, dither=Image.Dither.NONE))
+    pictures += pictures[-2:0:-1]
+    buffer = io.BytesIO()
+    options = {"append_images": pictures[1:], "duration": MILLISECONDS, "loop": 0}
+    pictures[0].save(buffer, format="GIF", save_all=True, **options)
+    return buffer.getvalue()
+
+
+def _start(scene: Scene) -> int:
+    """Return the row of the table from which traversals start."""
+    return int(np.random.default_rng(1).integers(len(scene.table)))
+
+
+def _blocks(table: CodeTable) -> dict[str, range]:
+    """Return the dimensions of each block of a code, which is "code" where there are none."""
+    blocks = table.blocks or {"code": slice(0, table.mean.shape[1])}
+    return {name: range(block.start, block.stop) for name, block in blocks.items()}
+
+
+def _by_information(table: CodeTable) -> list[tuple[int, str, float]]:
+    """Return each dimension, its name and its mean KL to the prior in nats, the highest of a block first."""
     mean = table.mean.astype(np.float64)
     # A deterministic encoder has no variances: only the term of the mean is left of the KL.
     logvar = np.zeros_like(mean) if table.logvar is None else table.logvar.astype(np.float64)
     kl = 0.5 * (mean**2 + np.exp(logvar) - logvar - 1).mean(0)
-    blocks = table.blocks or {"code": slice(0, table.mean.shape[1])}
-    order, names = [], []
-    for name, block in blocks.items():
-        dimensions = np.arange(block.start, block.stop)
-        for dimension in dimensions[np.argsort(-kl[dimensions], kind="stable")]:
-            order.append(dimension)
-            names.append(f"{name} {dimension - block.start}\n{kl[dimension]:.1f} nats")
-    codes = np.tile(start, (len(order), NUM_COLUMNS, 1))
-    codes[np.arange(len(order)), :, order] = values
-    title = f"{scene.name}: each code dimension from -2 to 2, with its mean KL"
-    return draw([Panel(scene.decode(codes), names=names)], title)
+    return [
+        (dimension, f"{name} {dimension - block.start}", float(kl[dimension]))
+        for name, block in _blocks(table).items()
+        for dimension in sorted(block, key=lambda dimension: -kl[dimension])
+    ]
 
 
-def swap(scene: Scene, block: str, grouping: int):
-    """Draw the content of each column's image with the style of each row's image; return the figure.
+def _quantiles(table: CodeTable) -> np.ndarray:
+    """Return the QUANTILES of each dimension's aggregate posterior, float32 [quantiles, D].
+
+    They are those of a draw of q(z|x) for each of DRAWS rows, or of the codes where there are no variances.
+    """
+    rng = np.random.default_rng(7)
+    rows = rng.choice(len(table), min(DRAWS, len(table)), replace=False)
+    draws = table.mean[rows].astype(np.float64)
+    if table.logvar is not None:
+        draws += np.exp(0.5 * table.logvar[rows].astype(np.float64)) * rng.normal(size=draws.shape)
+    return np.quantile(draws, QUANTILES, axis=0).astype(np.float32)
+
+
+def swap(scene: Scene, block: str, grouping: int, ax=None):
+    """Draw the content of each column's image with the style of each row's image; return the axes.
 
     This is figure 4 of Bouchacourt et al. 2017. The first row and column are test images, each column of
     another class, the second ones their reconstructions. With several groupings, style is all but this
@@ -157,12 +257,12 @@ def swap(scene: Scene, block: str, grouping: int):
             row = [(line, image) for image in range(2, number + 2)]
             boxes[colour] = row + [(image, line) for line, image in row]
         panels.append(Panel(tiles, _strategy(joined, half), boxes=boxes))
-    title = f"{scene.name}: {block} of each column's image, style of each row's"
-    return draw(panels, f"{title} ({COLOURS})")
+    title = f"{block.capitalize()} of each column's image, style of each row's ({COLOURS})"
+    return draw(panels, f"{title}\n{scene.about}", ax)
 
 
-def interpolation(scene: Scene, block: str, grouping: int):
-    """Draw what lies between two test images; return the figure (figure 5 of Bouchacourt et al. 2017).
+def interpolation(scene: Scene, block: str, grouping: int, ax=None):
+    """Draw what lies between two test images; return the axes (figure 5 of Bouchacourt et al. 2017).
 
     The content changes from left to right and the style from top to bottom.
     """
@@ -184,12 +284,12 @@ def interpolation(scene: Scene, block: str, grouping: int):
             RECONSTRUCTION: [(0, 1), (NUM_COLUMNS - 1, NUM_COLUMNS)],
         }
         panels.append(Panel(tiles, _strategy(joined, groups.shape[1]), boxes=boxes))
-    title = f"{scene.name}: {block} from left to right, style from top to bottom"
-    return draw(panels, f"{title} ({COLOURS})")
+    title = f"{block.capitalize()} from left to right, style from top to bottom ({COLOURS})"
+    return draw(panels, f"{title}\n{scene.about}", ax)
 
 
-def generation(scene: Scene, block: str, grouping: int):
-    """Draw the content of a group's images in each row, with styles drawn from the prior; return the figure.
+def generation(scene: Scene, block: str, grouping: int, ax=None):
+    """Draw the content of a group's images in each row, with styles drawn from the prior; return the axes.
 
     This is figure 6a of Bouchacourt et al. 2017.
     """
@@ -206,11 +306,12 @@ def generation(scene: Scene, block: str, grouping: int):
         tiles = torch.cat([shown, edge, scene.decode(codes)], dim=1)
         boxes = {TEST_IMAGE: list(np.ndindex(*shown.shape[:2]))}
         panels.append(Panel(tiles, _strategy(joined, groups.shape[1]), boxes=boxes))
-    return draw(panels, f"{scene.name}: {block} of the images on the left, styles drawn from the prior")
+    title = f"{block.capitalize()} of the images on the left, styles drawn from the prior"
+    return draw(panels, f"{title}\n{scene.about}", ax)
 
 
-def evidence(scene: Scene, block: str, grouping: int):
-    """Draw images above their reconstructions from their own content, and from that of their whole group.
+def evidence(scene: Scene, block: str, grouping: int, ax=None):
+    """Draw images above what their own content, and that of their whole group, make of them; return the axes.
 
     This is figure 6b of Bouchacourt et al. 2017.
     """
@@ -222,49 +323,11 @@ def evidence(scene: Scene, block: str, grouping: int):
         colour: [(row, column) for row in range(line, len(tiles), 3) for column in range(tiles.shape[1])]
         for line, colour in enumerate((TEST_IMAGE, RECONSTRUCTION))
     }
-    title = f"{scene.name}: images of a group, reconstructed by their own content and by that of the group"
-    return draw([Panel(tiles, names=names, boxes=boxes)], title)
+    title = "Images of a group, reconstructed by their own content and by that of the group"
+    return draw([Panel(tiles, names=names, boxes=boxes)], f"{title}\n{scene.about}", ax)
 
 
 def _strategy(joined: bool, number: int) -> str:
     if not joined:
         return "no grouping: every code from one image"
     return f"grouped by the true class: the content from {number} images"
-
-
-def draw(panels: list[Panel], title: str):
-    """Return a figure of panels beside one another, below a title."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    margin, top, between = 1.1 if any(panel.names for panel in panels) else 0.1, 0.3, 0.3
-    above = 0.25 if any(panel.title for panel in panels) else 0.0
-    widths = [panel.tiles.shape[1] * TILE_INCHES for panel in panels]
-    tallest = max(panel.tiles.shape[0] for panel in panels) * TILE_INCHES
-    size = (margin + sum(widths) + between * (len(panels) - 1) + 0.05, tallest + top + above)
-    figure = Figure(figsize=size, dpi=130)
-    left = margin
-    for panel, width in zip(panels, widths, strict=True):
-        num_rows, num_columns, channels, tile_height, tile_width = panel.tiles.shape
-        step_y, step_x = tile_height + GAP, tile_width + GAP  # pixels
-        height = num_rows * TILE_INCHES
-        bottom = tallest - height
-        axes = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
-        sheet = torch.ones(channels, num_rows * step_y, num_columns * step_x)
-        for row, column in np.ndindex(num_rows, num_columns):
-            y, x = row * step_y, column * step_x
-            sheet[:, y : y + tile_height, x : x + tile_width] = panel.tiles[row, column].nan_to_num(1.0)
-        picture = sheet[0] if channels == 1 else sheet.permute(1, 2, 0)
-        axes.imshow(picture.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-        axes.set_axis_off()
-        for colour, boxed in panel.boxes.items():
-            look = {"fill": False, "edgecolor": colour, "linewidth": 1.5}
-            for row, column in boxed:
-                corner = column * step_x - 1, row * step_y - 1
-                axes.add_artist(Rectangle(corner, tile_width + 1, tile_height + 1, **look))
-        for row, name in enumerate(panel.names):
-            axes.text(-4, row * step_y + tile_height / 2, name, ha="right", va="center", fontsize=7)
-        figure.text(left / size[0], (tallest + 0.5 * above) / size[1], panel.title, fontsize=8, va="center")
-        left += width + between
-    figure.text(0.1 / size[0], (tallest + above + 0.5 * top) / size[1], title, fontsize=8, va="center")
-    return figure

@@ -6,7 +6,7 @@ A study is a TOML file: one shipped in benchmarks/, known by its name, or a user
     protocol = "quick"                  # steps, batch_size, precision, metrics, …: as for `dislab run`
     seeds = [0, 1, 2]
     rank_by = "mig"
-    figures = ["scores_by_model"]       # names of FIGURES; by default all
+    figures = ["scores_by_model"]       # names of FIGURES, "pictures" of the runs; by default all
 
     [[runs]]                            # may be repeated, with protocol, steps, … of its own
     model = ["betavae", "betatcvae"]

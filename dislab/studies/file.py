@@ -114,7 +114,7 @@ class Study:
     drafts : its runs, in their order.
     seeds : those that replace the file's, or ().
     rank_by : the score that orders its tables, "" where the file does not say.
-    figures : names of FIGURES, None where the file does not say.
+    figures : names of FIGURES, or "pictures"; None where the file does not say.
     """
 
     name: str

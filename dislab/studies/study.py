@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import dislab
 from dislab.data.official import is_complete
 from dislab.errors import DislabError, in_one_line
-from dislab.files import check_own, picture_of, write_own
+from dislab.files import DPI, check_own, picture_of, write_own
 from dislab.progress import say
 from dislab.registry import unknown_name
 from dislab.report.figures import FIGURES
@@ -23,8 +23,10 @@ from dislab.runs.record import Results
 from dislab.runs.resolve import Checked, check_settings, complete
 from dislab.scoring.request import asked
 from dislab.studies.file import Draft, Study, within
+from dislab.studies.pictures import pictures_of_rows
 
 MOST_PIXELS = 60_000  # of a figure's longer side; matplotlib draws up to 65,535
+PICTURES = "pictures"  # the name, among a study's figures, of the pictures of its runs
 
 
 def plan(study: Study, machine: Machine) -> dict[str, RunConfig]:
@@ -78,12 +80,12 @@ def _check_report(study: Study, metrics: Mapping) -> None:
     score = study.rank_by.partition("@")[0]
     if score and not any(score == name or score.startswith(f"{name}_") for name in metrics):
         raise unknown_name("score to rank by", study.rank_by, metrics)
+    needs = {name: figure.needs for name, figure in FIGURES.items()} | {PICTURES: ()}
     for name in study.figures or ():
-        if name not in FIGURES:
-            raise unknown_name("figure", name, FIGURES)
-        needs = FIGURES[name].needs
-        if needs and not metrics.keys() & needs:
-            raise DislabError(f"the figure '{name}' needs one of the metrics {', '.join(needs)}")
+        if name not in needs:
+            raise unknown_name("figure", name, needs)
+        if needs[name] and not metrics.keys() & needs[name]:
+            raise DislabError(f"the figure '{name}' needs one of the metrics {', '.join(needs[name])}")
 
 
 # Running and reporting it --------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
         is among the failures of the outcome.
     """
     configs, quiet = plan(study, machine), machine.quiet
-    check_own(*_paths(study, Path(machine.out)))
+    check_own(*_paths(study, machine))
     say(f"{study.title}: {len(configs)} runs", quiet)
     results = Results(machine.out)
     folder, damaged = results.folder, results.damaged
@@ -133,14 +135,19 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
     rank_by = _rank_by(study, runs, quiet)
     _write_copy(study, folder)
     paths = [write_leaderboard(results, rank_by, study.title), folder / "leaderboard.md"]
-    drawn, problems = _draw_figures(study, runs, folder, quiet)
+    drawn, problems = _draw_figures(study, runs, machine)
     return StudyOutcome(runs, failures + problems + damaged, paths + drawn, rank_by)
 
 
-def _paths(study: Study, folder: Path) -> list[Path]:
+def _figures(study: Study) -> Sequence[str]:
+    """Return the names of the figures that a study draws; by default all."""
+    return [*FIGURES, PICTURES] if study.figures is None else study.figures
+
+
+def _paths(study: Study, machine: Machine) -> list[Path]:
     """Return the files that a study writes anew each time, but for pictures of runs."""
-    names = FIGURES if study.figures is None else study.figures
-    figures = [folder / f"{name}.{kind}" for name in names for kind in ("csv", "png")]
+    folder, kinds = Path(machine.out), ("csv", *machine.formats)
+    figures = [folder / f"{name}.{kind}" for name in _figures(study) for kind in kinds]
     copy = [] if _is_copy(study, folder) else [folder / "study.toml"]
     tables = [folder / name for name in ("leaderboard.csv", "leaderboard.md", "scores.csv")]
     return [*tables, *copy, *figures]
@@ -185,31 +192,40 @@ def short_lines(outcome: StudyOutcome) -> list[tuple[str, ...]]:
     return lines
 
 
-def _draw_figures(study: Study, runs: list[Run], folder: Path, quiet: bool) -> tuple[list[Path], list[str]]:
-    """Write the study's figures, each as PNG and CSV; return the files, and a line for each that failed."""
+def _draw_figures(study: Study, runs: list[Run], machine: Machine) -> tuple[list[Path], list[str]]:
+    """Write the study's figures and their tables; return the files, and a line for each that failed."""
     paths, problems = [], []
-    for name in FIGURES if study.figures is None else study.figures:
+    for name in _figures(study):
         try:
-            paths += _draw_figure(name, runs, folder, quiet)
+            paths += (_copy_pictures if name == PICTURES else _draw_figure)(name, runs, machine)
         except (DislabError, OSError) as error:
             problems.append(f"figure {name}: {in_one_line(error)}")
     return paths, problems
 
 
-def _draw_figure(name: str, runs: list[Run], folder: Path, quiet: bool) -> list[Path]:
+def _draw_figure(name: str, runs: list[Run], machine: Machine) -> list[Path]:
     """Write one figure of a study; return its files, none if no run has what it shows."""
-    table, figure = FIGURES[name].draw(runs)
+    folder, table = Path(machine.out), FIGURES[name].table(runs)
     if table.empty:
-        say(f"figure {name} is left out: no run has what it shows", quiet)
+        say(f"figure {name} is left out: no run has what it shows", machine.quiet)
         return []
-    if isinstance(figure, Mapping):  # pictures, in a folder of their own
-        shown = folder / name
-        shown.mkdir(exist_ok=True)
-        for file, picture in figure.items():
-            write_own(shown / file, picture())
-    else:
-        shown = folder / f"{name}.png"
-        figure.set_dpi(min(130, MOST_PIXELS / max(figure.get_size_inches())))
-        write_own(shown, picture_of(figure))
+    figure = FIGURES[name].draw(runs)[0].figure
+    figure.set_dpi(min(DPI, MOST_PIXELS / max(figure.get_size_inches())))
+    content = {f"{name}.{kind}": picture_of(figure, kind) for kind in machine.formats}
+    content[f"{name}.csv"] = table.to_csv(index=False).encode()
+    for file, written in content.items():
+        write_own(folder / file, written)
+    return [folder / file for file in content]
+
+
+def _copy_pictures(name: str, runs: list[Run], machine: Machine) -> list[Path]:
+    """Copy pictures of runs into a folder; return it and its table, or nothing if there are no pictures."""
+    folder, (table, pictures) = Path(machine.out), pictures_of_rows(runs, machine.formats)
+    if table.empty:
+        say(f"figure {name} is left out: no run has pictures", machine.quiet)
+        return []
+    (folder / name).mkdir(exist_ok=True)
+    for file, picture in pictures.items():
+        write_own(folder / name / file, picture())
     write_own(folder / f"{name}.csv", table.to_csv(index=False).encode())
-    return [shown, folder / f"{name}.csv"]
+    return [folder / name, folder / f"{name}.csv"]

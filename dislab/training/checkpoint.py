@@ -15,6 +15,7 @@ from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, about_of, is_sealed, sealed, write_atomically
 from dislab.progress import say
 from dislab.training.batches import Batches
+from dislab.training.loggers import Callback
 from dislab.training.validation import Validation
 
 
@@ -50,6 +51,7 @@ class Member:
     done: int = 0  # steps taken
     validation: Validation | None = None  # decides which parameters are the result; None is the last ones
     failure: RunFailed | None = None  # why the training ended before its last step
+    callbacks: Sequence[Callback] = ()  # called with each step that is logged, and its loss terms
     at_once: int = 1  # models trained at once, this one included
     optimiser: torch.optim.Adam | None = None  # set by `resume`
     adversary: torch.optim.Adam | None = None  # the adversary's, if the model has one
@@ -65,6 +67,8 @@ class Member:
                 return
         self.history.terms = list(terms)
         self.history.rows.append([done, *values])
+        for callback in self.callbacks:
+            callback(done, dict(zip(terms, values, strict=True)))
 
     def resume(self, learning_rate: float) -> None:
         """Make the optimiser, and restore the state of the checkpoint if there is one."""

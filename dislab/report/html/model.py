@@ -11,7 +11,7 @@ from dislab.report.html.beside import Published, difference, published_of, sourc
 from dislab.report.html.best import rank
 from dislab.report.html.leaderboard import source_of
 from dislab.report.html.marks import Axis, here_and_published
-from dislab.report.html.pictures import pictures_of
+from dislab.report.html.pictures import MOST_BYTES, pictures_of
 from dislab.report.html.rows import MEANT_BY, Cell, Row, Table, score_range
 from dislab.report.html.scores import HEADLINE, about
 from dislab.report.html.trajectories import curves
@@ -33,11 +33,24 @@ TASKS = (  # a heading, what stands beside it, and its scores
 MORE = "Other scores that are published"
 
 
-def model_page(name: str, tables: Sequence[Table], out: Path) -> tuple[dict, list[str]]:
-    """Return what the template of a model's page shows, and a line for each picture that is damaged."""
+def model_page(name: str, tables: Sequence[Table], out: Path, pictures: str) -> tuple[dict, list[str]]:
+    """Return what the template of a model's page shows, and a line for each picture that is damaged.
+
+    Parameters
+    ----------
+    pictures : "one" or "all", see `write_report`.
+    """
     entries = entries_of(name, tables)
     rows = list({id(row): row for table in tables for row in table.rows if row.model == name}.values())
-    pictures, damaged = pictures_of([(title_of(t, row), row) for t, row in _pictured(entries, tables)])
+    if pictures == "all":
+        mine = [(table, row) for table in tables for row in table.rows if row.model == name]
+        # Codes of another program stand in several tables.
+        shown = {run.path: (title_of(table, row), row, run) for table, row in mine for run in row.runs}
+        groups, damaged = pictures_of(shown.values())
+    else:
+        pictured = _pictured(entries, tables)
+        shown = [(title_of(table, row), row, row.first) for table, row in pictured]
+        groups, damaged = pictures_of(shown, MOST_BYTES)
     supervision = next((row.supervision for row in rows), "")
     return {
         "about": About() if all(row.is_external for row in rows) else about_model(name),
@@ -49,7 +62,8 @@ def model_page(name: str, tables: Sequence[Table], out: Path) -> tuple[dict, lis
         "tasks": _tasks(name, entries),
         "elsewhere": _elsewhere(name, entries),
         "figures": curves(name, [table for table, _ in entries]),
-        "pictures": pictures,
+        "pictures": groups,
+        "folded": pictures == "all",
         "several": len(rows) > len(entries),
     }, damaged
 

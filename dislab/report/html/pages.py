@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from dislab import __version__
 from dislab.errors import DislabError
 from dislab.files import OWN_BEGINNINGS, write_own
-from dislab.registry import MODELS
+from dislab.registry import MODELS, unknown_name
 from dislab.report.html.figures import figures_page
 from dislab.report.html.leaderboard import leaderboard
 from dislab.report.html.model import model_page
@@ -21,10 +21,16 @@ from dislab.report.html.words import model_name
 from dislab.runs.finished import Run
 from dislab.runs.record import results_of
 
+PICTURES = (
+    "one",
+    "all",
+)  # whose pictures model pages show: of one run per model and dataset, or of every run
 HEAD = f"<!-- made by dislab {__version__} -->\n"
 
 
-def write_report(folder: Path, out: Path, command: str = "dislab report") -> tuple[list[Path], list[str]]:
+def write_report(
+    folder: Path, out: Path, command: str = "dislab report", pictures: str = "one"
+) -> tuple[list[Path], list[str]]:
     """Write the pages of a results folder, or of a folder within one.
 
     Each page stands alone: styles, script and pictures are inside, and it needs no network.
@@ -33,6 +39,8 @@ def write_report(folder: Path, out: Path, command: str = "dislab report") -> tup
     ----------
     out : the folder of the pages; it is made if it is not there.
     command : what the pages say that they were made by.
+    pictures : "one" shows those of one run per model and dataset, and pages have at most 5 MB; "all" those of
+        every run.
 
     Returns
     -------
@@ -41,16 +49,19 @@ def write_report(folder: Path, out: Path, command: str = "dislab report") -> tup
 
     Raises
     ------
-    DislabError : there is no finished run in the folder, or a file that is not dislab's stands in the way.
+    DislabError : there is no finished run in the folder, a file that is not dislab's stands in the way, or
+        `pictures` is neither.
     RunFailed : a page cannot be written.
     """
+    if pictures not in PICTURES:
+        raise unknown_name("choice of pictures", pictures, PICTURES)
     results = results_of(folder)
     runs, damaged = results.runs(within=folder), results.damaged
     if not runs:
         raise DislabError(
             f"there is no finished run in '{folder}'" + "".join(f"; {line}" for line in damaged)
         )
-    pages, remarks = pages_of(runs, folder, out, command)
+    pages, remarks = pages_of(runs, folder, out, command, pictures)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -61,7 +72,9 @@ def write_report(folder: Path, out: Path, command: str = "dislab report") -> tup
     return [out / name for name in pages], damaged + remarks
 
 
-def pages_of(runs: Iterable[Run], folder: Path, out: Path, command: str) -> tuple[dict[str, str], list[str]]:
+def pages_of(
+    runs: Iterable[Run], folder: Path, out: Path, command: str, pictures: str
+) -> tuple[dict[str, str], list[str]]:
     """Return the pages of finished runs, file name -> text, and a line for each damaged picture."""
     tables = tables_of(runs)
     environment = Environment(
@@ -78,7 +91,7 @@ def pages_of(runs: Iterable[Run], folder: Path, out: Path, command: str) -> tupl
     }
     contexts, damaged = {"leaderboard.html": leaderboard(tables, models, str(folder))}, []
     for name, (title, page) in models.items():
-        about, lines = model_page(name, tables, out)
+        about, lines = model_page(name, tables, out, pictures)
         damaged += lines
         objective = f"objectives/{name}.html" if MODELS.is_built_in(name) else ""
         about["objective"] = objective if objective in environment.list_templates() else ""

@@ -4,69 +4,96 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 
 from dislab.errors import RunFailed
 from dislab.report.html.rows import Row
+from dislab.runs.finished import Run
 
 WIDEST = 1000  # pixels of a picture
 QUALITY = 80  # of WebP
-MOST_BYTES = 3_000_000  # of all pictures of a page
+MOST_BYTES = 4_000_000  # of the pictures in a page; what else is there has less than one million
 KINDS = {  # how files begin -> title, what is seen
     "swap": ("Swap grid", "Content of the column's image, style of the row's."),
-    "traversals": ("Traversals", "One code dimension at a time, sorted by KL."),
+    "traversals": ("Traversals", "One code dimension at a time over its quantiles, sorted by KL."),
     "reconstructions": ("Reconstructions", "Images above what the model makes of their codes."),
+    "traversals.gif": (
+        "Traversals, moving",
+        "A tile for each code dimension, which moves from its 2 % to its 98 % quantile and back. The other "
+        "dimensions stay at the code of one image.",
+    ),
     "interpolation": ("Interpolation", "Content from left to right, style from top to bottom."),
     "generation": ("Generation", "Content of the images on the left, styles drawn from the prior."),
     "evidence": ("Accumulated evidence", "Reconstructed by an image's own content and by that of its group."),
 }
 
 
-def pictures_of(rows: Sequence[tuple[str, Row]]) -> tuple[list[dict], list[str]]:
-    """Return the pictures of the first seed of each row, and a line for each that is damaged.
+def pictures_of(
+    shown: Iterable[tuple[str, Row, Run]], most: float = math.inf
+) -> tuple[list[dict], list[str]]:
+    """Return the pictures of runs, and a line for each that is damaged.
 
     Parameters
     ----------
-    rows : each with the title of its pictures.
+    shown : runs, each with the title of its pictures and its row.
+    most : bytes of all pictures. Those that have no room are left out, the last of each run first.
 
     Returns
     -------
-    Groups with title, seed, protocol, number of pictures left out for lack of room, and the pictures: title,
-    caption, width, height and data URI. A row whose folder is gone has none.
+    Groups with title, seed, protocol, number of pictures left out, and the pictures: title, caption, width,
+    height, data URI, and of one that moves the data URI of its first frame. A run whose folder is gone has
+    none.
     """
-    groups, damaged, room = [], [], MOST_BYTES
-    for title, row in rows:
-        run, shown, left_out = row.first, [], 0
+    groups, damaged = [], []
+    for title, row, run in shown:
+        pictures = []
         for name in sorted(run.record["files"], key=_order):
-            if not name.endswith(".png") or not (run.path / name).exists():
-                continue
-            try:
-                width, height, content = _small(run.read(name))
-            except RunFailed as error:
-                damaged.append(str(error))
-                continue
-            if len(content) > room:
-                left_out += 1
-                continue
-            room -= len(content)
-            kind, caption = KINDS.get(_kind(name), (name.removesuffix(".png"), ""))
-            uri = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
-            shown.append({"title": kind, "caption": caption, "width": width, "height": height, "uri": uri})
-        if shown:
-            groups.append(
-                {
-                    "title": title,
-                    "seed": run.record["config"]["seed"],
-                    "protocol": row.config.protocol_name,
-                    "pictures": shown,
-                    "left_out": left_out,
-                }
-            )
-    return groups, damaged
+            if name.endswith((".png", ".gif")) and (run.path / name).exists():
+                try:
+                    pictures.append(_picture(name, run.read(name)))
+                except RunFailed as error:
+                    damaged.append(str(error))
+        if pictures:
+            about = {"title": title, "seed": run.record["config"]["seed"]}
+            about |= {"protocol": row.config.protocol_name, "left_out": 0}
+            groups.append(about | {"pictures": pictures})
+    return _with_room(groups, most), damaged
+
+
+def _with_room(groups: list[dict], most: float) -> list[dict]:
+    """Return the groups without the pictures that have no room: first come the first pictures of each."""
+    kept: list[list[dict]] = [[] for _ in groups]
+    for place in range(max((len(group["pictures"]) for group in groups), default=0)):
+        for group, mine in zip(groups, kept, strict=True):
+            for picture in group["pictures"][place : place + 1]:
+                size = len(picture["uri"]) + len(picture["still"])
+                if size <= most:
+                    most -= size
+                    mine.append(picture)
+    together = zip(groups, kept, strict=True)
+    return [
+        group | {"pictures": mine, "left_out": len(group["pictures"]) - len(mine)} for group, mine in together
+    ]
+
+
+def _picture(name: str, content: bytes) -> dict:
+    """Return what a page needs of one picture; raise RunFailed if it is none."""
+    width, height, small = _small(content)
+    title, caption = KINDS.get(_kind(name), (name.rpartition(".")[0], ""))
+    about = {"title": title, "caption": caption, "width": width, "height": height}
+    still = _uri("webp", small)
+    if name.endswith(".gif"):
+        return about | {"uri": _uri("gif", content), "still": still}
+    return about | {"uri": still, "still": ""}
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _kind(name: str) -> str:
-    return name.removesuffix(".png").partition("_")[0]
+    return name if name.endswith(".gif") else name.removesuffix(".png").partition("_")[0]
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -75,7 +102,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _small(content: bytes) -> tuple[int, int, bytes]:
-    """Return width, height and content of a picture as WebP of at most WIDEST pixels.
+    """Return width, height and content of a picture, or of its first frame, as WebP of at most WIDEST pixels.
 
     Raises
     ------

@@ -124,6 +124,17 @@
   document.addEventListener("focusout", hide);
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
 
+  // What moves can be stopped, and stands still at first where the reader prefers less motion.
+  for (const button of all(".moving button")) {
+    const picture = button.closest("figure");
+    const pause = (still) => {
+      picture.classList.toggle("paused", still);
+      button.textContent = still ? "Play" : "Pause";
+    };
+    button.addEventListener("click", () => pause(!picture.classList.contains("paused")));
+    pause(matchMedia("(prefers-reduced-motion: reduce)").matches);
+  }
+
   // A figure as a file of its own: with the page's colours and type inside.
   for (const button of all("button[data-svg]")) {
     button.addEventListener("click", () => {
