@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_records import made, written
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from dislab.cli import main
@@ -20,6 +21,7 @@ from dislab.report.analysis import (
     selection,
     variance_explained,
 )
+from dislab.report.figures import FIGURES
 from dislab.scoring.udr import udr
 
 
@@ -148,6 +150,34 @@ def test_the_command_writes_tables_and_says_what_they_say(tmp_path, capsys):
     assert "did you mean 'mig'" in capsys.readouterr().err
     (folder / "selection.csv").write_text("mine")
     assert main(["analyse", str(tmp_path / "r")]) == 2
+
+
+def test_figures_show_their_tables(tmp_path):
+    random = np.random.default_rng(0)
+    records = [
+        made(
+            "betavae",
+            seed,
+            {name: random.random() for name in ("mig", "sap", "elbo", "betavae_score")},
+            hyperparameters={"beta": beta, "latents": latents},
+        )
+        for seed in range(2)
+        for beta in (1.0, 4.0)
+        for latents in (2, 10)
+    ]
+    runs = written(tmp_path, *records)
+    for name in ("rank_correlation", "variance_explained", "chance_to_beat", "trade_off", "score_map"):
+        assert not FIGURES[name].table(runs).empty
+        own = FIGURES[name].draw(runs)
+        axes = Figure().subplots(len(own), squeeze=False).flatten()
+        assert [*FIGURES[name].draw(runs, ax=axes)] == [*axes], "the caller's axes"
+        with pytest.raises(DislabError, match="nothing to show"):
+            FIGURES[name].draw([])
+    table = FIGURES["score_map"].table(runs).set_index(["latents", "beta"])
+    cells = [record["scores"]["betavae_score"] for record in records[:: len(records) // 2]]
+    assert table["betavae_score"][2, 1.0] == pytest.approx(np.mean(cells))
+    assert table["beta_norm"][10, 4.0] == pytest.approx(40 / (64 * 64 * 3))
+    assert FIGURES["score_map"].table(runs[:1]).empty, "nothing is swept"
 
 
 def test_an_analysis_needs_two_models(tmp_path, capsys):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dislab.registry import METRICS
+from dislab.report import analysis_figures as analysis
 from dislab.report.axes import add_legend, axes_for, not_empty
 from dislab.report.curves import (
     accuracy_over_k,
@@ -256,4 +257,9 @@ FIGURES = {
     "cost": StudyFigure(cost, cost_table),
     "style_leak": StudyFigure(style_leak, style_leak_table, needs=("style_accuracy",)),
     "scores_by_model": StudyFigure(scores_by_model, scores_by_model_table),
+    "rank_correlation": StudyFigure(analysis.rank_correlation_map, analysis.rank_correlation_table),
+    "variance_explained": StudyFigure(analysis.variance_explained_bars, analysis.variance_explained_table),
+    "chance_to_beat": StudyFigure(analysis.chance_to_beat_dots, analysis.chance_to_beat_table),
+    "trade_off": StudyFigure(analysis.trade_off, analysis.trade_off_table, needs=("mig",)),
+    "score_map": StudyFigure(analysis.score_map, analysis.score_map_table, needs=("betavae_score",)),
 }
