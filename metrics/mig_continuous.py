@@ -51,7 +51,8 @@ def mig_continuous(
     information = np.zeros((sample.codes.shape[1], len(sample.columns)))
     settings = {"discrete_features": False, "n_neighbors": min(num_neighbors, len(codes) - 1)}
     for k, values in enumerate(sample.factors.T):
-        estimate = mutual_info_classif if (values == np.floor(values)).all() else mutual_info_regression
+        are_classes = (values == np.floor(values)).all() and len(np.unique(values)) < len(values)
+        estimate = mutual_info_classif if are_classes else mutual_info_regression
         if codes.size:
             seed = int(rng.integers(2**31))
             information[standardise.varies, k] = estimate(codes, values, **settings, random_state=seed)

@@ -27,10 +27,13 @@ def snc(
 
     Every factor gets a dimension of its own (`own_dimensions`). Its codes are put into n_k bins of equally
     many training rows, and every bin stands for one value (`bin_values`). A factor that is left without a
-    dimension is read as its most frequent value.
+    dimension is read as its most frequent value. Values that are not equally frequent do not fit such bins,
+    so that a perfect code loses accuracy by that.
 
-    Definitions are those of the authors' code, as the paper's text was not at hand: whether the paper's
-    tables subtract chance, 1/n_k, is not known. Here it is not subtracted.
+    The definition is that of the authors' code, as the paper's text was not at hand: whether the paper's
+    tables subtract chance, 1/n_k, is not known. Here it is not subtracted. In that code a bin begins with the
+    code of a rank; where codes are tied, as of an encoder without noise, that puts whole values into the bin
+    of another. Here tied codes have their mean rank (`equal_bins`), and codes without ties the same bins.
 
     Parameters
     ----------
@@ -51,9 +54,8 @@ def snc(
             np.zeros(len(codes)) if d is None else codes[:, d] for codes in (sample.codes, sample.test_codes)
         )
         values, classes = np.unique(sample.factors[:, k], return_inverse=True)
-        edges = edges_of_bins(train, len(values))
-        meaning = values[bin_values(np.searchsorted(edges, train, side="right"), classes)]
-        read = meaning[np.searchsorted(edges, test, side="right")]
+        meaning = values[bin_values(equal_bins(train, train, len(values)), classes)]
+        read = meaning[equal_bins(train, test, len(values))]
         accuracy[k] = (read == sample.test_factors[:, k]).mean()
     return {
         "snc": accuracy.mean(),
@@ -118,17 +120,20 @@ def own_dimensions(sample: Sample) -> np.ndarray:
     information = np.empty((sample.codes.shape[1], len(sample.columns)))
     for k, values in enumerate(sample.factors.T):
         num_bins = len(np.unique(values))
-        bins = [
-            np.searchsorted(edges_of_bins(codes, num_bins), codes, side="right") for codes in sample.codes.T
-        ]
+        bins = [equal_bins(codes, codes, num_bins) for codes in sample.codes.T]
         information[:, k] = mutual_information(np.stack(bins, axis=1), values[:, None])[:, 0]
     factors, dimensions = linear_sum_assignment(information.T, maximize=True)
     return spread(dimensions, factors, len(sample.columns))
 
 
-def edges_of_bins(codes: np.ndarray, num_bins: int) -> np.ndarray:
-    """Return the lower edges [n - 1] of all bins but the first, of n bins with equally many of the codes."""
-    return np.sort(codes)[np.arange(1, num_bins) * len(codes) // num_bins]
+def equal_bins(train: np.ndarray, codes: np.ndarray, num_bins: int) -> np.ndarray:
+    """Return the bin 0 .. num_bins - 1 of every code [B]; bins hold equally many of the codes `train` [N].
+
+    A bin holds the codes of N / num_bins ranks; codes that are tied have their mean rank.
+    """
+    ordered = np.sort(train)
+    ranks = np.searchsorted(ordered, codes, side="left") + np.searchsorted(ordered, codes, side="right")
+    return (ranks * num_bins // (2 * len(ordered))).clip(max=num_bins - 1)
 
 
 def bin_values(bins: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ OF_CONSTANT_CODES = {
     "mig": (0, 0),
     "mig_continuous": (0, 0),
     "mig_sampled": (0, 1e-9),
-    "mig_sup": (0, 0),
+    "mig_sup": (0, 1e-12),
     "mig_sup_active": (0, 0),
     "modularity": (0, 0),
     "modularity_active": (0, 0),
@@ -210,7 +210,7 @@ AT_THE_TOP = {  # lowest and highest value of a code with one dimension per fact
     "mig_sup": (0.97, 1),
     "modularity": (0.98, 1),
     "mutual_info_score": (0, 0.1),
-    "nk": (0.6, 0.9),
+    "nk": (0.3, 0.9),
     "omes": (0.6, 0.7),  # of factors of few values
     "pose_error": (0, 5),
     "sap": (0.2, 1),  # a penalised linear classifier cannot single out the values in the middle

@@ -46,6 +46,7 @@ MOVED_BY_DIMENSIONS = {
     "mig_continuous": 0.02,
     "nk": 0.2,
     "pose_error": 0.4,
+    "snc": 0.05,  # where a bin ends if the rows cannot be divided equally
     "unfairness": 0.05,
     "index_code_mi": 0.15,
     "total_correlation": 0.3,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from metric_tables import grid, mixture
 
-from dislab.metrics.single_neuron import bin_values, edges_of_bins, own_dimensions
+from dislab.metrics.single_neuron import bin_values, equal_bins, own_dimensions
 from dislab.scoring.information import mutual_information
 from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
@@ -15,11 +15,18 @@ from dislab.scoring.table import CodeTable
 def test_bins_hold_equally_many_codes_and_stand_for_the_values_that_most_rows_have():
     rng = np.random.default_rng(0)
     codes = rng.standard_normal(120)
-    bins = np.searchsorted(edges_of_bins(codes, 4), codes, side="right")
-    assert np.bincount(bins).tolist() == [30] * 4
+    bins = equal_bins(codes, codes, 4)
+    assert np.bincount(bins).tolist() == [30] * 4 and (np.diff(bins[np.argsort(codes)]) >= 0).all()
+    np.testing.assert_array_equal(equal_bins(-codes, -codes, 4), 3 - bins)
+    assert equal_bins(codes, np.array([-9.0, 9.0]), 4).tolist() == [0, 3]
     classes = rng.integers(0, 4, size=120)
     right = max((np.array(values)[bins] == classes).sum() for values in permutations(range(4)))
     assert (bin_values(bins, classes)[bins] == classes).sum() == right
+
+
+def test_values_that_are_tied_fall_into_one_bin_though_they_are_not_quite_equally_frequent():
+    values = np.repeat(np.arange(5), [21, 19, 20, 22, 18])
+    np.testing.assert_array_equal(equal_bins(values, values, 5), values)
 
 
 def test_every_factor_gets_a_dimension_of_its_own_by_brute_force():
@@ -29,7 +36,7 @@ def test_every_factor_gets_a_dimension_of_its_own_by_brute_force():
     information = np.empty((4, 3))
     for d, z in enumerate(codes.T):
         for k, size in enumerate((2, 3, 5)):
-            rank = np.argsort(np.argsort(z)) * size // len(z)
+            rank = (2 * np.argsort(np.argsort(z)) + 1) * size // (2 * len(z))
             information[d, k] = mutual_information(rank[:, None], factors[:, k : k + 1])[0, 0]
     best = max(permutations(range(4), 3), key=lambda chosen: information[list(chosen), range(3)].sum())
     assert own_dimensions(sample).tolist() == list(best)
