@@ -19,7 +19,7 @@ from dislab.scoring.table import CodeTable
 ENTRIES = {entry.name: entry for entry in METRICS}
 FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
-SMALL |= {"num_rounds": 20}
+SMALL |= {"num_rounds": 10}
 NUM_ROWS = 300
 FITS_NETWORKS = {
     "content_few",
