@@ -174,6 +174,7 @@ COMPARISONS = {  # by the name of dislab's metric
     "modularity": Comparison("modularity", {"modularity": None}, 1e-6),
     "irs": Comparison("irs", {"irs": None}, 1e-4),  # the reference computes in float32
     "sap": Comparison("sap_discrete", {"sap": None}, 0.005),
+    "sap_continuous": Comparison("sap_continuous", {"sap_continuous": None}, 1e-6),
     "explicitness": Comparison("explicitness", EXPLICITNESS, 0.005, converged=CONVERGED),
     "gaussian_correlation": Comparison("unsupervised", {name: name for name in GAUSSIAN}, 1e-6),
     "betavae_score": _on_grid("betavae_score", "beta_vae"),

@@ -40,6 +40,7 @@ NEEDS = {
     "grid": "it needs the full grid of factors",
     "factor": "it needs a factor that varies",
     "two factors": "it needs at least two factors that vary",
+    "quantities": "it needs a factor that varies",  # whose values may be real numbers
     "variances": "it needs the log-variances of q(z|x)",
     "reconstruction": "it needs the reconstruction errors of a model with a decoder",
     "swaps": "it needs swapped images: a run decodes them with a model of content and style",
@@ -276,8 +277,8 @@ def register_metric(
     title, reference : one line each; without a title the docstring's first line is taken.
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
-    needs : a selection of "grid", "factor", "two factors", "groups", "variances", "reconstruction", "swaps",
-        "circle".
+    needs : a selection of "grid", "factor", "two factors", "quantities", "groups", "variances",
+        "reconstruction", "swaps", "circle". "quantities" stands for factors that need not be whole numbers.
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.

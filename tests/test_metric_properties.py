@@ -43,7 +43,11 @@ MOVED_BY_DIMENSIONS = {
     "dci_fast_informativeness": 0.05,
     "dcies_explicitness": 0.1,
     "fov_regression": 0.1,
+    "mig_continuous": 0.02,
+    "nk": 0.2,
     "pose_error": 0.4,
+    "snc": 0.05,  # where a bin ends if the rows cannot be divided equally
+    "unfairness": 0.05,
     "index_code_mi": 0.15,
     "total_correlation": 0.3,
 }
@@ -64,13 +68,18 @@ MOVED_BY_ROWS = MOVED_BY_DIMENSIONS | {
     "dci_fast_disentanglement": 0.2,
     "dci_fast_informativeness": 0.2,
     "infocompactness": 0.001,
+    "nk": 0.4,
+    "omes": 0.2,  # the same rows in other pairs
     "pose_error": 0.8,  # the angles of one or two objects
+    "snc": 0.15,
+    "unfairness": 0.2,
 }
 DEPEND_ON_UNITS = {
     "active_units",
     "betavae_score",  # its classifier is penalised, and so is that of sap
     "sap",
     "factorvae_score",  # dimensions of a small standard deviation are pruned
+    "omes",
     "gaussian_correlation",  # one of its scores has the units of the codes
     "elbo",
     "kl",
@@ -150,6 +159,7 @@ MOVED_BY_A_CONSTANT = MOVED_BY_DIMENSIONS | {
     "elbo": math.inf,
     "index_code_mi": math.inf,
     "kl": math.inf,
+    "mig_sup": 0.5,
     "modularity": 0.5,
     "mutual_info_score": 1,
     "sap": 0.2,
@@ -179,7 +189,7 @@ def test_a_constant_dimension_does_not_ruin_a_score(function):
     holds()
 
 
-OF_COPIES = {"mig": (0, 0), "mig_sampled": (0, 1e-9), "sap": (0, 0)}
+OF_COPIES = {"mig": (0, 0), "mig_sampled": (0, 1e-9), "sap": (0, 0), "sap_continuous": (0, 1e-12)}
 
 
 @every_metric
@@ -190,5 +200,5 @@ def test_copied_dimensions(function):
     scores = scores_of(function, two)
     check_between(scores, OF_COPIES)
     before = scores_of(function, one)
-    for name in {"modularity", "irs", "infomodularity"} & scores.keys():
+    for name in {"modularity", "irs", "infomodularity", "dcimig", "mig_sup"} & scores.keys():
         assert scores[name] == pytest.approx(before[name], abs=1e-6)

@@ -242,6 +242,9 @@ def test_settings_change_what_they_name():
     for name, settings in {
         "mig": {"num_bins": 5},
         "modularity": {"num_bins": 3},
+        "jemmig": {"num_bins": 20},
+        "dcimig": {"num_bins": 3},
+        "mig_sup": {"num_bins": 3},
         "irs": {"num_bins": 2},
         "betavae_score": {"batch_size": 1},
         "factorvae_score": {"batch_size": 3},

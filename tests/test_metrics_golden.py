@@ -25,7 +25,7 @@ from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 
 pytestmark = needs_goldens
-QUICK = ["mig", "modularity", "irs", "sap", "gaussian_correlation"]
+QUICK = ["mig", "modularity", "irs", "sap", "sap_continuous", "gaussian_correlation"]
 EXPLICITNESS = [  # a case takes a second: one of every kind that differs for a linear classifier
     "shapes3d__mix10",  # stopped before it has converged
     "shapes3d__pure_noise",

@@ -40,8 +40,28 @@ def as_array(what: str, values) -> np.ndarray:
     return array
 
 
-def as_factors(values) -> np.ndarray:
-    """Return factors [N, K] or [N] as int64 [N, K]; raise DislabError if they are not 0, 1, 2, …."""
+def as_quantities(values) -> np.ndarray:
+    """Return factors [N, K] or [N] as int64 [N, K] if all are 0, 1, 2, …, and as float64 [N, K] if not.
+
+    DislabError is raised if they are no finite numbers.
+    """
+    try:
+        return as_factors(values)
+    except DislabError:
+        array = as_array("factors", values)
+        factors = array[:, None] if array.ndim == 1 else array
+        if factors.ndim != 2 or 0 in factors.shape or factors.dtype.kind not in "fi":
+            raise
+        if not np.isfinite(factors).all():
+            raise
+        return factors.astype(np.float64)
+
+
+def as_factors(values, remedies: str = "") -> np.ndarray:
+    """Return factors [N, K] or [N] as int64 [N, K]; raise DislabError if they are not 0, 1, 2, ….
+
+    `remedies` is added to the error of a number that is not whole.
+    """
     array = as_array("factors", values)
     factors = array[:, None] if array.ndim == 1 else array
     if factors.ndim != 2 or 0 in factors.shape:
@@ -58,6 +78,7 @@ def as_factors(values) -> np.ndarray:
         remedy = f"np.unique(factors{'[:, k]' if array.ndim == 2 else ''}, return_inverse=True)[1]"
         raise DislabError(
             f"factors must be whole numbers 0, 1, 2, … per factor, but {wrong!r} is in row {row}, "
-            f"column {column}" + (f": number a factor's values by {remedy}" if wrong == wrong else "")
+            f"column {column}"
+            + (f": number a factor's values by {remedy}{remedies}" if wrong == wrong else "")
         )
     return factors.astype(np.int64)

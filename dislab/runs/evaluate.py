@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dislab.data.arrays import as_factors
 from dislab.data.dataset import Dataset
 from dislab.data.space import Circle, FactorSpace, parse_groupings
 from dislab.errors import DislabError, DislabWarning, RunFailed
-from dislab.registry import MODELS, NAME
+from dislab.registry import METRICS, MODELS, NAME
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
-from dislab.scoring.score import Scores, score
+from dislab.scoring.request import asked
+from dislab.scoring.score import Scores, compute
 from dislab.scoring.table import CodeTable
 
 if TYPE_CHECKING:
@@ -62,7 +64,8 @@ def evaluate(
         logvar) of such arrays, or to a Normal; or a transformer of scikit-learn. It needs `dataset`.
         "Codes and encoders of your own" in docs/metrics.md lists all that it may return.
     codes, factors : float [N, D] and int [N, K], instead of an encoder. With a dataset these are its factors,
-        and may be left out if there is a code for each of its images, in their order.
+        and may be left out if there is a code for each of its images, in their order. Without one, factors
+        may be real numbers if all `metrics` are scores that take them, such as mcc_pearson.
     logvar : float [N, D], log-variances of q(z|x) if the codes are means of Normals.
     dataset : a dataset's name, a folder of images, or a Dataset object. With codes it is the dataset
         that they are codes of, and brings names, sizes, groups and circle of its factors.
@@ -100,6 +103,9 @@ def evaluate(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
     metrics = [metrics] if isinstance(metrics, str) else metrics
+    arguments = {"num_train": num_train, "num_test": num_test, "scale": scale}
+    shared = {name: value for name, value in arguments.items() if value is not None}
+    wanted = asked(metrics, metric_protocol, metric_settings or {}, shared)
     if name is not None:
         check_external(name, dataset)
     elif out is not None:
@@ -131,18 +137,18 @@ def evaluate(
         if dataset is None:
             of_dataset = {"data_dir": data_dir, "source": source != "auto"}
             _refuse(of_dataset, "is for a dataset, and none is given")
-            table = CodeTable(codes, factors, names=factor_names, circle=circle, **options)
+            real = all("quantities" in one.metric.needs for one in wanted.values())
+            factors = factors if real else as_factors(factors, _name_others())
+            options |= {"names": factor_names, "circle": circle, "real_factors": real}
+            table = CodeTable(codes, factors, **options)
             groupings = parse_groupings(group_by, table.names[:1])
         else:
             _refuse({"factor_names": factor_names, "circle": circle}, "is known, because a dataset is given")
             table, rows = table_of_dataset(dataset, codes, factors, **options)
             groupings = parse_groupings(group_by, dataset.group_by)
-        table.labels = FactorSpace(table.names, table.sizes, table.factors).labels_of(groupings)
-    arguments = {"num_train": num_train, "num_test": num_test, "scale": scale}
-    shared = {name: value for name, value in arguments.items() if value is not None}
-    scores = score(
-        table, metrics, seed, metric_protocol=metric_protocol, metric_settings=metric_settings or {}, **shared
-    )
+        if table.sizes:
+            table.labels = FactorSpace(table.names, table.sizes, table.factors).labels_of(groupings)
+    scores = compute(wanted, table, seed)
     for name, cause in scores.failed.items():
         raise RunFailed(f"metric '{name}' failed: {cause}")
     for _, line in scores.notes():
@@ -154,6 +160,12 @@ def evaluate(
         images = source_of(dataset) if encoder is not None else ""
         write_external(name, dataset, groupings, table, rows, scores, seed, out or "results", images)
     return scores
+
+
+def _name_others() -> str:
+    """Return which scores of factors take real numbers, for the error of those that do not."""
+    names = ", ".join(entry.name for entry in METRICS if "quantities" in entry.needs)
+    return f", or ask for none but scores that take real numbers: {names}"
 
 
 def check_external(name: object, dataset: object) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dislab.data.arrays import as_array, as_factors
+from dislab.data.arrays import as_array, as_factors, as_quantities
 from dislab.data.space import Circle
 from dislab.errors import DislabError, DislabWarning
 from dislab.registry import unknown_name
@@ -76,9 +76,9 @@ class Sample(NamedTuple):
     """Training and test rows that were drawn from a code table for a metric."""
 
     codes: np.ndarray  # float32 [N, D]
-    factors: np.ndarray  # int64 [N, V], the V factors that vary in the training rows
+    factors: np.ndarray  # int64 [N, V] or float64, the V factors that vary in the training rows
     test_codes: np.ndarray  # float32 [M, D]
-    test_factors: np.ndarray  # int64 [M, V]
+    test_factors: np.ndarray  # the same [M, V]
     columns: np.ndarray  # int64 [V], which of the table's K factors these are
     num_factors: int  # K
 
@@ -128,8 +128,9 @@ class CodeTable:
     mean : float32 [N, D], the mean of q(z|x) of every row, or the output of a deterministic encoder. An
         array, or `CodesOnDemand` if a metric may need some of the rows only.
     logvar : float32 [N, D], the log-variance of q(z|x), or None if the encoder gives none.
-    factors : int64 [N, K], the ground-truth factor values of every row.
-    names, sizes : names of the K factors and their numbers of values.
+    factors : int64 [N, K], the ground-truth factor values of every row. With `real_factors` they may be
+        real numbers: they are then float64.
+    names, sizes : names of the K factors and their numbers of values; there are no sizes of real factors.
     blocks : named slices of the code dimensions, such as {"content": slice(0, 10), "style": slice(10, 20)},
         or an empty dict.
     labels : int64 [N, G], the class of each row (the value of the grouping factors) in each of G groupings,
@@ -160,9 +161,10 @@ class CodeTable:
         reconstruction: np.ndarray | None = None,
         swaps: np.ndarray | None = None,
         ordered: bool = False,
+        real_factors: bool = False,
     ):
         self.mean = _codes("codes", mean)
-        self.factors = as_factors(factors)
+        self.factors = as_quantities(factors) if real_factors else as_factors(factors)
         if len(self.mean) != len(self.factors):
             raise DislabError(f"codes have {len(self.mean)} rows but factors have {len(self.factors)}")
         self.logvar = None if logvar is None else _codes("logvar", logvar)
@@ -172,7 +174,8 @@ class CodeTable:
         self.names = tuple((f"factor_{k}" for k in range(num_factors)) if names is None else names)
         if len(self.names) != num_factors:
             raise DislabError(f"{len(self.names)} factor names for {num_factors} columns of factors")
-        self.sizes = tuple(sizes or (int(column.max()) + 1 for column in self.factors.T))
+        columns = self.factors.T if self.factors.dtype.kind == "i" else ()
+        self.sizes = tuple(sizes or (int(column.max()) + 1 for column in columns))
         self.blocks = _blocks(blocks or {}, self.mean.shape[1])
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         if self.labels is not None:
