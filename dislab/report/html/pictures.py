@@ -15,14 +15,13 @@ WIDEST = 1000  # pixels of a picture
 QUALITY = 80  # of WebP
 MOST_BYTES = 4_000_000  # of the pictures in a page; what else is there has less than one million
 KINDS = {  # how files begin -> title, what is seen
-    "swap": ("Swap grid", "Content of the column's image, style of the row's."),
-    "traversals": ("Traversals", "One code dimension at a time over its quantiles, sorted by KL."),
     "reconstructions": ("Reconstructions", "Images above what the model makes of their codes."),
     "traversals.gif": (
         "Traversals, moving",
-        "A tile for each code dimension, which moves from its 2 % to its 98 % quantile and back. The other "
-        "dimensions stay at the code of one image.",
+        "A tile per code dimension, from its 2 % to its 98 % quantile, the others at the code of one image.",
     ),
+    "swap": ("Swap grid", "Content of the column's image, style of the row's."),
+    "traversals": ("Traversals", "One code dimension at a time over its quantiles, sorted by KL."),
     "interpolation": ("Interpolation", "Content from left to right, style from top to bottom."),
     "generation": ("Generation", "Content of the images on the left, styles drawn from the prior."),
     "evidence": ("Accumulated evidence", "Reconstructed by an image's own content and by that of its group."),
@@ -37,7 +36,7 @@ def pictures_of(
     Parameters
     ----------
     shown : runs, each with the title of its pictures and its row.
-    most : bytes of all pictures. Those that have no room are left out, the last of each run first.
+    most : bytes of all pictures. Without room are left out: what moves first, then the last ones of each run.
 
     Returns
     -------
@@ -62,19 +61,24 @@ def pictures_of(
 
 
 def _with_room(groups: list[dict], most: float) -> list[dict]:
-    """Return the groups without the pictures that have no room: first come the first pictures of each."""
-    kept: list[list[dict]] = [[] for _ in groups]
-    for place in range(max((len(group["pictures"]) for group in groups), default=0)):
-        for group, mine in zip(groups, kept, strict=True):
-            for picture in group["pictures"][place : place + 1]:
-                size = len(picture["uri"]) + len(picture["still"])
-                if size <= most:
-                    most -= size
-                    mine.append(picture)
-    together = zip(groups, kept, strict=True)
-    return [
-        group | {"pictures": mine, "left_out": len(group["pictures"]) - len(mine)} for group, mine in together
-    ]
+    """Return the groups without the pictures that have no room: what moves goes first, then the last ones."""
+    order = sorted(
+        (bool(picture["still"]), place, number)
+        for number, group in enumerate(groups)
+        for place, picture in enumerate(group["pictures"])
+    )
+    kept: list[list[int]] = [[] for _ in groups]
+    for _, place, number in order:
+        picture = groups[number]["pictures"][place]
+        size = len(picture["uri"]) + len(picture["still"])
+        if size <= most:
+            most -= size
+            kept[number].append(place)
+    with_room = []
+    for group, places in zip(groups, kept, strict=True):
+        mine = [group["pictures"][place] for place in sorted(places)]
+        with_room.append(group | {"pictures": mine, "left_out": len(group["pictures"]) - len(mine)})
+    return with_room
 
 
 def _picture(name: str, content: bytes) -> dict:
