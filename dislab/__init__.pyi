@@ -1,10 +1,10 @@
 """The public names for type checkers and editors, which cannot see that `__init__.py` imports them late."""
 
 from dislab.data.dataset import Dataset as Dataset
-from dislab.data.dataset import load_dataset as load_dataset
+from dislab.data.folder import from_folder as from_folder
 from dislab.data.hold_out import hold_out as hold_out
+from dislab.data.load import load_dataset as load_dataset
 from dislab.data.own import from_arrays as from_arrays
-from dislab.data.own import from_folder as from_folder
 from dislab.data.space import Circle as Circle
 from dislab.data.space import FactorSpace as FactorSpace
 from dislab.errors import DislabError as DislabError

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 
@@ -48,6 +49,12 @@ def one_line(text: str) -> str:
     if len(text) > MOST_CHARACTERS:
         text = f"{text[: MOST_CHARACTERS // 2]} … {text[-MOST_CHARACTERS // 2 :]}"
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def first_of(names: Collection[object]) -> str:
+    """Return the first three of some names, and how many there are if there are more."""
+    text = ", ".join(f"'{name}'" for name in itertools.islice(names, 3))
+    return text if len(names) <= 3 else f"{text}, … ({len(names):,} in all)"
 
 
 def said_by(error: BaseException, with_type: bool = False) -> str:

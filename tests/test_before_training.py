@@ -125,7 +125,8 @@ def test_what_will_be_left_out_of_the_default_scores_is_said(tmp_path, capsys, t
     )
     assert line in said(capsys, "mlvae", tiny_dataset, tmp_path, hold_out="shape=3")
     assert "left out" not in said(capsys, "mlvae", tiny_dataset, tmp_path, hold_out="shape=2-3")
-    assert "in the 21 rows that are scored\n" in said(capsys, "vae", classes(9, 9, 3), tmp_path)
+    assert "in the 15 rows that are scored\n" in said(capsys, "vae", classes(9, 3, 3), tmp_path)
+    assert "left out" not in said(capsys, "vae", classes(9, 9, 3), tmp_path), "the third class is not read"
     # Rows that the dataset itself marks as tested: two on either side are enough.
     whole, test = np.arange(8), np.array([0, 1, 4, 5])
     assert "left out" not in said(capsys, "vae", classes(4, 4, held_out=None, test=test), tmp_path)

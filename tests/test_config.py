@@ -63,12 +63,17 @@ def test_whatever_changes_a_result_changes_the_digest(config, tiny_dataset):
         "precision": "bf16",
         "seed": 1,
     }
-    assert {field.name for field in dataclasses.fields(config)} == {*changes, "metrics", "own_images"}
+    assert {field.name for field in dataclasses.fields(config)} == {
+        *changes,
+        "metrics",
+        "own_images",
+        "own_factors",
+    }
     others = [replace(config, **{name: value}) for name, value in changes.items()]
     assert len({config.digest, *(other.digest for other in others)}) == len(changes) + 1
     assert [other.row for other in others].count(config.row) == 1, "the seed alone stays in the row"
     assert len({config.folder, *(other.folder for other in others)}) == len(changes) + 1
-    same = replace(config, metrics=("mig",), own_images="/elsewhere")
+    same = replace(config, metrics=("mig",), own_images="/elsewhere", own_factors="/a.csv")
     assert same.digest == config.digest and same.folder == config.folder
 
 

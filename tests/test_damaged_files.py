@@ -15,9 +15,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from dislab.cli import main
+from dislab.data.folder import read_image
 from dislab.data.matlab import read_bytes_array
 from dislab.data.npz import read_arrays
-from dislab.data.own import read_image
 from dislab.data.space import FactorSpace
 from dislab.datasets import cars3d, dsprites, mnist, mpi3d, shapes3d
 from dislab.errors import DislabError

@@ -1,6 +1,7 @@
 """Content and style scores: against closed forms, and which rows they read."""
 
 import os
+import warnings
 from functools import partial
 from math import erf, log
 
@@ -152,7 +153,15 @@ def test_few_images_per_class(few_draws):
     assert [k for k, _ in scores.details["content_entropy_curve"]] == [1, 2]
     assert scores["style_accuracy_chance"] == pytest.approx(1 / 3)
     assert np.isfinite(list(scores.values())).all()
-    assert "4 rows" in score(class_table(mean[1:], labels[1:]), ["style_entropy"]).left_out["style_entropy"]
+    # A class of three rows is not read.
+    others = score(class_table(mean[1:], labels[1:]), CONTENT_STYLE)
+    assert others.notes() == [
+        ("content_accuracy", "content_accuracy: 1 of the 3 classes have fewer than 4 rows and are not read")
+    ]
+    assert others == score(class_table(mean[4:], labels[4:]), CONTENT_STYLE)
+    assert others["content_accuracy_chance"] == 0.5
+    one = score(class_table(mean[1:8], labels[1:8]), ["style_entropy"])
+    assert "at least two groups (see group_by) of at least 4 rows" in one.left_out["style_entropy"]
 
 
 def test_constant_and_outlying_codes_give_finite_entropies(few_draws):
@@ -404,6 +413,18 @@ def test_of_many_classes_some_are_read(monkeypatch, few_draws):
     for name in names:
         assert scores[name] == 1 and scores[f"{name}_chance"] == 1 / 5
         assert scores.metrics[name]["notes"] == ["5 of the 20 classes are read, drawn at random"]
+
+
+def test_the_rows_of_300_classes_are_drawn_as_ever():
+    """Nothing else is drawn, and nothing is said, if no class is small and there are no more than 300."""
+    labels = np.random.default_rng(1).permutation(np.arange(300).repeat(np.resize([4, 5, 9], 300)))
+    table = class_table(np.zeros((len(labels), 1)), labels)
+    with warnings.catch_warnings(action="error"):
+        train, test = class_readout.parted(table, labels, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    for value, *parts in zip(range(300), train, test, strict=True):
+        rows = rng.permutation(np.flatnonzero(labels == value))
+        assert [list(part) for part in parts] == [list(rows[: len(rows) // 2]), list(rows[len(rows) // 2 :])]
 
 
 @pytest.mark.parametrize("num_classes", [2, 5])

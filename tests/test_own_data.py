@@ -16,7 +16,7 @@ from conftest import NAMES, SIZES, make_tiny_dataset, one_line
 from PIL import Image
 
 import dislab
-from dislab.data import own
+from dislab.data import folder, load, own
 from dislab.data.official import data_folder
 from dislab.errors import DislabError, DislabWarning
 
@@ -245,7 +245,7 @@ def test_images_are_cropped_to_the_middle_and_shrunk_evenly(tmp_path):
     pixels[:, 6:14, 1] = middle
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     Image.fromarray(pixels.transpose(1, 0, 2)).save(tmp_path / "tall.png")
-    image = own.read_image(tmp_path / "wide.png", 4, "RGB").astype(int)
+    image = folder.read_image(tmp_path / "wide.png", 4, "RGB").astype(int)
     assert (image[:, :, [0, 2]] == 0).all()
     weights = np.zeros((4, 8))
     for row in range(4):
@@ -254,7 +254,7 @@ def test_images_are_cropped_to_the_middle_and_shrunk_evenly(tmp_path):
                 weights[row, 2 * row + offset] = weight
     weights /= weights.sum(1, keepdims=True)
     assert np.abs(image[:, :, 1] - weights @ middle @ weights.T).max() <= 1.01  # rounded after each axis
-    tall = own.read_image(tmp_path / "tall.png", 4, "RGB")
+    tall = folder.read_image(tmp_path / "tall.png", 4, "RGB")
     assert np.abs(tall - image.transpose(1, 0, 2)).max() <= 1
 
 
@@ -263,22 +263,38 @@ def test_turned_and_transparent_images(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: the first row of pixels is the right-hand side
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(own.read_image(tmp_path / "turned.png", 8, "RGB"), np.rot90(pixels, -1))
+    assert np.array_equal(folder.read_image(tmp_path / "turned.png", 8, "RGB"), np.rot90(pixels, -1))
     alpha = np.zeros((8, 8, 1), np.uint8)
     alpha[:, 4:] = 255
     Image.fromarray(np.concatenate([pixels, alpha], axis=2)).save(tmp_path / "cut_out.png")
-    read = own.read_image(tmp_path / "cut_out.png", 8, "RGB")
+    read = folder.read_image(tmp_path / "cut_out.png", 8, "RGB")
     assert np.array_equal(read, np.where(alpha > 0, pixels, 0))
 
 
+def test_what_was_done_to_images_is_said(photos, cache, capsys):
+    Image.new("RGBA", (50, 60), (9, 9, 9, 0)).save(photos / "ben" / "clear.png")
+    Image.new("LA", (40, 30)).save(photos / "ben" / "grey.png")
+    dataset = dislab.from_folder(photos, size=16, quiet=False)
+    assert not dataset.images([7]).any() and dataset.space.factors([7]) == [[2]]
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("photos: ")] == [
+        "photos: images of 4 different sizes, 40 x 30 to 50 x 60 pixels: the square in the middle is resized "
+        "to 16 x 16; crop them yourself if another part matters, or choose another size by "
+        "dislab.from_folder(size=…)",
+        "photos: images with transparency: 2, composed on black",
+        "photos: images with a palette: 1, read as its colours",
+    ]
+    dislab.from_folder(photos, size=16, quiet=False)
+    assert "photos" not in capsys.readouterr().err, "once decoded, nothing is done"
+
+
 def test_images_are_decoded_once_and_again_when_they_change(photos, cache, monkeypatch):
-    read, original = [], own.read_image
+    read, original = [], folder.read_image
 
-    def count(path, size, mode):
+    def count(path, *options):
         read.append(path)
-        return original(path, size, mode)
+        return original(path, *options)
 
-    monkeypatch.setattr(own, "read_image", count)
+    monkeypatch.setattr(folder, "read_image", count)
     sources = [dislab.from_folder(photos, size=16).source for _ in range(2)]
     assert len(read) == 7
     assert sources[0] == sources[1]
@@ -330,7 +346,7 @@ def test_wrong_folders_are_refused_in_one_line(photos, cache, tmp_path):
     assert f"there is no image in '{photos / 'empty'}'" in refused()
     (photos / "empty").rmdir()
     shutil.copy(photos / "ben" / "0.png", photos / "stray.png")
-    assert f"'{photos / 'stray.png'}' belongs to no group" in refused()
+    assert f"images in no group, move them into one of the sub-folders: '{photos / 'stray.png'}'" in refused()
     (photos / "stray.png").unlink()
     damaged = photos / "anna" / "damaged.png"
     damaged.write_text("not an image")
@@ -340,6 +356,12 @@ def test_wrong_folders_are_refused_in_one_line(photos, cache, tmp_path):
     assert f"the image '{damaged}' cannot be read" in refused()
     Image.fromarray(noise(16, 16).astype(np.uint16)).save(damaged)
     assert f"'{damaged}' has more than 8 bits per channel" in refused()
+    for number in range(4):
+        shutil.copy(damaged, photos / "anna" / f"deep{number}.png")
+    message = refused()
+    assert message.count("more than 8 bits") == 3 and "(5 of 12 images cannot be used)" in message
+    for number in range(4):
+        (photos / "anna" / f"deep{number}.png").unlink()
     damaged.unlink()
     assert len(dislab.from_folder(photos, size=16)) == 7
 
@@ -358,36 +380,52 @@ def test_an_image_that_would_be_dropped_is_refused_or_said(photos, cache, monkey
     source = photos / "ben" / "0.png"
     link = photos / "ben" / "gone.jpg"
     link.symlink_to(photos / "nowhere.jpg")
-    assert f"'{link}' is a link to a file that is not there" in refused()
+    assert refused() == f"links to files that are not there, mend or delete them: '{link}'"
+    more = [photos / "anna" / f"gone{number}.jpg" for number in range(9)]
+    for path in more:
+        path.symlink_to(photos / "nowhere.jpg")
+    assert "… (10 in all)" in refused()
+    for path in more:
+        path.unlink()
     link.unlink()
     link.symlink_to(source)
     loaded(8)
     link.unlink()
     group = photos / "zoe"  # a whole group that is gone
     group.symlink_to(photos / "nowhere")
-    assert f"'{group}' is a link to a file that is not there" in refused()
+    assert f"mend or delete them: '{group}'" in refused()
     group.unlink()
 
     deeper = photos / "ben" / "2019" / "may"
     deeper.mkdir(parents=True)
-    (deeper / "notes.txt").touch()
-    loaded(7)  # no image lies in it
     shutil.copy(source, deeper / "1.PNG")
-    message = refused()
-    assert f"the image '{deeper / '1.PNG'}' lies too deep: move it into '{photos / 'ben'}'" in message
-    (photos / "ben" / "2019").rename(photos / "ben" / ".2019")
+    with pytest.warns(
+        DislabWarning, match="images lie deeper than the sub-folders of .* 'Zoe', 'anna', 'ben'"
+    ):
+        dataset = dislab.from_folder(photos, size=16)
+    assert dataset.space.factors(np.arange(8))[:, 0].tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+    assert (dataset.images([7]) == dataset.images([5])).all(), "1.BMP and 0.png, then 2019/may/1.PNG"
+    (deeper / "back").symlink_to(photos / "ben")  # a circle
+    with pytest.warns(DislabWarning, match="images lie deeper"):
+        assert len(dislab.from_folder(photos, size=16)) == 8
+    for hidden in (".2019", "__MACOSX", "@eaDir"):
+        next(path for path in (photos / "ben").iterdir() if path.is_dir()).rename(photos / "ben" / hidden)
+        loaded(7)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (photos / "ben" / name).touch()
+    (photos / "__MACOSX").mkdir()
     loaded(7)
     shutil.copy(source, photos / "ben" / "1.PNG")  # the case of a suffix does not matter
     loaded(8)
 
-    def iterdir(path):
+    def scandir(path):
         if path == photos / "ben":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return listed(path)
 
-    listed = Path.iterdir
+    listed = os.scandir
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "iterdir", iterdir)
+        patch.setattr(os, "scandir", scandir)
         assert refused() == f"'{photos / 'ben'}' cannot be read: Permission denied"
 
     for name in ("a.heic", "b.HEIC", "c.txt", "none", ".hidden"):
@@ -405,19 +443,19 @@ def test_text_of_the_command_line(photos, cache, monkeypatch):
     monkeypatch.chdir(photos.parent)
     (photos.parent / "mnist").mkdir()  # a folder of a dataset's name: the dataset is meant
     for text in ("photos", "photos/", "./photos", str(photos), "./mnist", "nowhere/"):
-        assert own.is_folder_text(text), text
+        assert load.is_folder_text(text), text
     for text in ("mnist", "shapes3d", "nowhere", "photoz"):
-        assert not own.is_folder_text(text), text
-    dataset = own.dataset_from_text("photos")
+        assert not load.is_folder_text(text), text
+    dataset = dislab.load_dataset("photos")
     assert (dataset.name, dataset.image_shape, len(dataset)) == ("photos", (3, 64, 64), 7)
     with pytest.raises(DislabError, match="there is no --source rendered of it"):
-        own.dataset_from_text("photos", source="rendered")
+        dislab.load_dataset("photos", source="rendered")
     with pytest.raises(DislabError, match="'nowhere' does not exist"):
-        own.dataset_from_text("./nowhere")
+        dislab.load_dataset("./nowhere")
     with pytest.raises(DislabError, match="did you mean 'shapes3d'"):
-        own.dataset_from_text("shape3d")
+        dislab.load_dataset("shape3d")
     with pytest.raises(DislabError, match=r"the official file train-images\S+ of mnist is not there"):
-        own.dataset_from_text("mnist")
+        dislab.load_dataset("mnist")
 
 
 def test_a_folder_is_trained_on_by_group(photos, cache, tmp_path):
@@ -493,7 +531,7 @@ def test_paths_that_no_folder_can_have(path, says, photos, cache, monkeypatch):
         dislab.from_folder(path)
     one_line(error)
     with pytest.raises(DislabError) as error:
-        own.dataset_from_text(path)
+        dislab.load_dataset(path)
     one_line(error)
     with pytest.raises(DislabError, match="does not exist"):
         data_folder(path)
@@ -510,10 +548,10 @@ def test_odd_files_in_a_folder_of_images(photos, cache, monkeypatch):
     assert f"'{odd}' is not an image" in refused()
     odd.unlink()
     os.mkfifo(odd)
-    assert f"'{odd}' is neither a file nor a folder" in refused()
+    assert refused() == f"neither files nor folders, delete them: '{odd}'"
     odd.unlink()
     odd.symlink_to(odd)
-    assert f"'{odd}' is a link to a file that is not there" in refused()
+    assert f"mend or delete them: '{odd}'" in refused()
     odd.unlink()
     Image.new("1", (15_000, 15_000)).save(odd)
     assert f"the image '{odd}' cannot be read" in refused()

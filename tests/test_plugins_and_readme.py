@@ -114,7 +114,7 @@ def test_tutorial_of_an_own_encoder(cache, no_pictures, monkeypatch, tmp_path, c
         lines.append(f"{number}.png,{shape},{colour},{size}")
     Path("factors.csv").write_text("\n".join(lines))
     namespace = {}
-    for mark in ("pd.read_csv", "def encoder", '"pca", "untrained"'):
+    for mark in ('factors="factors.csv")', "def encoder", '"pca", "untrained"'):
         exec(code_of_docs(mark).replace("steps=2000", "steps=5"), namespace)
     dataset, scores = namespace["dataset"], namespace["scores"]
     assert dataset.space.sizes == (3, 2, 4) and len(dataset) == 48

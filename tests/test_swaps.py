@@ -169,13 +169,14 @@ def labelled(*sizes: int, held_out=None, test=None) -> Dataset:
 
 def test_the_judge_is_trained_on_rows_that_are_not_tested():
     rng = np.random.default_rng(0)
-    # Of persons 0 and 1 some rows are held out; person 2 is held out as a whole, person 3 is not scored.
+    # Of persons 0 and 1 some rows are held out, of person 0 too few; person 2 is held out as a whole, and
+    # person 3 is not scored.
     dataset = labelled(9, 9, 8, 5, held_out=np.array([0, 1, 9, 10, 11, 12, *range(18, 26)]))
     rows = dataset.evaluation_rows()
     tested, others = module._divided(dataset, rows, ("person",), rng)
-    assert [len(part) for part in tested] == [1, 2, 4] and [len(part) for part in others] == [8, 7, 4]
+    assert [len(part) for part in tested] == [2, 4] and [len(part) for part in others] == [7, 4]
     of_tests = [rows[part] for part in tested]
-    for person, parts in enumerate(zip(of_tests, others, strict=True)):
+    for person, parts in enumerate(zip(of_tests, others, strict=True), start=1):
         assert (dataset.space.labels(("person",))[np.concatenate(parts)] == person).all()
         assert not np.intersect1d(*parts).size
     marked = labelled(6, 6, 6, test=np.array([0, 1, 6, 7, 8, *range(12, 18)]))  # all of person 2 are tested

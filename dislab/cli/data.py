@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dislab.cli.options import DataDir, Plugin, Source, a_path, load_plugins
+from dislab.cli.options import DataDir, Factors, Plugin, Source, a_path, load_plugins
 from dislab.cli.tables import print_table
 from dislab.errors import DislabError, RunFailed
 
@@ -85,7 +85,8 @@ def verify_command(
     """Check the official files by their hashes.
 
     Those that are there are held against the published hashes; the exit code is 1 if any is wrong. A file
-    that holds the published content in another wrapper (MNIST compressed anew) is right.
+    that holds the published content in another wrapper (MNIST compressed anew) is right. Of several copies
+    of a file all are checked, and the first decides: it is the one that is read.
     """
     from dislab.data import official as files
 
@@ -96,16 +97,21 @@ def verify_command(
             if path is None:
                 print(f"{dataset.name}: {file.name}: not present")
                 continue
-            verdict = files.keep(path, file, files.check(path, file))
-            wrong += not verdict.is_right
-            print(f"{dataset.name}: {path}: {verdict.text}", flush=True)
+            for copy in [path] if path.is_dir() else files.copies(dataset, file, data_dir):
+                verdict = files.keep(copy, file, files.check(copy, file))
+                wrong += copy == path and not verdict.is_right
+                not_read = "" if copy == path else f" (a copy that is not read: '{path}' is)"
+                print(f"{dataset.name}: {copy}: {verdict.text}{not_read}", flush=True)
     if wrong:
         raise RunFailed(f"{wrong} {'file is' if wrong == 1 else 'files are'} wrong")
 
 
 @app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset, see `dislab list datasets`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A dataset, see `dislab list datasets`; or a folder.")
+    ],
+    factors: Factors = None,
     source: Source = "auto",
     out: Annotated[
         Path | None,
@@ -125,11 +131,11 @@ def show_command(
     if out is not None and not out.parent.is_dir():
         raise DislabError(f"--out is '{out}': the folder '{out.parent}' does not exist")
     load_plugins(plugin)
-    from dislab.data.dataset import load_dataset
+    from dislab.data.load import load_dataset
     from dislab.files import save_figure
     from dislab.report.dataset_picture import factor_picture
 
-    dataset = load_dataset(name, source=source, data_dir=data_dir)
+    dataset = load_dataset(name, factors=factors, source=source, data_dir=data_dir)
     path = out or Path(f"{dataset.name}-{dataset.source}.png")
     save_figure(factor_picture(dataset), path)
     print(path)

@@ -11,6 +11,7 @@ import typer
 from dislab.cli.options import (
     All,
     DataDir,
+    Factors,
     GroupBy,
     MetricProtocol,
     Metrics,
@@ -47,8 +48,12 @@ def evaluate_command(
     group_by: GroupBy = None,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="For a .npz file: the dataset that the codes are of."),
+        typer.Option(
+            metavar="NAME",
+            help="For a .npz file: the dataset (or the folder of images) that the codes are of.",
+        ),
     ] = None,
+    factors: Factors = None,
     name: Annotated[
         str | None,
         typer.Option(help="For a .npz file: record its scores, and call the codes so in all tables."),
@@ -79,6 +84,7 @@ def evaluate_command(
             "--group-by": group_by,
             "--seed": seed,
             "--dataset": dataset,
+            "--factors": factors,
             "--name": name,
             "--out": out,
         }
@@ -89,6 +95,8 @@ def evaluate_command(
     elif target.suffix == ".npz":
         options = {"metrics": names, "metric_protocol": metric_protocol, "seed": seed or 0, "name": name}
         options |= {"group_by": parse_groupings(group_by), "dataset": dataset, "data_dir": data_dir}
+        if factors is not None:
+            options["factors"] = factors
         _evaluate_arrays(target, out, format_, options)
     else:
         raise DislabError(
@@ -144,7 +152,7 @@ def _evaluate_arrays(path: Path, out: Path | None, format_: str, options: dict) 
     from dislab.scoring.protocols import recorded_name
 
     needed = ("codes", "factors") if options["dataset"] is None else ("codes",)
-    also = ("logvar",) if "factors" in needed else ("factors", "logvar")
+    also = ("logvar",) if "factors" in (*needed, *options) else ("factors", "logvar")
     scores = evaluate(**read_arrays(path, needed, also), **options, out=out)
     values = {
         recorded_name(name.partition("@")[0], scores.protocols[name]): value for name, value in scores.items()

@@ -102,6 +102,14 @@ Source = Annotated[
         metavar="auto|official|rendered", help="Published images, or the same grid drawn by dislab."
     ),
 ]
+Factors = Annotated[
+    Path | None,
+    typer.Option(
+        parser=a_path,
+        metavar="FILE.csv",
+        help="The factors of a folder of images: a column with the images' file names, the others factors.",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one.")]
 Jobs = Annotated[
     int | None,

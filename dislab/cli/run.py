@@ -11,6 +11,7 @@ from dislab.cli.options import (
     All,
     DataDir,
     Device,
+    Factors,
     GroupBy,
     HoldOut,
     Jobs,
@@ -49,6 +50,7 @@ def run_command(
         str,
         typer.Option(help="A dataset, see `dislab list datasets`; or a folder with a sub-folder per group."),
     ] = "shapes3d",
+    factors: Factors = None,
     protocol: Annotated[
         str,
         typer.Option(
@@ -136,6 +138,7 @@ def run_command(
             "group_by": parse_groupings(group_by),
             "hold_out": hold_out,
             "source": source,
+            "factors": factors,
         }
         for name in {*settings, "model", "dataset", "seed", "device", "out", "jobs"} & hyperparameters.keys():
             option = "seeds" if name == "seed" else name.replace("_", "-")

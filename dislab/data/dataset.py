@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dislab.data.devices import choose_device
-from dislab.data.official import unpublished
+from dislab.data.official import different_copies, unpublished
 from dislab.data.space import FactorSpace
 from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_words
 from dislab.notebook import html_table
@@ -181,23 +181,8 @@ def in_short(value) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def load_dataset(
-    name: str, *, source: str = "auto", data_dir: str | Path | None = None, device: str = "cpu"
-) -> Dataset:
-    """Open a dataset of the registry.
-
-    Parameters
-    ----------
-    name : a registered name, see `dislab list datasets`.
-    source : "official" reads the published file; "rendered" draws the same factor grid; "auto" is official
-        if the file is present, else rendered.
-    data_dir : the folder of official files; else $DISLAB_DATA, else the user's cache folder.
-    device : the device that stores and draws the images.
-
-    Warns
-    -----
-    DislabWarning : an official file is not the published one, by its hash.
-    """
+def open_registered(name: str, source: str, data_dir: str | Path | None, device: str) -> Dataset:
+    """Open a dataset of the registry; the arguments are those of `dislab.load_dataset`."""
     entry = DATASETS[name]
     make = entry.make
     if source not in SOURCES:
@@ -226,7 +211,9 @@ def load_dataset(
     if dataset.source == "official" and entry.official is not None:
         dataset.unpublished, words = unpublished(entry.official, data_dir)
         if words:
-            warnings.warn(f"{dataset.name}: {words}", DislabWarning, stacklevel=2)
+            warnings.warn(f"{dataset.name}: {words}", DislabWarning, stacklevel=3)
+        for line in different_copies(entry.official, data_dir):
+            warnings.warn(f"{dataset.name}: {line}", DislabWarning, stacklevel=3)
     return dataset
 
 

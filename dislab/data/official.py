@@ -11,7 +11,7 @@ import itertools
 import os
 import textwrap
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -41,7 +41,8 @@ class OfficialFile:
     content : function from the path of such a copy to the bytes that count.
     earlier_host : True if the digest is that of an earlier host's file, and nobody has documented that the
         file at `url` is the same one. A file with another digest is then judged by its own checksum.
-    also : other file names under which the dataset is read, with the same content; they are tried first.
+    also : other file names under which the dataset is read, with the same content. They are tried before its
+        name, unless it is among them.
     unpacked : patterns, within the data folder, of files that an archive unpacks to. No published hash exists
         to hold them against.
     """
@@ -124,16 +125,38 @@ def locate(dataset: OfficialDataset, file: OfficialFile, data_dir=None) -> Path 
 
     Files lie in the data folder or in its sub-folder of the dataset's name.
     """
-    folder = data_folder(data_dir)
-    parents = (folder / dataset.name, folder)
+    if path := next(copies(dataset, file, data_dir), None):
+        return path
     with suppress(OSError):  # no file can have such a path
-        for file_name, parent in itertools.product((*file.also, file.name), parents):
-            if (parent / file_name).is_file():
-                return parent / file_name
-        for parent, pattern in itertools.product(parents, file.unpacked):
+        for parent, pattern in itertools.product(_parents(dataset, data_dir), file.unpacked):
             for path in parent.glob(pattern):
                 return path.parent
     return None
+
+
+def copies(dataset: OfficialDataset, file: OfficialFile, data_dir=None) -> Iterator[Path]:
+    """Yield the paths of the file under all of its names; the first is the one that is read."""
+    with suppress(OSError):  # no file can have such a path
+        names = dict.fromkeys((*file.also, file.name))
+        for name, parent in itertools.product(names, _parents(dataset, data_dir)):
+            if (parent / name).is_file():
+                yield parent / name
+
+
+def different_copies(dataset: OfficialDataset, data_dir=None) -> list[str]:
+    """Return a line for each copy of a file that is not read and has another content than the one read."""
+    lines = []
+    for file in dataset.files:
+        first, *others = [*copies(dataset, file, data_dir)] or [None]
+        for other in others:
+            if checked(first, file).other != checked(other, file).other:
+                lines.append(f"'{first}' is read, not '{other}', whose content differs: delete one")
+    return lines
+
+
+def _parents(dataset: OfficialDataset, data_dir) -> tuple[Path, Path]:
+    folder = data_folder(data_dir)
+    return folder / dataset.name, folder
 
 
 def official_paths(dataset: OfficialDataset, source: str, data_dir=None) -> Sequence[Path]:

@@ -31,6 +31,22 @@ def gunzipped(path: Path) -> bytes:
         return (gzip.open(file) if is_compressed else file).read(MOST_BYTES)
 
 
+def _names(name: str) -> tuple[str, ...]:
+    """Return the names of a file as people have it: unpacked or not, from Kaggle, or from torchvision.
+
+    In Kaggle's copies the dot stands for a dash, or a file lies in a folder of its own name. Torchvision has
+    `MNIST/raw/`, and the data folder may be either of these folders.
+    """
+    spellings = (name, ".idx".join(name.rsplit("-idx", 1)))
+    return tuple(
+        f"{folder}{within}{spelling}{suffix}"
+        for folder in ("", "MNIST/raw/", "raw/")
+        for within in ("", *(f"{spelling}/" for spelling in spellings))
+        for spelling in spellings
+        for suffix in ("", ".gz")
+    )
+
+
 def _file(name: str, size: int, md5: str, content_md5: str) -> OfficialFile:
     return OfficialFile(
         f"{name}.gz",
@@ -40,7 +56,7 @@ def _file(name: str, size: int, md5: str, content_md5: str) -> OfficialFile:
         size,
         content_md5=content_md5,
         content=gunzipped,
-        also=(name,),
+        also=_names(name),
     )
 
 

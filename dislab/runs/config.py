@@ -21,7 +21,12 @@ from dislab.registry import MODELS
 from dislab.runs import hyperparameters as hyper
 from dislab.training.protocol import USUAL, Protocol
 
-NOT_IDENTITY = ("seed", "metrics", "own_images")  # fields in which two runs of one row may differ
+NOT_IDENTITY = (
+    "seed",
+    "metrics",
+    "own_images",
+    "own_factors",
+)  # fields in which two runs of one row may differ
 MEMORY = "memory"
 EXTERNAL = "external"  # the source of codes that another program made
 # In the source of official files, before a digest of their content.
@@ -50,6 +55,8 @@ class RunConfig:
         finished run, so they are no part of its identity.
     own_images : where a user's own images are: the path of a folder, or "memory" for a Dataset object; "" for
         a registered dataset. No part of the identity: `source` has their digest.
+    own_factors : the path of the CSV file of a folder's factors, or "". No part of the identity either:
+        `source` has the digest of images and factors.
 
     Examples
     --------
@@ -72,6 +79,7 @@ class RunConfig:
     seed: int = 0
     metrics: tuple[str, ...] = ("default",)
     own_images: str = ""
+    own_factors: str = ""
 
     def to_json(self) -> dict:
         """Return the configuration as a dict that JSON can hold."""
@@ -94,7 +102,7 @@ class RunConfig:
             if values.get("format", FORMAT) != FORMAT:
                 raise ValueError(f"it is of format {values['format']}, not {FORMAT}")
             values = dict(values.get("config", values))
-            texts = ("model", "dataset", "source", "precision", "own_images")
+            texts = ("model", "dataset", "source", "precision", "own_images", "own_factors")
             lists = [values["hold_out"], values["metrics"], *values["group_by"]]
             words = [values.get(name, "") for name in texts] + [word for words in lists for word in words]
             if not all(isinstance(one, list | tuple) for one in lists):

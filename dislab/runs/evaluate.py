@@ -11,6 +11,7 @@ import numpy as np
 
 from dislab.data.arrays import as_factors
 from dislab.data.dataset import Dataset
+from dislab.data.load import check_factors_file, load_dataset
 from dislab.data.space import Circle, FactorSpace, parse_groupings
 from dislab.errors import DislabError, DislabWarning, RunFailed
 from dislab.registry import METRICS, MODELS, NAME
@@ -27,7 +28,7 @@ def evaluate(
     encoder: object = None,
     *,
     codes: ArrayLike | None = None,
-    factors: ArrayLike | None = None,
+    factors: ArrayLike | str | Path | None = None,
     logvar: ArrayLike | None = None,
     dataset: str | Path | Dataset | None = None,
     metrics: Iterable[str] | None = None,
@@ -64,8 +65,9 @@ def evaluate(
         logvar) of such arrays, or to a Normal; or a transformer of scikit-learn. It needs `dataset`.
         "Codes and encoders of your own" in docs/metrics.md lists all that it may return.
     codes, factors : float [N, D] and int [N, K], instead of an encoder. With a dataset these are its factors,
-        and may be left out if there is a code for each of its images, in their order. Without one, factors
-        may be real numbers if all `metrics` are scores that take them, such as mcc_pearson.
+        and may be left out if there is a code for each of its images, in their order. With a folder of
+        images, factors is also the path of their CSV file, see `dislab.from_folder`. Without a dataset,
+        factors may be real numbers if all `metrics` are scores that take them, such as mcc_pearson.
     logvar : float [N, D], log-variances of q(z|x) if the codes are means of Normals.
     dataset : a dataset's name, a folder of images, or a Dataset object. With codes it is the dataset
         that they are codes of, and brings names, sizes, groups and circle of its factors.
@@ -110,14 +112,19 @@ def evaluate(
         check_external(name, dataset)
     elif out is not None:
         raise DislabError("out is for a record, which needs a name: name=TEXT")
+    factors_file = factors if isinstance(factors, str | Path) else None
+    if factors_file is not None:
+        if dataset is None:
+            raise DislabError(f"factors is the path '{factors}': a CSV file is of a dataset=FOLDER")
+        check_factors_file(str(dataset) if isinstance(dataset, Path) else dataset, factors_file)
+        factors = None
     if encoder is None and (codes is None or (factors is None and dataset is None)):
         raise DislabError("evaluate needs codes=[N, D] with factors=[N, K], or an encoder with dataset=NAME")
     if encoder is not None and (codes is not None or factors is not None or dataset is None):
         raise DislabError("give an encoder with dataset=NAME, or codes=[N, D] with factors=[N, K]: not both")
     if isinstance(dataset, str | Path):
-        from dislab.data.own import dataset_from_text
-
-        dataset = dataset_from_text(str(dataset), source=source, data_dir=data_dir, device=device or "cpu")
+        where = {"source": source, "data_dir": data_dir, "device": device or "cpu"}
+        dataset = load_dataset(dataset, factors=factors_file, **where)
     if encoder is not None:
         from dislab.scoring.encoding import choose_rows, encode
 

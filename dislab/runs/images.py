@@ -10,7 +10,7 @@ import numpy as np
 
 from dislab.data.dataset import SOURCES, Dataset
 from dislab.data.hold_out import hold_out as without
-from dislab.data.own import dataset_from_text, is_folder_text
+from dislab.data.load import is_folder_text, load_dataset
 from dislab.errors import DislabError, DislabWarning
 from dislab.progress import say
 from dislab.registry import DATASETS
@@ -42,7 +42,8 @@ def images_of(config: RunConfig, machine: Machine) -> Dataset:
     else:
         with warnings.catch_warnings():  # its source in the configuration says that files are not published
             warnings.simplefilter("ignore", DislabWarning)
-            images = open_images(config.own_images or config.dataset, _source_to_open(config.source), machine)
+            text, source = config.own_images or config.dataset, _source_to_open(config.source)
+            images = open_images(text, source, machine, config.own_factors or None)
     if (images.name, source_of(images)) != (config.dataset, config.source):
         raise DislabError(
             f"the run was made with {config.dataset} ({config.source}), but the images here are "
@@ -92,13 +93,18 @@ def forget_images() -> None:
 _last_opened: dict[tuple, Dataset] = {}
 
 
-def open_images(text: str, source: str, machine: Machine) -> Dataset:
-    """Open a dataset of the registry or a folder of images, and say which images it has."""
-    where = machine.data_dir, machine.device
+def open_images(text: str, source: str, machine: Machine, factors: str | None = None) -> Dataset:
+    """Open a dataset of the registry, or a folder of images with their factors; say which images it has."""
+    where = machine.data_dir, machine.device, factors
     if (text, source, *where) in _last_opened:
         return _last_opened[text, source, *where]
-    images = dataset_from_text(
-        text, source=source, data_dir=machine.data_dir, device=machine.device, quiet=machine.quiet
+    images = load_dataset(
+        text,
+        factors=factors,
+        source=source,
+        data_dir=machine.data_dir,
+        device=machine.device,
+        quiet=machine.quiet,
     )
     is_folder = is_folder_text(text)
     if not is_folder and images.name not in DATASETS:

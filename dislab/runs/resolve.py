@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from dislab.data.dataset import SOURCES, Dataset
+from dislab.data.folder import expanded
 from dislab.data.hold_out import hold_out as without
 from dislab.data.hold_out import normalised
-from dislab.data.own import expanded, is_folder_text
+from dislab.data.load import check_factors_file, is_folder_text
 from dislab.data.space import parse_groupings
 from dislab.errors import FAILURES, DislabError, defined_in, in_words, line_within
 from dislab.kept import kept
@@ -41,6 +42,7 @@ class Checked:
 
     entry: Entry
     dataset: str | Dataset
+    factors: str
     source: str
     group_by: str | Sequence | None
     hold_out: str | Sequence[str] | None
@@ -57,6 +59,7 @@ def check_settings(
     machine: Machine,
     *,
     seed: int = 0,
+    factors: str | Path | None = None,
     group_by: str | Sequence | None = None,
     hold_out: str | Sequence[str] | None = None,
     source: str = "auto",
@@ -86,11 +89,13 @@ def check_settings(
         raise unknown_name("source", source, SOURCES)
     if isinstance(dataset, str) and not is_folder_text(dataset):
         DATASETS[dataset]
+    check_factors_file(dataset, factors)
     if "groupings" in hyperparameters:
         raise DislabError(f"{model}: groupings is set by --group-by, which may be repeated")
     return Checked(
         entry,
         dataset,
+        "" if factors is None else str(expanded(factors).absolute()),
         source,
         group_by,
         hold_out,
@@ -128,7 +133,7 @@ def complete(chosen: Checked, machine: Machine, lenient: bool = False) -> RunCon
         images, own_images = remember(dataset), MEMORY
     else:
         own_images = str(expanded(dataset).absolute()) if is_folder_text(dataset) else ""
-        images = open_images(own_images or dataset, chosen.source, machine)
+        images = open_images(own_images or dataset, chosen.source, machine, chosen.factors or None)
     held_out = (images.split,) if images.split else ()
     if chosen.hold_out:
         held_out = tuple(normalised(chosen.hold_out))
@@ -154,6 +159,7 @@ def complete(chosen: Checked, machine: Machine, lenient: bool = False) -> RunCon
         precision=chosen.precision,
         metrics=chosen.metrics,
         own_images=own_images,
+        own_factors=chosen.factors,
     ).with_seed(chosen.seed)
     _check_untrained(config, images, machine.quiet, lenient)
     return config

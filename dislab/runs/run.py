@@ -58,6 +58,7 @@ def run(
         for several groupings at once, each with a content code of its own; by default the dataset's own.
     hold_out : what is kept from training and scored alone, see `dislab.hold_out`.
     source : "auto" (the default), "official" or "rendered", see `dislab.load_dataset`.
+    factors : a CSV file of the factors of a folder of images, see `dislab.from_folder`.
     settings : the parameters from `protocol` on, and the model's own hyper-parameters.
 
     Raises

@@ -13,6 +13,7 @@ from dislab.scoring.table import CodeTable, rows_by_value
 
 # A classifier's time grows with draws times classes: 300 classes take 10 seconds, 10,000 would take hours.
 MOST_CLASSES = 300
+LEAST_ROWS = 4  # of a class: two to test the classifier, one to fit it, and one that says when to stop
 
 
 def class_dims(table: CodeTable, block: str) -> list[slice]:
@@ -26,8 +27,8 @@ def class_dims(table: CodeTable, block: str) -> list[slice]:
 
 
 def number_of_classes(labels: np.ndarray) -> int:
-    """Return how many of the classes of labels [N] are read."""
-    return min(len(np.unique(labels)), MOST_CLASSES)
+    """Return how many of the classes of labels [N] are read: those of LEAST_ROWS rows, or MOST_CLASSES."""
+    return min(np.count_nonzero(np.unique(labels, return_counts=True)[1] >= LEAST_ROWS), MOST_CLASSES)
 
 
 def parted(
@@ -35,10 +36,17 @@ def parted(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the rows of each class of labels [N] that a classifier is trained on, and those that test it.
 
-    The table marks the latter as `tested`, or else they are a random half of the class. Of more than
-    MOST_CLASSES classes so many are drawn, and a DislabWarning says so.
+    The table marks the latter as `tested`, or else they are a random half of the class. Classes of fewer than
+    LEAST_ROWS rows are left out, and of more than MOST_CLASSES classes so many are drawn; a DislabWarning
+    says so.
     """
     classes = rows_by_value(np.unique(labels, return_inverse=True)[1])
+    large = [rows for rows in classes if len(rows) >= LEAST_ROWS]
+    if len(large) < len(classes):
+        small = f"{len(classes) - len(large):,} of the {len(classes):,}"
+        text = f"{small} classes have fewer than {LEAST_ROWS} rows and are not read"
+        warnings.warn(text, DislabWarning, stacklevel=2)
+        classes = large
     if len(classes) > MOST_CLASSES:
         text = f"{MOST_CLASSES} of the {len(classes):,} classes are read, drawn at random"
         warnings.warn(text, DislabWarning, stacklevel=2)

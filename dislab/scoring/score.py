@@ -16,6 +16,7 @@ from dislab.errors import FAILURES, DislabError, DislabWarning, defined_in, in_w
 from dislab.kept import kept, torch_threads
 from dislab.notebook import html_table
 from dislab.registry import METRICS, NEEDS, Entry
+from dislab.scoring.class_readout import LEAST_ROWS, number_of_classes
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.request import Asked, asked
@@ -237,12 +238,13 @@ def _has(table: CodeTable, need: str) -> bool:
     attribute = {"variances": "logvar", "groups": "labels"}.get(need, need)
     if need != "groups" or getattr(table, attribute) is None:
         return getattr(table, attribute) is not None
-    parts, least = [slice(None)], 4  # a readout is trained on half the rows of every group
-    if table.tested is not None:
-        parts, least = [table.tested, ~table.tested], 2
+    if min(number_of_classes(labels) for labels in table.labels.T) < 2:
+        return False
+    if table.tested is None:  # a readout is trained on half the rows of every group
+        return True
     for labels in table.labels.T:
         groups, index = np.unique(labels, return_inverse=True)
-        counts = [np.bincount(index[part], minlength=len(groups)) for part in parts]
-        if len(groups) < 2 or np.min(counts) < least:
+        counts = [np.bincount(index[part], minlength=len(groups)) for part in (table.tested, ~table.tested)]
+        if np.min(counts) < LEAST_ROWS // 2:
             return False
     return True

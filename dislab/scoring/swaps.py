@@ -52,7 +52,7 @@ def swaps(
     A row for every image: the number of the grouping, 0, 1, …; the number of images whose content was joined,
     K or 1, or 0 for a real image; the class that the judge reads; that of the content; that of the style. K
     is 10, or as many tested images as the smallest class has. Classes are numbered 0, 1, … by their labels.
-    None is returned if fewer than two classes have both tested and other rows.
+    None is returned if fewer than two classes have two tested and two other rows.
     """
     judged = []
     for grouping, (names, block) in enumerate(zip(group_by, [*model.blocks.values()][:-1], strict=True)):
@@ -86,7 +86,7 @@ def _divided(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return for each class the positions of the tested ones of `rows`, and its dataset rows that are not.
 
-    Classes are those by the factors `names`; a class that lacks one of the two is left out.
+    Classes are those by the factors `names`; a class that lacks two of either is left out.
     """
     labels = dataset.space.labels(names)
     tested = dataset.is_test(rows)
@@ -96,7 +96,7 @@ def _divided(
             tested[rng.permutation(positions)[len(positions) // 2 :]] = True
     is_other = np.ones(len(labels), bool)
     is_other[rows[tested]] = False
-    both = np.intersect1d(labels[rows[tested]], labels[is_other])
+    both = np.intersect1d(*(_repeated(labels[part]) for part in (rows[tested], is_other)))
     if not len(both):
         return [], []
     positions, others = (
@@ -107,6 +107,12 @@ def _divided(
         [positions[part] for part in rows_by_value(labels[rows[positions]])],
         [others[part] for part in rows_by_value(labels[others])],
     )
+
+
+def _repeated(labels: np.ndarray) -> np.ndarray:
+    """Return the labels that occur more than once."""
+    values, counts = np.unique(labels, return_counts=True)
+    return values[counts > 1]
 
 
 def _draw_groups(rng: np.random.Generator, pools: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

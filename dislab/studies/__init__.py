@@ -11,7 +11,7 @@ A study is a TOML file: one shipped in benchmarks/, known by its name, or a user
     [[runs]]                            # may be repeated, with protocol, steps, … of its own
     model = ["betavae", "betatcvae"]
     dataset = "shapes3d"                # a list of datasets is run one after the other
-    group_by = ["object_hue"]           # group_by, hold_out, source: as for `dislab.run`
+    group_by = ["object_hue"]           # group_by, hold_out, source, factors: as for `dislab.run`
     optional = true                     # left out with a line where its official files are missing
     set = { beta = [1, 4, 16] }         # a list is swept; of several lists, all combinations
 

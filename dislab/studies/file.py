@@ -79,6 +79,7 @@ TABLE_KEYS = TRAINING | {
     ),
     "hold_out": (_is_name_or_names, "a text or a list of texts"),
     "source": TEXT,
+    "factors": TEXT,
     "optional": (lambda value: isinstance(value, bool), "true or false"),
     "set": (_is_settings, "hyper-parameters, such as { beta = [1, 4], latents = 10 }"),
 }
@@ -222,7 +223,7 @@ def _check_keys(table: Mapping, keys: Mapping[str, tuple], required: list[str]) 
 def _expand(where: str, study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> list[Draft]:
     """Return the runs of a table: datasets x models x hyper-parameter values, the last fastest."""
     chosen = {key: table.get(key, study.get(key)) for key in TRAINING if key != "seeds"}
-    chosen |= {key: table.get(key) for key in ("group_by", "hold_out", "source")}
+    chosen |= {key: table.get(key) for key in ("group_by", "hold_out", "source", "factors")}
     seeds = _seeds(study, table, seeds)
     chosen = {key: value for key, value in chosen.items() if value is not None}
     swept = {name: _listed(value) for name, value in table.get("set", {}).items()}

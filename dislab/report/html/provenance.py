@@ -54,6 +54,7 @@ def repeat(row: Row) -> str:
     if config.own_images == MEMORY or row.is_external:
         return ""
     words = ["dislab", "run", "--model", config.model, "--dataset", config.own_images or config.dataset]
+    words += ["--factors", config.own_factors] if config.own_factors else []
     words += ["--protocol", protocol]
     for change in filter(None, changes.split("+")):
         name, _, value = change.partition("=")
