@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dislab.metrics import content_style, dcies
+from dislab.metrics import content_style, dcies, fov_regression_r2
 from dislab.registry import METRICS
 from dislab.scoring import readouts
 from dislab.scoring.score import Scores, score
@@ -27,6 +27,7 @@ FITS_NETWORKS = {
     "dci",
     "dci_fast",
     "fov_regression",
+    "fov_regression_r2",
     "pose_error",
     "style_scores",
 }
@@ -39,6 +40,8 @@ def short_training():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readouts, "UPDATES", 100)
         patch.setattr(dcies, "FEATURES", (0, 16, 32, 64))
+        patch.setattr(fov_regression_r2, "WIDTHS", ((32,), (32,), (32,)))
+        patch.setattr(fov_regression_r2, "LEARNING_RATE", 3e-3)
         patch.setattr(content_style, "MOST_DRAWS", 1_000)
         patch.setattr(content_style, "Classifier", partial(content_style.Classifier, max_epochs=30))
         yield

@@ -43,6 +43,7 @@ MOVED_BY_DIMENSIONS = {
     "dci_fast_informativeness": 0.05,
     "dcies_explicitness": 0.1,
     "fov_regression": 0.1,
+    "fov_regression_r2": 0.15,
     "pose_error": 0.4,
     "index_code_mi": 0.15,
     "total_correlation": 0.3,

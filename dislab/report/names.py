@@ -34,6 +34,7 @@ SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "elbo": "ELBO",
     "explicitness": "Explicitness",
     "fov_regression": "FoV R²",
+    "fov_regression_r2": "FoV R² (Soft TPR)",
     "infocompactness": "InfoC",
     "infoexplicitness": "InfoE",
     "infomodularity": "InfoM",
