@@ -44,6 +44,7 @@ NEEDS = {
     "reconstruction": "it needs the reconstruction errors of a model with a decoder",
     "swaps": "it needs swapped images: a run decodes them with a model of content and style",
     "circle": "it needs a circular factor",
+    "viewpoint": "it needs azimuth and elevation in whole degrees, as pascal3d_car has them",
     "groups": "it needs at least two groups (see group_by) of at least 4 rows each",
 }
 
@@ -277,7 +278,7 @@ def register_metric(
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
     needs : a selection of "grid", "factor", "two factors", "groups", "variances", "reconstruction", "swaps",
-        "circle".
+        "circle", "viewpoint".
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.

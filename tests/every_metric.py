@@ -17,7 +17,8 @@ from dislab.scoring.score import Scores, score
 from dislab.scoring.table import CodeTable
 
 ENTRIES = {entry.name: entry for entry in METRICS}
-FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS})
+# What needs viewpoints in degrees is tested in a file of its own.
+FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS if "viewpoint" not in entry.needs})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
 SMALL |= {"num_rounds": 20}
 NUM_ROWS = 300

@@ -40,6 +40,7 @@ SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "infomodularity": "InfoM",
     "irs": "IRS",
     "kl": "KL",
+    "median_angular_error_degrees": "Angular error (°)",
     "mig_sampled": "MIG (sampled)",
     "style_entropy": "Style H",
     "total_correlation": "TC",
@@ -78,6 +79,8 @@ DATASETS = {
     "mpi3d_realistic": "MPI3D-realistic",
     "mpi3d_toy": "MPI3D-toy",
     "olivetti": "Olivetti",
+    "pascal3d_car": "PASCAL3D+ cars",
+    "pascal3d_chair": "PASCAL3D+ chairs",
     "shapes3d": "Shapes3D",
     "smallnorb": "SmallNORB",
 }
