@@ -61,7 +61,7 @@ class Entry:
     high: float | None = None
     direction: str = ""
     needs: tuple[str, ...] = ()
-    slow: bool = False
+    slow: bool | Callable = False
     group: str = ""
     official: object = None
     digest: str = ""  # of the text of the file that defines it, "" where there is no text
@@ -132,8 +132,8 @@ class Registry:
         return list(chosen.values())
 
     def default(self) -> list[Entry]:
-        """Return the entries that are used if none is named: all but the slow ones."""
-        return [entry for entry in self if not entry.slow]
+        """Return the entries that are used if none is named: all but those that are always slow."""
+        return [entry for entry in self if entry.slow is not True]
 
     def names_of(self, make: Callable) -> list[str]:
         """Return the sorted names under which a class or function is registered."""
@@ -261,7 +261,7 @@ def register_metric(
     high: float | None = None,
     direction: str = "up",
     needs: Iterable[str] = (),
-    slow: bool = False,
+    slow: bool | Callable = False,
     group: str = "",
 ) -> Callable[[Made], Made]:
     """Register a metric: a function of (table, rng), a `dislab.CodeTable` and a numpy Generator.
@@ -282,7 +282,8 @@ def register_metric(
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.
-    slow : compute it only when it is named, not by default.
+    slow : compute it only when it is named, not by default: always, or for the tables for which a function
+        of a table returns True.
     group : a name for all scores of the function, such as dci; it is passed with one of them.
     """
     if not isinstance(needs, Iterable):
@@ -295,7 +296,7 @@ def register_metric(
         raise DislabError(f"metric '{name}': direction is {direction!r}: choose 'up', 'down' or ''")
     if not all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
         raise DislabError(f"metric '{name}': low is {low!r}, high {high!r}: each must be a number or None")
-    if not isinstance(group, str) or not isinstance(slow, bool):
+    if not isinstance(group, str) or not (isinstance(slow, bool) or callable(slow)):
         raise DislabError(f"metric '{name}': group is {group!r}, slow {slow!r}: a text, and True or False")
     if any(group == entry for entry in METRICS._entries):
         raise DislabError(f"metric '{name}': its group '{group}' is the name of a metric: choose another")

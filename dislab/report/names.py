@@ -21,6 +21,8 @@ HEADLINES = {
     "content_accuracy": ("Content acc.", "class read from the content code"),
     "style_accuracy": ("Style acc.", "class read from the style code: should be chance"),
 }
+# The score that stands in for a headline score where no row has that.
+STAND_INS = {"dci_disentanglement": "dci_fast_disentanglement"}
 SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "active_units": "Active units",
     "content_entropy": "Content H",
@@ -100,9 +102,18 @@ def label_of(score: str) -> str:
 def meaning_of(score: str) -> str:
     """Return in a few words what a score says of a code: of a headline score, else its registered title."""
     plain = score.partition("@")[0]
+    plain = next((name for name, other in STAND_INS.items() if other == plain), plain)
     if plain in HEADLINES:
         return HEADLINES[plain][1]
     return METRICS[plain].title if plain in METRICS else ""
+
+
+def headline_names(scores: Collection[str]) -> list[str]:
+    """Return the headline scores in their order; one that `scores` lack by the name of its stand-in there."""
+    plain = {score.partition("@")[0] for score in scores}
+    return [
+        STAND_INS[name] if name not in plain and STAND_INS.get(name) in plain else name for name in HEADLINES
+    ]
 
 
 def headlines(scores: Collection[str], first: str = "") -> list[str]:
@@ -115,7 +126,7 @@ def headlines(scores: Collection[str], first: str = "") -> list[str]:
     scores : of metrics, as records have them.
     first : the score that orders the table; it is shown in any case.
     """
-    order = {name: number for number, name in enumerate(HEADLINES)}
+    order = {name: number for number, name in enumerate(headline_names(scores))}
 
     def place(score: str) -> int:
         return order.get(score.partition("@")[0], len(order))
