@@ -177,7 +177,7 @@ def test_wrong_files_are_refused_in_one_line(name, file, write, says, tmp_path, 
 READERS = {
     "shapes3d": shapes3d.read_official,
     "dsprites": dsprites.read_official,
-    "mpi3d": mpi3d.read_official,
+    "mpi3d": lambda path: mpi3d.read_official(path, 5),
     "mnist": lambda path: mnist.read_idx(path, (5, 28, 28)),
     "olivetti": olivetti.read_official,
     "smallnorb": lambda path: smallnorb.read_all(path, "uint8", (5,)),
