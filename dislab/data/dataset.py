@@ -46,7 +46,8 @@ class Dataset:
     file : the official file that was read, if any.
     test : those held-out rows that a readout of the codes is tested on, if the dataset itself parts them from
         rows for the readout's training (MNIST's test images); None leaves that to the metric.
-    renderer : VERSION of the module of dislab.rendering that draws the images; None if nothing draws them.
+    renderer : VERSION of the module of dislab.rendering that draws the images, or draws on official ones;
+        None if nothing draws them.
 
     Attributes
     ----------
@@ -223,8 +224,8 @@ def load_dataset(
         kind = type(dataset).__name__
         raise DislabError(f"dataset '{name}' must return a dislab.Dataset, not {kind}{defined_in(make)}")
     dataset.images([0])
-    if dataset.source == "official" and entry.official is not None:
-        dataset.unpublished, words = unpublished(entry.official, data_dir)
+    if dataset.source in ("official", "rendered") and entry.official is not None:
+        dataset.unpublished, words = unpublished(entry.official, data_dir, dataset.source)
         if words:
             warnings.warn(f"{dataset.name}: {words}", DislabWarning, stacklevel=2)
     return dataset

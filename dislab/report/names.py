@@ -73,16 +73,23 @@ MODELS = {
     "vae": "VAE",
 }
 DATASETS = {
+    "abstract_dsprites": "Abstract dSprites",
     "cars3d": "Cars3D",
+    "celeba": "CelebA",
+    "color_dsprites": "Color dSprites",
     "dsprites": "dSprites",
+    "falcor3d": "Falcor3D",
+    "isaac3d": "Isaac3D",
     "mnist": "MNIST",
     "mpi3d_real": "MPI3D-real",
     "mpi3d_real_complex": "MPI3D-real-complex",
     "mpi3d_realistic": "MPI3D-realistic",
     "mpi3d_toy": "MPI3D-toy",
+    "noisy_dsprites": "Noisy dSprites",
     "olivetti": "Olivetti",
     "pascal3d_car": "PASCAL3D+ cars",
     "pascal3d_chair": "PASCAL3D+ chairs",
+    "scream_dsprites": "Scream dSprites",
     "shapes3d": "Shapes3D",
     "smallnorb": "SmallNORB",
 }
