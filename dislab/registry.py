@@ -45,6 +45,7 @@ NEEDS = {
     "reconstruction": "it needs the reconstruction errors of a model with a decoder",
     "swaps": "it needs swapped images: a run decodes them with a model of content and style",
     "circle": "it needs a circular factor",
+    "viewpoint": "it needs azimuth and elevation in whole degrees, as pascal3d_car has them",
     "groups": "it needs at least two groups (see group_by) of at least 4 rows each",
 }
 
@@ -61,7 +62,7 @@ class Entry:
     high: float | None = None
     direction: str = ""
     needs: tuple[str, ...] = ()
-    slow: bool = False
+    slow: bool | Callable = False
     group: str = ""
     official: object = None
     digest: str = ""  # of the text of the file that defines it, "" where there is no text
@@ -132,8 +133,8 @@ class Registry:
         return list(chosen.values())
 
     def default(self) -> list[Entry]:
-        """Return the entries that are used if none is named: all but the slow ones."""
-        return [entry for entry in self if not entry.slow]
+        """Return the entries that are used if none is named: all but those that are always slow."""
+        return [entry for entry in self if entry.slow is not True]
 
     def names_of(self, make: Callable) -> list[str]:
         """Return the sorted names under which a class or function is registered."""
@@ -261,7 +262,7 @@ def register_metric(
     high: float | None = None,
     direction: str = "up",
     needs: Iterable[str] = (),
-    slow: bool = False,
+    slow: bool | Callable = False,
     group: str = "",
 ) -> Callable[[Made], Made]:
     """Register a metric: a function of (table, rng), a `dislab.CodeTable` and a numpy Generator.
@@ -278,11 +279,13 @@ def register_metric(
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
     needs : a selection of "grid", "factor", "two factors", "quantities", "groups", "variances",
-        "reconstruction", "swaps", "circle". "quantities" stands for factors that need not be whole numbers.
+        "reconstruction", "swaps", "circle", "viewpoint". "quantities" stands for factors that need not be whole
+        numbers.
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.
-    slow : compute it only when it is named, not by default.
+    slow : compute it only when it is named, not by default: always, or for the tables for which a function
+        of a table returns True.
     group : a name for all scores of the function, such as dci; it is passed with one of them.
     """
     if not isinstance(needs, Iterable):
@@ -295,7 +298,7 @@ def register_metric(
         raise DislabError(f"metric '{name}': direction is {direction!r}: choose 'up', 'down' or ''")
     if not all(bound is None or isinstance(bound, int | float) for bound in (low, high)):
         raise DislabError(f"metric '{name}': low is {low!r}, high {high!r}: each must be a number or None")
-    if not isinstance(group, str) or not isinstance(slow, bool):
+    if not isinstance(group, str) or not (isinstance(slow, bool) or callable(slow)):
         raise DislabError(f"metric '{name}': group is {group!r}, slow {slow!r}: a text, and True or False")
     if any(group == entry for entry in METRICS._entries):
         raise DislabError(f"metric '{name}': its group '{group}' is the name of a metric: choose another")

@@ -19,7 +19,7 @@ from dislab.data.folder import read_image
 from dislab.data.matlab import read_bytes_array
 from dislab.data.npz import read_arrays
 from dislab.data.space import FactorSpace
-from dislab.datasets import cars3d, dsprites, mnist, mpi3d, shapes3d
+from dislab.datasets import cars3d, dsprites, mnist, mpi3d, shapes3d, smallnorb
 from dislab.errors import DislabError
 
 RNG = np.random.default_rng(0)
@@ -224,13 +224,15 @@ def tar_of_cars() -> bytes:
 
 
 IDX = struct.pack(">4B3I", 0, 0, 8, 3, 20, 28, 28) + images(20, 28, 28).tobytes()
+NORB = struct.pack("<6i", 0x1E3D4C55, 4, 3, 2, 20, 20) + images(3, 2, 20, 20).tobytes()
 FACES = {"other": {"a": [1, 2]}, "faces": images(64, 40)}
 READERS = {
     "codes": (read_arrays, [("codes", "factors")], [npz(**CODES), npz(compressed=True, **CODES)]),
     "dsprites": (dsprites.read_official, [], [npz(c, imgs=images(48, 64, 64) // 2) for c in (False, True)]),
-    "mpi3d": (mpi3d.read_official, [], [npz(c, images=images(8, 64, 64, 3)) for c in (False, True)]),
+    "mpi3d": (mpi3d.read_official, [8], [npz(c, images=images(8, 64, 64, 3)) for c in (False, True)]),
     "cars3d": (cars3d.read_official, [], [tar_of_cars()]),
     "mnist": (mnist.read_idx, [(20, 28, 28)], [IDX, gzip.compress(IDX)]),
+    "smallnorb": (smallnorb.read_all, ["uint8", (2, 20, 20), 3], [NORB, gzip.compress(NORB)]),
     "shapes3d": (shapes3d.read_official, [], [hdf5(), hdf5(chunks=(8, 64, 64, 3), compression="gzip")]),
     "matlab": (
         lambda path: read_bytes_array(path.read_bytes(), "faces", (64, 40), str(path)),

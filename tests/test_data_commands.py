@@ -86,6 +86,27 @@ def test_verify_reports_all_files(data, dislab_data, monkeypatch):
     assert third == f"numbers: {data / 'three'}: wrong: expected md5 {expected}, found {found}"
 
 
+def test_a_file_without_a_published_hash_is_got_by_hand(data, dislab_data, monkeypatch):
+    page = "https://example.org/page"
+    publish(monkeypatch, OfficialFile("one", page, "", 0, by_hand=True))
+    target = data / "numbers" / "one"
+    said = dislab_data("fetch", "numbers")
+    assert said.code == 2
+    expected = f"dislab: one cannot be fetched: get it at {page} and put it at '{target}'"
+    assert error_line(said) == expected and not target.parent.exists()
+    (data / "one").write_bytes(b"1")
+    digest = hashlib.sha256(b"1").hexdigest()
+    text = f"there is no published hash to hold it against, sha256 {digest}"
+    for command in ("verify", "fetch"):
+        said = dislab_data(command, "numbers")
+        assert (said.code, text in said.out) == (0, True)
+    (dataset,) = files.published().values()
+    first, words = files.unpublished(dataset)
+    assert words == f"'{data / 'one'}' is not known to be the published file ({text})"
+    (data / "one").write_bytes(b"2")
+    assert files.unpublished(dataset)[0] not in (first, "")
+
+
 def test_list_says_what_is_there(data, dislab_data):
     def row(name):
         said = dislab_data("list")
@@ -97,7 +118,12 @@ def test_list_says_what_is_there(data, dislab_data):
     assert "embedded drawing" in row("shapes3d")
     assert "nothing: fetch it" in row("mnist")
     drawn = {name: row(name).endswith("yes") for name in files.published() if name.startswith("mpi3d")}
-    assert drawn == {"mpi3d_toy": True, "mpi3d_realistic": False, "mpi3d_real": False}
+    assert drawn == {
+        "mpi3d_toy": True,
+        "mpi3d_realistic": False,
+        "mpi3d_real": False,
+        "mpi3d_real_complex": False,
+    }
     assert "268 MB" in row("shapes3d")
     assert "Apache-2.0" in row("shapes3d")
     assert "shapes3d: https://github.com/google-deepmind/3d-shapes\n" in dislab_data("list").out
@@ -114,6 +140,10 @@ def test_list_says_what_is_there(data, dislab_data):
     (data / "cars3d" / "data" / "cars").mkdir(parents=True)
     (data / "cars3d" / "data" / "cars" / "car_001_mesh.mat").write_bytes(b"")
     assert "unpacked" in row("cars3d")
+    # The sprites of scream_dsprites can be drawn, the picture behind them cannot.
+    assert "not present" in row("scream_dsprites") and "nothing: fetch it" in row("scream_dsprites")
+    (data / "scream.jpg").write_bytes(b"")
+    assert "1 of 2 present" in row("scream_dsprites") and "embedded drawing" in row("scream_dsprites")
     said = dislab_data("list").out
     assert f"shapes3d: {data / '3dshapes.h5'}\n" in said
     assert f"cars3d: {data / 'cars3d' / 'data' / 'cars'}\n" in said
@@ -125,13 +155,18 @@ def test_published_digests_have_the_right_form():
     assert {entry.name for entry in DATASETS if entry.make.__module__.startswith("dislab.datasets.")} == {
         *files.published(),
         "mpi3d",
+        "abstract_dsprites",
+        "color_dsprites",
+        "noisy_dsprites",
     }
     for name, dataset in files.published().items():
         assert name == dataset.name
         assert dataset.licence and dataset.page.startswith("http")
         for file in dataset.files:
             algorithm, _, digest = file.digest.partition(":")
-            assert len(digest) == {"md5": 32, "sha256": 64}[algorithm]
+            # Without a hash nothing could tell a download from the page of an error.
+            assert len(digest) == {"md5": 32, "sha256": 64, "": 0}[algorithm]
+            assert digest or file.by_hand
             assert set(digest + file.content_md5) <= set("0123456789abcdef")
             assert len(file.content_md5) in ((32,) if file.content else (0,))
             assert file.url.startswith("https://") or name == "cars3d"

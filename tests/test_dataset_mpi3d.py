@@ -61,7 +61,24 @@ def test_a_stored_array_is_mapped_from_the_file(name, folder, tmp_path, cache, s
     assert dataset.group_by == ["object_color"]
     assert_reads(dataset, images)
     assert not list(cache.glob("*.npy")), "nothing is copied"
-    assert isinstance(mpi3d.read_official(parent / f"{name}.npz"), np.memmap)
+    assert isinstance(mpi3d.read_official(parent / f"{name}.npz", len(space)), np.memmap)
+
+
+def test_real_complex_is_a_dataset_of_its_own(tmp_path, cache, monkeypatch):
+    assert (mpi3d.COMPLEX_SPACE.sizes, len(mpi3d.COMPLEX_SPACE)) == ((4, 4, 2, 3, 3, 40, 40), 460_800)
+    space = FactorSpace(mpi3d.SPACE.names, (4, 1, 2, 1, 3, 2, 2))
+    monkeypatch.setattr(mpi3d, "COMPLEX_SPACE", space)
+    images = random_images(len(space))
+    np.savez(tmp_path / "mpi3d_real.npz", images=images)
+    with pytest.raises(
+        DislabError, match=r"get it at https://drive.*put it at '.*complicated_shapes_ordered"
+    ):
+        dislab.load_dataset("mpi3d_real_complex", data_dir=tmp_path)
+    (tmp_path / "mpi3d_real.npz").rename(tmp_path / "real3d_complicated_shapes_ordered.npz")
+    with pytest.warns(dislab.DislabWarning, match="there is no published hash"):
+        dataset = dislab.load_dataset("mpi3d_real_complex", data_dir=tmp_path)
+    assert (dataset.name, dataset.source, dataset.space) == ("mpi3d_real_complex", "official", space)
+    assert_reads(dataset, images)
 
 
 def test_a_member_after_others_and_of_another_header_version_is_found(tmp_path, cache):

@@ -17,7 +17,7 @@ from conftest import one_line
 import dislab
 from dislab.data.official import is_complete, unreadable
 from dislab.data.space import FactorSpace
-from dislab.datasets import cars3d, dsprites, mnist, mpi3d, olivetti, shapes3d
+from dislab.datasets import cars3d, dsprites, mnist, mpi3d, olivetti, shapes3d, smallnorb
 from dislab.errors import DislabError
 from dislab.registry import DATASETS
 
@@ -177,9 +177,10 @@ def test_wrong_files_are_refused_in_one_line(name, file, write, says, tmp_path, 
 READERS = {
     "shapes3d": shapes3d.read_official,
     "dsprites": dsprites.read_official,
-    "mpi3d": mpi3d.read_official,
+    "mpi3d": lambda path: mpi3d.read_official(path, 5),
     "mnist": lambda path: mnist.read_idx(path, (5, 28, 28)),
     "olivetti": olivetti.read_official,
+    "smallnorb": lambda path: smallnorb.read_all(path, "uint8", (5,)),
     "cars3d": lambda path: list(cars3d._car_files(path / "archive.tar.gz")),
 }
 

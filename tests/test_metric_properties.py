@@ -45,6 +45,7 @@ MOVED_BY_DIMENSIONS = {
     "fov_regression": 0.1,
     "mig_continuous": 0.02,
     "nk": 0.2,
+    "fov_regression_r2": 0.15,
     "pose_error": 0.4,
     "snc": 0.05,  # where a bin ends if the rows cannot be divided equally
     "unfairness": 0.05,

@@ -240,6 +240,9 @@ def test_headlines():
         "of_a_plugin",
     ]
     assert headlines([*many, "sap"], first="irs") == ["irs", "sap"]
+    fast = "dci_fast_disentanglement"
+    assert headlines([*many, "sap", fast]) == [fast, "sap"], "it stands in for dci_disentanglement"
+    assert headlines([*many, "sap", fast, "dci_disentanglement"]) == ["dci_disentanglement", "sap"]
     assert len(headlines([f"p{number}" for number in range(30)])) == MOST_HEADLINES
     assert len(headlines([*many, "index_code_mi"])) == MOST_HEADLINES, "no headline score among them"
 

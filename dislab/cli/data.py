@@ -41,7 +41,8 @@ def list_command(data_dir: DataDir = None) -> None:
         if None not in paths:
             used = "official files"
         else:
-            used = "embedded drawing" if dataset.is_drawn else "nothing: fetch it"
+            can_draw = files.is_complete(dataset.name, "auto", data_dir)
+            used = "embedded drawing" if can_draw else "nothing: fetch it"
         twin = "yes" if dataset.is_drawn else "no"
         size = files.readable(dataset.size)
         lines.append((dataset.name, state, used, size, dataset.licence, twin))

@@ -49,5 +49,6 @@ def _describe_metric(entry) -> None:
     low, high = ("" if bound is None else f"{bound:g}" for bound in (entry.low, entry.high))
     better = DIRECTIONS[entry.direction] or "no better or worse"
     needs = f"; needs {', '.join(entry.needs)}" if entry.needs else ""
-    slow = "; slow: only when it is named" if entry.slow else ""
+    when = " on a large table" if callable(entry.slow) else ""
+    slow = f"; slow{when}: only when it is named" if entry.slow else ""
     print(f"    range {low or 'unbounded'} to {high or 'unbounded'}; {better}{needs}{slow}")

@@ -46,7 +46,8 @@ class Dataset:
     file : the official file that was read, if any.
     test : those held-out rows that a readout of the codes is tested on, if the dataset itself parts them from
         rows for the readout's training (MNIST's test images); None leaves that to the metric.
-    renderer : VERSION of the module of dislab.rendering that draws the images; None if nothing draws them.
+    renderer : VERSION of the module of dislab.rendering that draws the images, or draws on official ones;
+        None if nothing draws them.
 
     Attributes
     ----------
@@ -208,8 +209,8 @@ def open_registered(name: str, source: str, data_dir: str | Path | None, device:
         kind = type(dataset).__name__
         raise DislabError(f"dataset '{name}' must return a dislab.Dataset, not {kind}{defined_in(make)}")
     dataset.images([0])
-    if dataset.source == "official" and entry.official is not None:
-        dataset.unpublished, words = unpublished(entry.official, data_dir)
+    if dataset.source in ("official", "rendered") and entry.official is not None:
+        dataset.unpublished, words = unpublished(entry.official, data_dir, dataset.source)
         if words:
             warnings.warn(f"{dataset.name}: {words}", DislabWarning, stacklevel=3)
         for line in different_copies(entry.official, data_dir):

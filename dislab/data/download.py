@@ -18,6 +18,7 @@ from dislab.data.official import (
     check,
     checked,
     data_folder,
+    how_to_get,
     keep,
     locate,
     official,
@@ -54,6 +55,8 @@ def fetch(name: str, data_dir=None, force: bool = False) -> None:
             if not force:
                 raise DislabError(f"'{path}' is there, but {verdict.text} (--force replaces it)")
             target = path.with_name(file.name)
+        if file.by_hand:
+            raise DislabError(f"{file.name} cannot be fetched: {how_to_get(dataset, file, target)}")
         missing.append((file, target, path))
     for file, target, wrong in missing:
         verdict = download(file, target)

@@ -34,8 +34,9 @@ class OfficialFile:
     Attributes
     ----------
     name, url : its name in the data folder, and the address that it is published at.
-    digest : "md5:…" or "sha256:…" of the file.
-    size : its bytes, or about so many if `exact_size` is False: a download of 1.25 times it is cut off.
+    digest : "md5:…" or "sha256:…" of the file; "" if no hash of it is published.
+    size : its bytes, or about so many if `exact_size` is False: a download of 1.25 times it is cut off. 0 if
+        it is not known.
     content_md5 : md5 of what `content` returns. Another copy (compressed anew) with this content is as good.
         Empty if only the published bytes will do.
     content : function from the path of such a copy to the bytes that count.
@@ -45,6 +46,9 @@ class OfficialFile:
         name, unless it is among them.
     unpacked : patterns, within the data folder, of files that an archive unpacks to. No published hash exists
         to hold them against.
+    by_hand : True if the address is a page for people, not the file: `dislab data fetch` then says where to
+        get it.
+    always : True if drawn images need the file too, as scream_dsprites needs the picture behind its sprites.
     """
 
     name: str
@@ -57,6 +61,8 @@ class OfficialFile:
     earlier_host: bool = False
     also: tuple[str, ...] = ()
     unpacked: tuple[str, ...] = ()
+    by_hand: bool = False
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,12 +99,19 @@ def official(name: str) -> OfficialDataset:
 def is_complete(name: str, source: str = "auto", data_dir=None) -> bool:
     """Return whether this machine has all the files that a dataset with this source needs.
 
-    Drawn images need none, and neither do datasets without official files.
+    Most drawn images need none, and neither do datasets without official files.
     """
     dataset = _official_of(name)
-    if dataset is None or source == "rendered" or (source == "auto" and dataset.is_drawn):
+    if dataset is None:
         return True
-    return all(locate(dataset, file, data_dir) is not None for file in dataset.files)
+    drawn = source == "rendered" or (source == "auto" and dataset.is_drawn)
+    files = needed(dataset, "rendered" if drawn else "official")
+    return all(locate(dataset, file, data_dir) is not None for file in files)
+
+
+def needed(dataset: OfficialDataset, source: str) -> list[OfficialFile]:
+    """Return the files of a dataset that its "official" or its "rendered" images need."""
+    return [file for file in dataset.files if source == "official" or file.always]
 
 
 def _official_of(name: str) -> OfficialDataset | None:
@@ -164,21 +177,30 @@ def official_paths(dataset: OfficialDataset, source: str, data_dir=None) -> Sequ
 
     DislabError is raised if nothing can draw them, or a file that is needed is missing.
     """
-    name = dataset.name
-    paths = [] if source == "rendered" else [locate(dataset, file, data_dir) for file in dataset.files]
-    if source != "rendered" and None not in paths:
-        return paths
-    if source != "official" and dataset.is_drawn:
-        return ()
+    name, can_draw = dataset.name, dataset.is_drawn and source != "official"
+    if source != "rendered":
+        paths = [locate(dataset, file, data_dir) for file in dataset.files]
+        if None not in paths:
+            return paths
     drawn = ", ".join(other.name for other in published().values() if other.is_drawn)
-    if source == "rendered":
+    if source == "rendered" and not can_draw:
         raise DislabError(f"{name} has no rendered images: use its official files, or draw one of {drawn}")
-    file_name = dataset.files[paths.index(None)].name
+    files = needed(dataset, "rendered" if can_draw else "official")
+    missing = next((file for file in files if locate(dataset, file, data_dir) is None), None)
+    if missing is None:
+        return ()
     alone = "" if dataset.is_drawn else f", and only {drawn} can be drawn"
     raise DislabError(
-        f"the official file {file_name} of {name} is not there{alone}: `dislab data fetch {name}`, "
-        f"or put it at '{data_folder(data_dir) / name / file_name}'"
+        f"the official file {missing.name} of {name} is not there{alone}: "
+        f"{how_to_get(dataset, missing, data_folder(data_dir) / name / missing.name)}"
     )
+
+
+def how_to_get(dataset: OfficialDataset, file: OfficialFile, target: Path) -> str:
+    """Return in words what a user can do to have a file at `target`."""
+    if file.by_hand:
+        return f"get it at {file.url} and put it at '{target}'"
+    return f"`dislab data fetch {dataset.name}`, or put it at '{target}'"
 
 
 def listed(names: Iterable[str]) -> str:
@@ -224,11 +246,13 @@ class Verdict:
 
 def check(path: Path, file: OfficialFile) -> Verdict:
     """Hold a file, or the folder that it was unpacked to, against the published hash; all is read."""
-    algorithm, _, expected = file.digest.partition(":")
+    algorithm, _, expected = (file.digest or "sha256:").partition(":")
     if path.is_dir():
         digest = _digest(_parts(path, file), algorithm)
         return Verdict(True, "unpacked: there is no published hash to hold it against", digest)
     digest = _digest([path], algorithm)
+    if not expected:
+        return Verdict(True, f"there is no published hash to hold it against, {algorithm} {digest}", digest)
     if digest == expected:
         return Verdict(True, f"ok, {algorithm} {digest}")
     differs = f"expected {algorithm} {expected}, found {digest}"
@@ -260,18 +284,20 @@ def keep(path: Path, file: OfficialFile, verdict: Verdict) -> Verdict:
     return verdict
 
 
-def unpublished(dataset: OfficialDataset, data_dir=None) -> tuple[str, str]:
+def unpublished(dataset: OfficialDataset, data_dir=None, source: str = "official") -> tuple[str, str]:
     """Return 8 hex digits that identify the content of a dataset's files, and the words for it.
 
-    Both are "" if all files are the published ones. Each file is read in full when it is first asked for.
+    Both are "" if all files that images of this source need are the published ones. Each file is read in full
+    when it is first asked for.
     """
     others, words = [], []
-    for file in dataset.files:
+    for file in needed(dataset, source):
         path = locate(dataset, file, data_dir)
         verdict = checked(path, file) if path is not None else Verdict(True, "")
         others.append(verdict.other)
         if verdict.other:
-            words.append(f"'{path}' is not the published file ({verdict.text})")
+            known = "known to be " if verdict.is_right else ""
+            words.append(f"'{path}' is not {known}the published file ({verdict.text})")
     return hashlib.sha256(repr(others).encode()).hexdigest()[:8] if words else "", "; ".join(words)
 
 

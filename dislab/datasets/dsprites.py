@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,21 @@ OFFICIAL = OfficialDataset(
 )
 def dsprites(source: str, data_dir, device) -> Dataset:
     """Shape, scale, orientation and position of a white sprite; 64 x 64, one channel."""
+    from dislab.rendering import dsprites as renderer
+
+    paths = official_paths(OFFICIAL, source, data_dir)
+    draw = sprites(paths, device)
+    if paths:
+        return Dataset("dsprites", "official", SPACE, (1, 64, 64), draw, ["shape"], file=paths[0])
+    return Dataset("dsprites", "rendered", SPACE, (1, 64, 64), draw, ["shape"], renderer=renderer.VERSION)
+
+
+def sprites(paths: Sequence[Path], device) -> Callable:
+    """Return the function that draws rows of SPACE, by the official file if there is its path, else drawn."""
     import torch
 
     from dislab.rendering import dsprites as renderer
 
-    paths = official_paths(OFFICIAL, source, data_dir)
     bits = stored_tensor(read_official(paths[0]) if paths else _rendered(renderer), device)
     # Every byte's eight pixels: unpacking is one look-up.
     pixels = torch.from_numpy(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1) * np.uint8(255))
@@ -59,9 +70,7 @@ def dsprites(source: str, data_dir, device) -> Dataset:
     def draw(rows):
         return pixels[bits[rows.to(device)].int()].reshape(-1, 1, 64, 64)
 
-    if paths:
-        return Dataset("dsprites", "official", SPACE, (1, 64, 64), draw, ["shape"], file=paths[0])
-    return Dataset("dsprites", "rendered", SPACE, (1, 64, 64), draw, ["shape"], renderer=renderer.VERSION)
+    return draw
 
 
 def _rendered(renderer) -> np.ndarray:

@@ -51,6 +51,25 @@ def _published(variant: str, md5: str, exact_size: bool = False) -> OfficialData
     return OfficialDataset(f"mpi3d_{variant}", (file,), page, "CC-BY-4.0", is_drawn=variant == "toy")
 
 
+# Everyday objects (cup, tennis ball, croissant, beer glass) in four other colours: a dataset of its own.
+COMPLEX_SPACE = FactorSpace(SPACE.names, (4, 4, 2, 3, 3, 40, 40), categorical=SPACE.categorical)
+COMPLEX = OfficialDataset(
+    "mpi3d_real_complex",
+    (
+        OfficialFile(
+            "real3d_complicated_shapes_ordered.npz",
+            "https://drive.google.com/file/d/1Tp8eTdHxgUMtsZv5uAoYAbJR1BOa_OQm/view",
+            digest="",
+            size=len(COMPLEX_SPACE)
+            * SIDE
+            * SIDE
+            * 3,  # of its images, if they are stored as in the other files
+            by_hand=True,
+        ),
+    ),
+    page="https://github.com/rr-learning/disentanglement_dataset",
+    licence="CC-BY-4.0",
+)
 TOY = _published("toy", "55889cb7c7dfc655d6e0277beee88868")
 REALISTIC = _published("realistic", "59a6225b88b635365f70c91b3e52f70f", exact_size=True)
 REAL = _published("real", "0f33f609918fb5c97996692f91129802")
@@ -60,7 +79,7 @@ REAL = _published("real", "0f33f609918fb5c97996692f91129802")
 def mpi3d_toy(source: str, data_dir, device) -> Dataset:
     """Colour, shape and size of an object at the end of a robot arm, camera height, background colour and
     the arm's two axes; 64 x 64 RGB."""
-    return _open(TOY, source, data_dir, device)
+    return _open(TOY, source, data_dir, device, SPACE)
 
 
 @register_dataset(
@@ -71,13 +90,24 @@ def mpi3d_toy(source: str, data_dir, device) -> Dataset:
 )
 def mpi3d_realistic(source: str, data_dir, device) -> Dataset:
     """The factors of mpi3d_toy in a realistic rendering; official file only."""
-    return _open(REALISTIC, source, data_dir, device)
+    return _open(REALISTIC, source, data_dir, device, SPACE)
 
 
 @register_dataset("mpi3d_real", title="MPI3D real (photographs)", reference=REFERENCE, official=REAL)
 def mpi3d_real(source: str, data_dir, device) -> Dataset:
     """The factors of mpi3d_toy in photographs of the robot; official file only."""
-    return _open(REAL, source, data_dir, device)
+    return _open(REAL, source, data_dir, device, SPACE)
+
+
+@register_dataset(
+    "mpi3d_real_complex",
+    title="MPI3D real complex (photographs of everyday objects)",
+    reference=REFERENCE,
+    official=COMPLEX,
+)
+def mpi3d_real_complex(source: str, data_dir, device) -> Dataset:
+    """The factors of mpi3d_real with four other colours and four everyday objects; official file only."""
+    return _open(COMPLEX, source, data_dir, device, COMPLEX_SPACE)
 
 
 @register_dataset("mpi3d", title="another name of mpi3d_toy", official=TOY)
@@ -87,11 +117,11 @@ def mpi3d(source: str, data_dir, device) -> Dataset:
     return mpi3d_toy(source, data_dir, device)
 
 
-def _open(official: OfficialDataset, source: str, data_dir, device) -> Dataset:
+def _open(official: OfficialDataset, source: str, data_dir, device, space: FactorSpace) -> Dataset:
     paths = official_paths(official, source, data_dir)
     if not paths:
         return _rendered(device)
-    images = read_official(paths[0])
+    images = read_official(paths[0], len(space))
     # 12.7 GB stay in the file: the operating system keeps in memory what it has room for. Only batches go to
     # the device, 0.8 MB each.
     images = stored_tensor(images, "cpu")
@@ -99,11 +129,11 @@ def _open(official: OfficialDataset, source: str, data_dir, device) -> Dataset:
     def draw(rows):
         return images[rows.cpu()].to(device).permute(0, 3, 1, 2)
 
-    return Dataset(official.name, "official", SPACE, (3, SIDE, SIDE), draw, GROUP_BY, file=paths[0])
+    return Dataset(official.name, "official", space, (3, SIDE, SIDE), draw, GROUP_BY, file=paths[0])
 
 
-def read_official(path: Path) -> np.ndarray:
-    """Return the images uint8 [1036800, 64, 64, 3] of an official file, mapped from the file itself.
+def read_official(path: Path, count: int) -> np.ndarray:
+    """Return the images uint8 [count, 64, 64, 3] of an official file, mapped from the file itself.
 
     The published files hold their array uncompressed. A compressed copy (numpy.savez_compressed) cannot be
     read at random, so it is unpacked once into the cache, which takes 12.7 GB there, and mapped from there.
@@ -113,7 +143,7 @@ def read_official(path: Path) -> np.ndarray:
     DislabError : the file is not a .npz, is cut off, or does not hold the official array.
     RunFailed : no room in the cache folder for a compressed file's images.
     """
-    shape = (len(SPACE), SIDE, SIDE, 3)
+    shape = (count, SIDE, SIDE, 3)
     mapped = map_array(path, KEY, shape)
     if mapped is not None:
         return mapped

@@ -21,6 +21,8 @@ HEADLINES = {
     "content_accuracy": ("Content acc.", "class read from the content code"),
     "style_accuracy": ("Style acc.", "class read from the style code: should be chance"),
 }
+# The score that stands in for a headline score where no row has that.
+STAND_INS = {"dci_disentanglement": "dci_fast_disentanglement"}
 SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "active_units": "Active units",
     "content_entropy": "Content H",
@@ -35,6 +37,7 @@ SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "elbo": "ELBO",
     "explicitness": "Explicitness",
     "fov_regression": "FoV R²",
+    "fov_regression_r2": "FoV R² (Soft TPR)",
     "infocompactness": "InfoC",
     "infoexplicitness": "InfoE",
     "infomodularity": "InfoM",
@@ -44,6 +47,7 @@ SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "mcc_pearson": "MCC (Pearson)",
     "mcc_spearman": "MCC (Spearman)",
     "mig_continuous": "MIG (continuous)",
+    "median_angular_error_degrees": "Angular error (°)",
     "mig_sampled": "MIG (sampled)",
     "mig_sup": "MIG-sup",
     "nk": "NK",
@@ -80,14 +84,23 @@ MODELS = {
     "vae": "VAE",
 }
 DATASETS = {
+    "abstract_dsprites": "Abstract dSprites",
     "cars3d": "Cars3D",
+    "celeba": "CelebA",
+    "color_dsprites": "Color dSprites",
     "dsprites": "dSprites",
+    "falcor3d": "Falcor3D",
+    "isaac3d": "Isaac3D",
     "mnist": "MNIST",
     "mpi3d_real": "MPI3D-real",
     "mpi3d_real_complex": "MPI3D-real-complex",
     "mpi3d_realistic": "MPI3D-realistic",
     "mpi3d_toy": "MPI3D-toy",
+    "noisy_dsprites": "Noisy dSprites",
     "olivetti": "Olivetti",
+    "pascal3d_car": "PASCAL3D+ cars",
+    "pascal3d_chair": "PASCAL3D+ chairs",
+    "scream_dsprites": "Scream dSprites",
     "shapes3d": "Shapes3D",
     "smallnorb": "SmallNORB",
 }
@@ -107,9 +120,18 @@ def label_of(score: str) -> str:
 def meaning_of(score: str) -> str:
     """Return in a few words what a score says of a code: of a headline score, else its registered title."""
     plain = score.partition("@")[0]
+    plain = next((name for name, other in STAND_INS.items() if other == plain), plain)
     if plain in HEADLINES:
         return HEADLINES[plain][1]
     return METRICS[plain].title if plain in METRICS else ""
+
+
+def headline_names(scores: Collection[str]) -> list[str]:
+    """Return the headline scores in their order; one that `scores` lack by the name of its stand-in there."""
+    plain = {score.partition("@")[0] for score in scores}
+    return [
+        STAND_INS[name] if name not in plain and STAND_INS.get(name) in plain else name for name in HEADLINES
+    ]
 
 
 def headlines(scores: Collection[str], first: str = "") -> list[str]:
@@ -122,7 +144,7 @@ def headlines(scores: Collection[str], first: str = "") -> list[str]:
     scores : of metrics, as records have them.
     first : the score that orders the table; it is shown in any case.
     """
-    order = {name: number for number, name in enumerate(HEADLINES)}
+    order = {name: number for number, name in enumerate(headline_names(scores))}
 
     def place(score: str) -> int:
         return order.get(score.partition("@")[0], len(order))

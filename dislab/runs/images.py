@@ -78,9 +78,8 @@ def source_of(images: Dataset) -> str:
     Of drawn ones it has the drawing's version, and of official files that are not known to be the published
     ones a digest of their content.
     """
-    if images.unpublished:
-        return f"{images.source}{UNPUBLISHED}{images.unpublished}"
-    return images.source if images.renderer is None else f"{images.source}-v{images.renderer}"
+    source = images.source if images.renderer is None else f"{images.source}-v{images.renderer}"
+    return f"{source}{UNPUBLISHED}{images.unpublished}" if images.unpublished else source
 
 
 def forget_images() -> None:

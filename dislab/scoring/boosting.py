@@ -13,8 +13,9 @@ from dislab.scoring.scale import REMEDY, small_dimensions
 
 DEPTH, LEARNING_RATE = 3, 0.1  # scikit-learn's defaults, as in Locatello et al. 2019
 BLOCK = 32  # codes in a block of the order for which a bound of the gains is computed
-CANDIDATES = 64  # blocks of a node that are searched for the best cut
-CHUNK = 1_000_000  # codes times trees that are worked on together: 4 MB per array
+CANDIDATES = 64  # blocks of a node that are searched for the best cut, at most
+CHUNK = 10_000_000  # codes times trees that are worked on together
+ROUNDED = 1e-4  # by which part of itself float32 sums may raise the gain of a cut above its bound
 SAME = 1e-7  # scikit-learn's FEATURE_THRESHOLD
 TIE = 1e-5  # relative difference of gains below which float32 sums do not say which split is better
 
@@ -99,7 +100,7 @@ def joint_boosting(
         for some in (slice(first, first + size) for first in range(0, len(targets), size)):
             gradient = (targets[some] - probability[some]).mul_(train.is_row)
             curvature = (probability[some] * (1 - probability[some])).mul_(train.is_row)
-            trees = grower.trees(gradient.float())
+            trees = grower.trees(gradient.T.float().contiguous())
             leaf = trees.leaf(train.codes)
             leaves = torch.zeros(len(gradient), 2**DEPTH, dtype=torch.float64)
             above, below = (leaves.scatter_add(1, leaf, values) for values in (gradient, curvature))
@@ -157,17 +158,16 @@ class SortedCodes:
         self.is_row[codes.shape[1] - added :] = 0
         ordered, order = self.codes.sort(dim=1, stable=True)
         self.order = order.view(-1, BLOCK)
-        self._order = order.flatten()
         same = torch.ones_like(ordered, dtype=torch.bool)
         torch.eq(ordered[:, :-1], ordered[:, 1:], out=same[:, :-1])
         # Added to the denominator of the gain of a cut after each position: a tiny value that makes x / 0
         # negative, or -inf where the next code is the same.
         self.penalty = torch.full(same.shape, -1e-4).masked_fill_(same, -torch.inf).view(-1, BLOCK)
 
-    def sort(self, values: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """Write the values [T, N] of the rows, by block, to `out` [T, D B, BLOCK] and return it."""
-        torch.index_select(values, 1, self._order, out=out.view(len(values), -1))
-        return out
+    def block_sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sums [T, D B] over the rows of each block of values float32 [N, T]."""
+        # It takes a tenth of the time of putting the values in order first.
+        return torch.nn.functional.embedding_bag(self.order, values, mode="sum").T.contiguous()
 
 
 class Trees(NamedTuple):
@@ -194,30 +194,29 @@ class Trees(NamedTuple):
 class Node(NamedTuple):
     """A node of T trees."""
 
-    rows: torch.Tensor  # float32 [T, N], 1 for the rows of the node and 0 for others
+    rows: torch.Tensor  # float32 [N, T], 1 for the rows of the node and 0 for others
     number: torch.Tensor  # float32 [T, D B], of its rows in each block
     sums: torch.Tensor  # the same of their gradients
     above: torch.Tensor  # the same of their positive gradients
 
 
 class Grower:
-    """Grow regression trees on sorted codes. The large arrays [T, D B, BLOCK] are allocated once.
+    """Grow regression trees on sorted codes, at most num_trees at once.
 
-    A cut is sought in the CANDIDATES blocks of a node that promise the greatest gains, by an upper bound from
-    the sums of their gradients.
+    A cut is sought in the blocks of a node that promise more, by an upper bound from the sums of their
+    gradients, than the best cut between two blocks gains; in the CANDIDATES that promise most, if there are
+    more.
     """
 
     def __init__(self, train: SortedCodes, num_trees: int, generator: torch.Generator):
         self.train, self.generator = train, generator
-        shape = num_trees, *train.order.shape
-        self._ordered, self._inside = torch.empty(shape), torch.empty(shape)
-        self._block = torch.ones(BLOCK)
-        self._number = train.is_row[train.order] @ self._block
+        self._by_row = train.codes.T.contiguous()  # [N, D]
+        self._summed = torch.empty(len(self._by_row), 3, num_trees)
 
     def trees(self, gradient: torch.Tensor) -> Trees:
-        """Return least-squares trees of depth DEPTH on each row of `gradient` [T, N], 0 for added rows."""
-        self._gradient, self._sorted = gradient, self.train.sort(gradient, self._ordered[: len(gradient)])
-        nodes = [self._root()]
+        """Return least-squares trees of depth DEPTH on each column of `gradient` [N, T], 0 for added rows."""
+        self._gradient = gradient
+        nodes = [self._node(self.train.is_row[:, None].repeat(1, gradient.shape[1]))]
         splits = []
         for depth in range(DEPTH):
             level = [self._best_split(node) for node in nodes]
@@ -230,20 +229,17 @@ class Grower:
                 ]
         return Trees(*(torch.stack(column, dim=1) for column in zip(*splits, strict=True)))
 
-    def _root(self) -> Node:
-        rows = self.train.is_row.expand(len(self._gradient), -1)
-        number = self._number.expand(len(rows), -1)
-        above = torch.clamp(self._sorted, min=0, out=self._inside[: len(rows)]) @ self._block
-        return Node(rows, number, self._sorted @ self._block, above)
-
     def _node(self, rows: torch.Tensor) -> Node:
-        inside = self.train.sort(rows, self._inside[: len(rows)])
-        number = inside @ self._block
-        sums = inside.mul_(self._sorted) @ self._block
-        return Node(rows, number, sums, inside.clamp_(min=0) @ self._block)
+        # Large arrays take longer to allocate than to fill, so this one is kept.
+        number, gradients, above = self._summed[:, :, : rows.shape[1]].unbind(dim=1)
+        number.copy_(rows)
+        torch.mul(rows, self._gradient, out=gradients)
+        torch.clamp(gradients, min=0, out=above)
+        sums = self.train.block_sums(self._summed.flatten(1)).unflatten(0, (3, -1))
+        return Node(rows, *sums[:, : rows.shape[1]])
 
     def _children(self, node: Node, dimension: torch.Tensor, threshold: torch.Tensor) -> tuple[Node, Node]:
-        right = self.train.codes.index_select(0, dimension).gt_(threshold[:, None]).mul_(node.rows)
+        right = self._by_row.index_select(1, dimension).gt_(threshold).mul_(node.rows)
         left = self._node(node.rows - right)
         return left, Node(right, *(whole - part for whole, part in zip(node[1:], left[1:], strict=True)))
 
@@ -253,33 +249,38 @@ class Grower:
         For n rows of mean m, of which n_L of sum S_L lie below a cut, the error falls by n (S_L - n_L m)² /
         (n_L (n - n_L)). Of dimensions that are equally good, such as copies of each other, one is drawn.
         """
-        per_dimension = len(node.rows), len(self.train.codes), -1
-        ends = node.number.view(per_dimension).cumsum(dim=2)
-        number, begins = ends[:, 0, -1:], (ends - node.number.view(per_dimension)).flatten(1)
-        sums = node.sums.view(per_dimension).cumsum(dim=2)
+        num_trees = node.rows.shape[1]
+        per_dimension = num_trees, len(self.train.codes), -1
+        ends, sums = (part.view(per_dimension).cumsum(dim=2) for part in (node.number, node.sums))
+        number = ends[:, 0, -1:]
         mean = sums[:, 0, -1:] / number.clamp(min=1)
-        sums = sums.flatten(1) - node.sums
-        promise = self._bound(node, begins, sums, number, mean)
-        num_candidates = min(CANDIDATES, promise.shape[1])
-        block = promise.topk(num_candidates, dim=1, sorted=False).indices  # [T, candidates]
-        rows = self.train.order[block].flatten(1)
-        inside = node.rows.gather(1, rows)
-        gradient = self._gradient.gather(1, rows).mul_(inside).view(*block.shape, BLOCK)
-        counts = inside.view(*block.shape, BLOCK).cumsum(dim=2).add_(begins.gather(1, block)[:, :, None])
-        gain = gradient.cumsum(dim=2).add_(sums.gather(1, block)[:, :, None])
-        gain.sub_(counts * mean[:, :, None]).square_()
-        gain.div_(torch.addcmul(self.train.penalty[block], counts, number[:, :, None] - counts))
-        best, position = gain.max(dim=2)
-        top = best.amax(dim=1)
-        as_good = best >= top[:, None] * (1 - TIE)
-        chosen = (torch.rand(best.shape, generator=self.generator) * as_good).argmax(dim=1, keepdim=True)
-        dimension = block.gather(1, chosen)[:, 0].div(ends.shape[2], rounding_mode="floor")
-        tree = torch.arange(len(block))
-        count = counts[tree, chosen[:, 0], position.gather(1, chosen)[:, 0]]
+        between = _gain(ends.flatten(1), sums.flatten(1), number, mean, self.train.penalty[:, -1])
+        begins, before = ends.flatten(1) - node.number, sums.flatten(1) - node.sums
+        promise = self._bound(node, begins, before, number, mean)
+        least = between.amax(dim=1, keepdim=True) * (1 - ROUNDED)
+        is_searched = promise >= torch.minimum(least, promise.amax(dim=1, keepdim=True))
+        many = (is_searched.sum(dim=1) > CANDIDATES).nonzero()[:, 0]
+        if len(many):
+            most = promise[many].topk(CANDIDATES, dim=1, sorted=False).indices
+            is_searched[many] = torch.zeros_like(is_searched[many]).scatter_(1, most, True)
+        tree, block = is_searched.nonzero(as_tuple=True)  # [S], the blocks that are searched
+        rows = self.train.order[block] * num_trees + tree[:, None]
+        inside = node.rows.take(rows)
+        counts = inside.cumsum(dim=1).add_(begins[tree, block][:, None])
+        gradient = self._gradient.take(rows).mul_(inside).cumsum(dim=1).add_(before[tree, block][:, None])
+        gain = _gain(counts, gradient, number[tree], mean[tree], self.train.penalty[block])
+        best, position = gain.max(dim=1)
+        top = torch.full((num_trees,), -torch.inf).scatter_reduce_(0, tree, best, "amax")
+        is_best = best >= top[tree] * (1 - TIE)
+        # One of the best of each tree: the last that is written, in an order that is drawn.
+        drawn = torch.randperm(len(best), generator=self.generator)
+        drawn = drawn[is_best[drawn]]
+        chosen = torch.zeros(num_trees, dtype=torch.int64)
+        chosen[tree[drawn]] = drawn
+        dimension = block[chosen].div(ends.shape[2], rounding_mode="floor")
+        count = counts[chosen, position[chosen]]
         # The threshold lies midway between the node's codes on both sides of the cut, as in scikit-learn.
-        low, high = (
-            self._code(node, ends[tree, dimension], dimension, number) for number in (count, count + 1)
-        )
+        low, high = self._codes(node, ends, dimension, torch.stack([count, count + 1], dim=1)).unbind(dim=1)
         middle = low / 2 + high / 2
         threshold = torch.where(middle < high, middle, low).masked_fill_(top <= 0, torch.inf)
         return dimension, threshold, top.clamp(min=0) * number[:, 0]
@@ -299,12 +300,24 @@ class Grower:
         sides = torch.minimum(first * (number - first), last * (number - last)).clamp_(min=0.5)
         return most.div_(sides).mul_(node.number.clamp(max=1))
 
-    def _code(self, node: Node, ends: torch.Tensor, dimension: torch.Tensor, number: torch.Tensor):
-        """Return the code [T] of the node's row with this number (1, 2, …) in the order of a dimension."""
-        last = ends.shape[1] - 1
-        block = torch.searchsorted(ends, number[:, None]).clamp_(max=last)
-        rows = self.train.order[dimension * (last + 1) + block[:, 0]]
-        inside = node.rows.gather(1, rows)
-        before = ends.gather(1, block) - inside.sum(dim=1, keepdim=True)
-        position = torch.searchsorted(inside.cumsum(dim=1) + before, number[:, None]).clamp_(max=BLOCK - 1)
-        return self.train.codes[dimension, rows.gather(1, position)[:, 0]]
+    def _codes(self, node: Node, ends: torch.Tensor, dimension: torch.Tensor, numbers: torch.Tensor):
+        """Return the codes [T, 2] of the node's rows with these numbers (1, 2, …) in a dimension's order.
+
+        `ends` [T, D, B] is the number of the node's rows up to the end of each block.
+        """
+        num_trees, last = len(dimension), ends.shape[2] - 1
+        tree = torch.arange(num_trees)
+        ends = ends[tree, dimension]
+        block = torch.searchsorted(ends, numbers).clamp_(max=last)
+        rows = self.train.order[dimension[:, None] * (last + 1) + block]  # [T, 2, BLOCK]
+        inside = node.rows.take(rows * num_trees + tree[:, None, None])
+        before = ends.gather(1, block) - inside.sum(dim=2)
+        counts = inside.cumsum(dim=2) + before[:, :, None]
+        position = torch.searchsorted(counts, numbers[:, :, None]).clamp_(max=BLOCK - 1)
+        return self.train.codes[dimension[:, None], rows.gather(2, position)[:, :, 0]]
+
+
+def _gain(counts, sums, number, mean, penalty) -> torch.Tensor:
+    """Return (S_L - n_L m)² / (n_L (n - n_L)) of cuts, negative or 0 where `penalty` rules them out."""
+    gain = torch.addcmul(sums, counts, mean, value=-1).square_()
+    return gain.div_(torch.addcmul(penalty, counts, number - counts))

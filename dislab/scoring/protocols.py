@@ -32,10 +32,12 @@ DCI = [
 # are the protocol of Locatello et al. 2019.
 METRIC_PROTOCOLS: dict[str, dict[str, dict[str, object]]] = {
     "locatello2019": {},
-    # The scoring of the code of Soft TPR (NeurIPS 2024): fewer points, regression without a penalty.
+    # The scoring of the code of Soft TPR (NeurIPS 2024): fewer points, regression without a penalty, and test
+    # rows among those that the regression of factors is trained on.
     "softtpr2024": {
         "betavae_score": {"num_train": 5_000, "num_test": 5_000, "penalised": False},
         **{score: {"num_train": 2_000, "num_test": 2_000} for score in DCI},
+        "fov_regression_r2": {"num_networks": 10, "as_published": True},
     },
 }
 DEFAULT_METRIC_PROTOCOL = "locatello2019"

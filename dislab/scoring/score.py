@@ -25,6 +25,8 @@ from dislab.scoring.table import CodeTable, EncoderFailed
 if TYPE_CHECKING:
     import pandas as pd
 
+SLOW = "it takes minutes on so many dimensions and factor values: name it to compute it"
+
 
 class Scores(dict[str, float]):
     """A dict of score name -> float.
@@ -139,9 +141,14 @@ def compute(
 
 
 def lacks(table: CodeTable, one: Asked) -> str | None:
-    """Return why a metric does not apply to a table, a value of NEEDS or SCALED, or None if it applies."""
+    """Return why a metric does not apply to a table, or None if it applies.
+
+    The reason is a value of NEEDS, SCALED, or SLOW for a metric that is slow there and not named.
+    """
     if one.settings.scale != SCALES[0] and {"variances", "reconstruction"} & set(one.metric.needs):
         return SCALED
+    if not one.is_named and callable(one.metric.slow) and one.metric.slow(table):
+        return SLOW
     return next((NEEDS[need] for need in one.metric.needs if not _has(table, need)), None)
 
 

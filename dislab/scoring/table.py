@@ -209,6 +209,25 @@ class CodeTable:
         other._sorted = {}
         return other
 
+    @property
+    def viewpoint(self) -> np.ndarray | None:
+        """Return azimuth, elevation and theta of the rows in degrees, float64 [N, 3], or None.
+
+        These are factors of whole degrees: the circular factor azimuth of 360 steps, an elevation of 181
+        values from -90 on, and theta, the rotation in the plane of the image, of 360; without it theta is 0.
+        """
+        sizes = dict(zip(self.names, self.sizes, strict=True))
+        in_degrees = sizes.get("elevation") == 181 and sizes.get("theta", 360) == 360
+        if (
+            self.circle is None
+            or (self.circle.factor, self.circle.steps) != ("azimuth", 360)
+            or not in_degrees
+        ):
+            return None
+        values = dict(zip(self.names, self.factors.T.astype(np.float64), strict=True))
+        theta = values.get("theta", np.zeros(len(self)))
+        return np.column_stack([values["azimuth"], values["elevation"] - 90, theta])
+
     def split(
         self, rng: np.random.Generator, num_train: int, num_test: int = 0, *, distinct: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:

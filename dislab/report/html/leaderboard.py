@@ -52,11 +52,13 @@ def source_of(source: str) -> tuple[str, str]:
     if source.startswith("rendered"):
         return "drawn images", f"The dataset's grid of factors as dislab draws it ({source}). {apart}"
     if UNPUBLISHED.strip() in source:
-        return "other file", f"{source}: a file that differs from the published one. {apart}"
+        return "other file", f"{source}: a file that is not known to be the published one. {apart}"
     if source == EXTERNAL:
         return "images not known", "Only the codes were given, not the images that they were made from."
     if source == "official":
         return "official images", f"The published file, exactly as published. {apart}"
+    if source.startswith("official-v"):
+        return "official images", f"The published images, with what dislab draws on them ({source}). {apart}"
     return "own images", f"{source}. {apart}"
 
 

@@ -9,7 +9,7 @@ from dislab.registry import METRICS
 from dislab.report.frame import in_order
 from dislab.report.html.rows import Table
 from dislab.report.html.words import entry_of, score_name, short
-from dislab.report.names import DIRECTIONS, HEADLINES
+from dislab.report.names import DIRECTIONS, HEADLINES, STAND_INS, headline_names
 from dislab.scoring.protocols import metric_of
 
 # The columns that a leaderboard shows first, in this order. Modularity is among the other scores of a page.
@@ -27,7 +27,8 @@ def columns_of(tables: Iterable[Table]) -> tuple[list[str], list[str]]:
     tables = list(tables)
     present = {score for table in tables for row in table.rows for score in row.cells}
     metrics = in_order({name for table in tables for name in table.directions if name in present})
-    first = [name for score in HEADLINE for name in metrics if name.partition("@")[0] == score]
+    wanted = [score for score in headline_names(metrics) if score != "modularity"]
+    first = [name for score in wanted for name in metrics if name.partition("@")[0] == score]
     if len(first) <= FEW:
         first += [name for name in sorted(present) if name.partition("@")[0] == DRAW]
     return first, [name for name in metrics if name not in first]
@@ -66,11 +67,9 @@ def missing(table: Table, shown: Iterable[str], folder: str) -> list[tuple[str, 
     -------
     Pairs of a sentence and of the command that adds these scores, "" if nothing can.
     """
-    lacking = [
-        score
-        for score in HEADLINE
-        if not any(name.partition("@")[0] == score for row in table.rows for name in row.cells)
-    ]
+    present = {name.partition("@")[0] for row in table.rows for name in row.cells}
+    stand_ins = {score for score, other in STAND_INS.items() if other in present}
+    lacking = [score for score in HEADLINE if score not in present | stand_ins]
     reasons: dict[str, list[str]] = {}
     for score in lacking:
         if score.startswith("style_") and not any(row.has_block("style") for row in table.rows):
