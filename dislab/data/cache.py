@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -31,8 +32,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DISLAB_CACHE") or user_cache_path("dislab", appauthor=False))
 
 
-def file_stamp(path: Path) -> str:
-    """Return a file's size and time of change, for the name of what is decoded from it."""
+def file_stamp(path: Path, pattern: str = "*") -> str:
+    """Return a file's size and time of change, for the name of what is decoded from it.
+
+    Of a folder it is a digest of these and the names of its files that match the pattern.
+    """
+    if path.is_dir():
+        stamps = [(file.name, file_stamp(file)) for file in sorted(path.glob(pattern))]
+        return hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -111,14 +110,9 @@ def read_official(path: Path) -> np.ndarray:
             grid[:, :, cars[name]] = halve(read_car(data, f"{path}/{name}"))
 
     # The name says what was read and how, so that new files or another filter are not taken for these.
-    return cached_array(f"cars3d-official-mean-{_stamp(path)}", (len(SPACE), SIDE, SIDE, 3), make)
-
-
-def _stamp(path: Path) -> str:
-    if path.is_file():
-        return file_stamp(path)
-    stamps = [(file.name, file_stamp(file)) for file in sorted(path.glob(CAR_FILES))]
-    return hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]
+    return cached_array(
+        f"cars3d-official-mean-{file_stamp(path, CAR_FILES)}", (len(SPACE), SIDE, SIDE, 3), make
+    )
 
 
 def _car_files(path: Path, read: bool = True) -> Iterator[tuple[str, bytes]]:
