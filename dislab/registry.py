@@ -45,6 +45,8 @@ NEEDS = {
     "swaps": "it needs swapped images: a run decodes them with a model of content and style",
     "circle": "it needs a circular factor",
     "groups": "it needs at least two groups (see group_by) of at least 4 rows each",
+    "matrices": "it needs at least three factors, each of three values or more, and 4 rows for each "
+    "combination of three of them",
 }
 
 
@@ -277,7 +279,7 @@ def register_metric(
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
     needs : a selection of "grid", "factor", "two factors", "groups", "variances", "reconstruction", "swaps",
-        "circle".
+        "circle", "matrices".
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dislab.metrics import content_style, dcies
+from dislab.metrics import content_style, dcies, wren
 from dislab.registry import METRICS
 from dislab.scoring import readouts
 from dislab.scoring.score import Scores, score
@@ -19,7 +19,7 @@ from dislab.scoring.table import CodeTable
 ENTRIES = {entry.name: entry for entry in METRICS}
 FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
-SMALL |= {"num_rounds": 20}
+SMALL |= {"num_rounds": 20, "num_validation": 50}
 NUM_ROWS = 300
 FITS_NETWORKS = {
     "content_few",
@@ -29,6 +29,7 @@ FITS_NETWORKS = {
     "fov_regression",
     "pose_error",
     "style_scores",
+    "wren",
 }
 every_metric = pytest.mark.parametrize("function", FUNCTIONS)
 
@@ -41,6 +42,8 @@ def short_training():
         patch.setattr(dcies, "FEATURES", (0, 16, 32, 64))
         patch.setattr(content_style, "MOST_DRAWS", 1_000)
         patch.setattr(content_style, "Classifier", partial(content_style.Classifier, max_epochs=30))
+        for name, value in {"EDGE": (16,), "GRAPH": (8,), "STEPS": 10, "ROUNDS": 2}.items():
+            patch.setattr(wren, name, value)
         yield
 
 

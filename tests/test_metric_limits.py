@@ -69,6 +69,7 @@ OF_CONSTANT_CODES = {
     "sap": (0, 0),
     "style_accuracy": (0.25, 0.25),
     "style_accuracy_few": (0.25, 0.25),
+    "wren_accuracy": (0.05, 0.3),
 }
 
 

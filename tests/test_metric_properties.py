@@ -46,6 +46,7 @@ MOVED_BY_DIMENSIONS = {
     "pose_error": 0.4,
     "index_code_mi": 0.15,
     "total_correlation": 0.3,
+    "wren_accuracy": 0.3,
 }
 # Another order of rows is another split into training and test rows, and other draws of points.
 MOVED_BY_ROWS = MOVED_BY_DIMENSIONS | {

@@ -42,6 +42,7 @@ SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "mig_sampled": "MIG (sampled)",
     "style_entropy": "Style H",
     "total_correlation": "TC",
+    "wren_accuracy": "WReN acc.",
 }
 MODELS = {
     "adagvae": "Ada-GVAE",
