@@ -9,7 +9,15 @@ import dislab
 from dislab.errors import DislabError, DislabWarning
 from dislab.metrics import wren as metric
 from dislab.scoring import wren as networks
-from dislab.scoring.matrices import RELATIONS, Panels, answers_only, draw_matrices, follows_rule
+from dislab.scoring.matrices import (
+    RELATIONS,
+    Panels,
+    answers_only,
+    draw_matrices,
+    follows_rule,
+    last_row_only,
+    reordered,
+)
 from dislab.scoring.score import score
 from dislab.scoring.table import CodeTable
 from dislab.scoring.wren import NormalisedWReN, Training, WReN, sigmoid_loss, train
@@ -143,6 +151,37 @@ def test_rules_that_see_the_answers_only():
         for number, extreme in enumerate((max(shared), min(shared))):
             expected[number] += (shared[right] == extreme) / shared.count(extreme) / 60
     assert answers_only(values, label) == pytest.approx(tuple(expected))
+
+
+def test_a_rule_that_sees_the_last_row_only():
+    panels = Panels(table_of((*SIZES, 6)))
+    drawn, expected = draw_matrices(panels, "mixed", 80, np.random.default_rng(0)), 0
+    for context, answers, label, _ in zip(*drawn, strict=True):
+        one, other = panels.values[context[6:]].tolist()
+        points = []
+        for answer in panels.values[answers].tolist():
+            agrees = [
+                np.log(n) * (a == b == c) for a, b, c, n in zip(answer, one, other, (*SIZES, 6), strict=True)
+            ]
+            points.append(round(sum(agrees), 9))
+        expected += (points[label] == max(points)) / points.count(max(points)) / 80
+    assert last_row_only(panels, drawn) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["easy1", "hard3"])
+def test_panels_in_another_order_follow_the_same_rule(kind):
+    panels, rng = Panels(table_of((*SIZES, 6))), np.random.default_rng(0)
+    drawn = draw_matrices(panels, kind, 300, rng)
+    other = reordered(drawn.context, rng)
+    right = drawn.answers[np.arange(300), drawn.label]
+    solved = panels.values[np.column_stack([other, right])].reshape(300, 3, 3, 4)
+    assert follows_rule(solved, drawn.active).all()
+    numbers = np.arange(8)[None].repeat(4_000, axis=0)
+    orders = {tuple(order) for order in reordered(numbers, rng).tolist()}
+    assert len(orders) == 2 * 6 * 6 * 2
+    for order in orders:
+        rows = [{*order[:3]}, {*order[3:6]}]
+        assert {*order[6:]} == {6, 7} and {0, 1, 2} in rows and {3, 4, 5} in rows
 
 
 def test_hard_matrices_are_solved_without_their_context():

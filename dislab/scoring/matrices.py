@@ -183,12 +183,35 @@ def answers_only(values: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     label : int [N], the right answers.
     """
     shared = (values[:, :, None] == values[:, None]).sum(axis=(2, 3))
-    every = np.arange(len(label))
-    accuracies = []
-    for extreme in (shared.max(axis=1), shared.min(axis=1)):
-        best = shared == extreme[:, None]
-        accuracies.append(float((best[every, label] / best.sum(axis=1)).mean()))
-    return accuracies[0], accuracies[1]
+    return _largest(shared, label), _largest(-shared, label)
+
+
+def last_row_only(panels: Panels, matrices: Matrices) -> float:
+    """Return the accuracy of a rule that sees the answers and the two panels of the last row.
+
+    It takes the answer that continues the row: that agrees with both panels in most factors. A factor of n
+    values weighs ln n, because many values are rarely the same by chance.
+    """
+    row = panels.values[matrices.context[:, 6:]]
+    agree = (panels.values[matrices.answers][:, :, None] == row[:, None]).all(axis=2)
+    return _largest((agree * np.log(panels.sizes)).sum(axis=2).round(9), matrices.label)
+
+
+def _largest(points: np.ndarray, label: np.ndarray) -> float:
+    """Return how often the right answer has most points, of points [N, 6]; ties count in part."""
+    best = points == points.max(axis=1, keepdims=True)
+    return float((best[np.arange(len(label)), label] / best.sum(axis=1)).mean())
+
+
+def reordered(context: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return contexts [B, 8] with their panels in another order in which the same rule holds.
+
+    The first two rows may change places, and so may the panels within each row.
+    """
+    rows = rng.permuted(context[:, :6].reshape(-1, 2, 3), axis=2)
+    turned = rng.random(len(rows)) < 0.5
+    rows[turned] = rows[turned, ::-1]
+    return np.hstack([rows.reshape(-1, 6), rng.permuted(context[:, 6:], axis=1)])
 
 
 def _rows(panels: Panels, active: np.ndarray, rng: np.random.Generator) -> np.ndarray:

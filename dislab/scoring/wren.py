@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dislab.scoring.matrices import NUM_CONTEXT, Matrices
+from dislab.scoring.matrices import NUM_CONTEXT, Matrices, reordered
 
 BATCH = 32  # matrices in a step
 BATCH_OF_TEST = 128
@@ -142,6 +142,7 @@ class Training:
     keep_best : validate by the accuracy, and keep the parameters of the best round. Otherwise by the loss,
         and the last parameters are kept.
     in_order : take the matrices in their order, not shuffled anew for each pass.
+    reorder : show each matrix with its panels in another order each time, see `reordered`.
     """
 
     rate: float
@@ -151,6 +152,7 @@ class Training:
     loss: Callable[[Tensor, Tensor], Tensor] = softmax_loss
     keep_best: bool = True
     in_order: bool = False
+    reorder: bool = False
 
 
 def train(
@@ -178,7 +180,10 @@ def train(
             before, batches = matrices, batches_of(len(matrices.label), None if training.in_order else rng)
         network.train()
         for rows in islice(batches, training.steps):
-            logits = network(codes[matrices.context[rows]], codes[matrices.answers[rows]])
+            context = matrices.context[rows]
+            if training.reorder:
+                context = reordered(context, rng)
+            logits = network(codes[context], codes[matrices.answers[rows]])
             optimiser.zero_grad()
             training.loss(logits, torch.from_numpy(matrices.label[rows])).backward()
             optimiser.step()
