@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from dislab.scoring.wren import Training
 
 BATCH = 32  # matrices in a step
-# Of the training "dislab": units of the layers of both networks, and steps between validations, of which
-# there are at most so many.
-EDGE, GRAPH = (64, 64), (64,)
-STEPS, ROUNDS = 250, 24
+# Of the training "dislab": units of the layers of both networks, and steps between two validations.
+EDGE, GRAPH, STEPS = (64, 64), (64,), 250
 
 
 @register_metric(
@@ -55,6 +53,7 @@ def wren(
     num_validation: int = 1_000,
     num_test: int = 5_000,
     num_networks: int = 1,
+    num_steps: int = 6_000,
 ) -> dict:
     """Return the accuracy with which a network that has learnt from matrices completes new ones.
 
@@ -66,14 +65,16 @@ def wren(
     ----------
     table : codes [N, D] and factors [N, K]; those that vary must have 3 values or more, and be 3 or more.
     training : "dislab" trains a small network on standardised codes, and on the same matrices again and
-        again, each time with their panels in another order of the same rule, for at most 6,000 steps of 32
-        or until the accuracy on validation matrices has not risen for 2,000; the best parameters are kept.
+        again, each time with their panels in another order of the same rule, for at most `num_steps` steps of
+        32, or until the accuracy on validation matrices has not risen for a third of that; the best
+        parameters are kept.
         "vansteenkiste2019" trains a network drawn from their search space on codes as they are, and
         on every matrix once. "softtpr2024" is the network of Soft TPR, on the same matrices again and again.
     matrices : how many relations they have, and how wrong answers are made, see `draw_matrices`.
     num_train, num_validation, num_test : numbers of matrices. In "vansteenkiste2019" each validation has new
         ones.
     num_networks : networks that are trained, each with its own size and first parameters.
+    num_steps : of "dislab" only; the others have as many as were published.
 
     Returns
     -------
@@ -115,7 +116,12 @@ def wren(
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
         torch.manual_seed(int(rng.integers(2**31)))
         codes = torch.from_numpy(means)
-        plans = [PLANS[training](means.shape[1], num_train, rng) for _ in range(num_networks)]
+        plans = [
+            usual(means.shape[1], num_steps)
+            if training == "dislab"
+            else PUBLISHED[training](means.shape[1], num_train, rng)
+            for _ in range(num_networks)
+        ]
         total, done = sum(how.rounds * how.steps for _, how, _ in plans), itertools.count(1)
         with Bar("wren", total) as bar:
             for network, how, _ in plans:
@@ -161,11 +167,13 @@ def remark(panels: Panels, kind: str) -> None:
 Plan = tuple["nn.Module", "Training", list]  # a network, its training, and its rate and sizes
 
 
-def usual(num_codes: int, num_train: int, rng: np.random.Generator) -> Plan:
-    """Return a network a fifth as wide as those published, which a CPU core trains in a minute."""
+def usual(num_codes: int, num_steps: int) -> Plan:
+    """Return a network a quarter as wide as the smallest published, which a CPU core trains in a minute."""
     from dislab.scoring.wren import Training, WReN
 
-    how = Training(rate=2e-3, rounds=ROUNDS, steps=STEPS, patience=8, reorder=True)
+    steps = min(STEPS, num_steps)
+    rounds = num_steps // steps
+    how = Training(rate=2e-3, rounds=rounds, steps=steps, patience=max(1, rounds // 3), reorder=True)
     size = [EDGE[0], len(EDGE), GRAPH[0], len(GRAPH)]
     return WReN(num_codes, EDGE, GRAPH), how, [how.rate, *size, None]
 
@@ -203,4 +211,4 @@ def normalised(num_codes: int, num_train: int, rng: np.random.Generator) -> Plan
     return NormalisedWReN(num_codes, edge, graph), how, [how.rate, edge, 3, graph, 2, None]
 
 
-PLANS = {"dislab": usual, "vansteenkiste2019": searched, "softtpr2024": normalised}
+PUBLISHED = {"vansteenkiste2019": searched, "softtpr2024": normalised}

@@ -19,7 +19,7 @@ from dislab.scoring.table import CodeTable
 ENTRIES = {entry.name: entry for entry in METRICS}
 FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
-SMALL |= {"num_rounds": 20, "num_validation": 50}
+SMALL |= {"num_rounds": 20, "num_validation": 50, "num_steps": 20}
 NUM_ROWS = 300
 FITS_NETWORKS = {
     "content_few",
@@ -42,7 +42,7 @@ def short_training():
         patch.setattr(dcies, "FEATURES", (0, 16, 32, 64))
         patch.setattr(content_style, "MOST_DRAWS", 1_000)
         patch.setattr(content_style, "Classifier", partial(content_style.Classifier, max_epochs=30))
-        for name, value in {"EDGE": (16,), "GRAPH": (8,), "STEPS": 10, "ROUNDS": 2}.items():
+        for name, value in {"EDGE": (16,), "GRAPH": (8,), "STEPS": 10}.items():
             patch.setattr(wren, name, value)
         yield
 

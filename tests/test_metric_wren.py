@@ -333,22 +333,28 @@ def test_batches_are_shuffled_anew_and_never_of_one_matrix():
     assert [len(next(batches)) for batches in [networks.batches_of(1, None)]] == [1]
 
 
-def small(monkeypatch, **changes) -> None:
-    for name, value in ({"EDGE": (32, 32), "GRAPH": (16,), "STEPS": 60, "ROUNDS": 4} | changes).items():
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """A network that learns in a second."""
+    for name, value in {"EDGE": (32, 32), "GRAPH": (16,), "STEPS": 60}.items():
         monkeypatch.setattr(metric, name, value)
 
 
-def test_the_factors_teach_a_network_and_constant_codes_do_not(monkeypatch):
-    small(monkeypatch)
+def test_the_factors_teach_a_network_and_constant_codes_do_not(small):
     table = table_of((3, 3, 3))
-    sizes = {"num_train": 1_000, "num_validation": 100, "num_test": 300, "matrices": "easy3"}
+    sizes = {
+        "num_train": 1_000,
+        "num_validation": 100,
+        "num_test": 300,
+        "matrices": "easy3",
+        "num_steps": 240,
+    }
     rng = np.random.default_rng(0)
     scores = metric.wren(table, rng, **sizes)
     assert scores["wren_accuracy"] > 0.8 and scores["wren_accuracy_answers_only"] < 0.3
     assert scores["wren_accuracy_curve"][0][0] == 32 * 60 and scores["wren_accuracy_chance"] == 1 / 6
     knows_nothing = CodeTable(np.ones((27, 2)), table.factors, sizes=(3, 3, 3), full_grid=True)
-    small(monkeypatch, STEPS=2)
-    assert abs(metric.wren(knows_nothing, rng, **sizes)["wren_accuracy"] - 1 / 6) < 0.08
+    assert abs(metric.wren(knows_nothing, rng, **(sizes | {"num_steps": 2}))["wren_accuracy"] - 1 / 6) < 0.08
 
 
 def test_the_published_protocols(monkeypatch):
@@ -383,9 +389,8 @@ def test_the_passes_of_soft_tpr(number, rounds, patience):
     assert (how.rounds, how.steps, how.patience) == (rounds, -(-number // 32), patience)
 
 
-def test_nothing_that_a_user_has_set_for_torch_is_in_the_way(monkeypatch):
-    small(monkeypatch, STEPS=1, ROUNDS=1)
-    sizes = {"num_train": 32, "num_validation": 10, "num_test": 10}
+def test_nothing_that_a_user_has_set_for_torch_is_in_the_way(small):
+    sizes = {"num_train": 32, "num_validation": 10, "num_test": 10, "num_steps": 1}
     expected = metric.wren(table_of(SIZES), np.random.default_rng(0), **sizes)
     state = torch.get_rng_state()
     torch.set_default_dtype(torch.float64)
@@ -424,14 +429,13 @@ def test_one_training_matrix_is_refused():
         metric.wren(table_of(SIZES), np.random.default_rng(0), num_train=1)
 
 
-def test_remarks(monkeypatch):
-    small(monkeypatch, STEPS=1, ROUNDS=1)
+def test_remarks(small):
     factors = grid((3, 3, 12), copies=4)
     with pytest.warns(DislabWarning) as caught:
         dislab.evaluate(
             codes=mixture(factors, 3, 0.1),
             factors=factors,
-            metrics=["wren@matrices=hard2+num_train=40+num_validation=10"],
+            metrics=["wren@matrices=hard2+num_train=40+num_validation=10+num_steps=1"],
             num_test=20,
         )
     said = [str(one.message) for one in caught]
