@@ -16,6 +16,7 @@ ROOM_FOR_TERMS = 32  # characters of a terminal's line
 
 Listener = Callable[[str, float, int, str], None]
 _listeners: list[Listener] = []
+_open: list[Bar] = []  # bars within which the program is, the outermost first
 
 
 def clock(seconds: float) -> str:
@@ -63,6 +64,9 @@ def heard_by(listener: Listener) -> Iterator[None]:
 class Bar:
     """A progress bar over `total` units of work, as a context manager.
 
+    A bar within another one stands for a unit of that one, which shows its progress; such as the bar of a
+    metric in that of scoring.
+
     Parameters
     ----------
     title : what is being done.
@@ -74,14 +78,19 @@ class Bar:
     def __init__(self, title: str, total: int, start: int = 0, quiet: bool = False):
         self.title, self.total, self.start, self.quiet = title, total, start, quiet
         self._began = self._spoke = time.monotonic()
-        self._live = None if quiet or not _has_terminal() else _live_bar(title, total, start)
+        self._done: float = start
+        self._around = _open[-1] if _open else None
+        is_live = not quiet and self._around is None and _has_terminal()
+        self._live = _live_bar(title, total, start) if is_live else None
 
     def __enter__(self) -> Bar:
+        _open.append(self)
         if self._live:
             self._live.start()
         return self
 
     def __exit__(self, *error) -> None:
+        _open.remove(self)
         if self._live:
             self._live.stop()
 
@@ -99,12 +108,19 @@ class Bar:
         note : a few words, such as loss terms or images per second. A terminal that is too narrow cuts it.
         left : seconds to go, if the caller knows better than the mean time of the units done.
         """
+        self._done = done
+        self._show(done, note, left)
+
+    def _show(self, done: float, note: str, left: float | None) -> None:
         if self.quiet:
             return
         now = time.monotonic()
         if left is None and done > self.start:
             left = (now - self._began) / (done - self.start) * (self.total - done)
-        if self._live:
+        if self._around is not None:
+            part = self._around._done + done / max(1, self.total)
+            self._around._show(part, f"{self.title} {int(done)}/{self.total}  {note}", left)
+        elif self._live:
             end = None if left is None else now + left
             self._live.update(self._live.task_ids[0], completed=done, note=note, end=end)
         elif now - self._spoke >= SECONDS_BETWEEN_LINES or done == self.total:

@@ -47,6 +47,8 @@ NEEDS = {
     "circle": "it needs a circular factor",
     "viewpoint": "it needs azimuth and elevation in whole degrees, as pascal3d_car has them",
     "groups": "it needs at least two groups (see group_by) of at least 4 rows each",
+    "matrices": "it needs at least three factors, each of three values or more, and 4 rows for each "
+    "combination of three of them",
 }
 
 
@@ -279,8 +281,8 @@ def register_metric(
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
     needs : a selection of "grid", "factor", "two factors", "quantities", "groups", "variances",
-        "reconstruction", "swaps", "circle", "viewpoint". "quantities" stands for factors that need not be whole
-        numbers.
+        "reconstruction", "swaps", "circle", "viewpoint", "matrices". "quantities" stands for factors that need
+        not be whole numbers.
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.

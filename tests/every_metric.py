@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dislab.metrics import content_style, dcies, fov_regression_r2, single_neuron
+from dislab.metrics import content_style, dcies, fov_regression_r2, single_neuron, wren
 from dislab.registry import METRICS
 from dislab.scoring import readouts
 from dislab.scoring.score import Scores, score
@@ -20,7 +20,7 @@ ENTRIES = {entry.name: entry for entry in METRICS}
 # What needs viewpoints in degrees is tested in a file of its own.
 FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS if "viewpoint" not in entry.needs})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
-SMALL |= {"num_rounds": 10}
+SMALL |= {"num_rounds": 10, "num_validation": 50, "num_steps": 20}
 NUM_ROWS = 300
 FITS_NETWORKS = {
     "content_few",
@@ -34,6 +34,7 @@ FITS_NETWORKS = {
     "pose_error",
     "style_scores",
     "unfairness",
+    "wren",
 }
 every_metric = pytest.mark.parametrize("function", FUNCTIONS)
 
@@ -49,6 +50,8 @@ def short_training():
         patch.setattr(content_style, "MOST_DRAWS", 1_000)
         for module in (content_style, single_neuron):
             patch.setattr(module, "Classifier", partial(module.Classifier, max_epochs=30))
+        for name, value in {"EDGE": (16,), "GRAPH": (8,), "STEPS": 10}.items():
+            patch.setattr(wren, name, value)
         yield
 
 

@@ -79,6 +79,12 @@ def test_named_scores_that_do_not_apply_are_refused(tmp_path, tiny_dataset):
             "pose_error cannot be computed for tiny: it needs a circular factor",
         ),
         ("vae", classes(9, 9), "modularity", "it needs at least two factors that vary"),
+        (
+            "vae",
+            classes(9, 9),
+            "wren",
+            "it needs at least three factors, each of three values or more, and 4",
+        ),
         ("vae", classes(9, 3), "content_accuracy", "of at least 4 rows each, in the 12 rows that are scored"),
         ("mlvae", grid, "style_entropy", "in the 15 rows that are scored (hold-out 'shape=3')"),
         ("vae", dislab.hold_out(classes(*[5] * 5), "0.25"), "sap", of_one + " (hold-out '0.25')"),

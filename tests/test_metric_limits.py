@@ -83,6 +83,7 @@ OF_CONSTANT_CODES = {
     "style_accuracy": (0.25, 0.25),
     "style_accuracy_few": (0.25, 0.25),
     "unfairness": (0, 0),
+    "wren_accuracy": (0.05, 0.3),
 }
 
 

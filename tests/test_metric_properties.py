@@ -51,6 +51,7 @@ MOVED_BY_DIMENSIONS = {
     "unfairness": 0.05,
     "index_code_mi": 0.15,
     "total_correlation": 0.3,
+    "wren_accuracy": 0.3,
 }
 # Another order of rows is another split into training and test rows, and other draws of points.
 MOVED_BY_ROWS = MOVED_BY_DIMENSIONS | {

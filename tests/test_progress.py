@@ -53,6 +53,20 @@ def test_a_quiet_bar_is_heard_for_as_long_as_asked(capsys):
     assert heard == [("work", 2, 3, "a note")] and capsys.readouterr().err == ""
 
 
+def test_a_bar_within_another_is_shown_by_that_one(capsys, now):
+    heard = []
+    with heard_by(lambda *update: heard.append(update)):
+        for quiet in (False, True):
+            with Bar("scoring", 4, quiet=quiet) as bar:
+                bar.update(1, "mig")
+                now[0] += 10
+                with Bar("wren", 200) as within:
+                    now[0] += 10
+                    within.update(50, "accuracy 0.5")
+    assert capsys.readouterr().err == "scoring 1/4  wren 50/200  accuracy 0.5  ETA 0:00:30\n"
+    assert heard == [("scoring", 1, 4, "mig"), ("wren", 50, 200, "accuracy 0.5")] * 2
+
+
 @pytest.mark.parametrize("width", [80, 60])
 @pytest.mark.parametrize("title", ["training", "drawing mpi3d_toy, once"])
 def test_on_a_terminal_a_line_is_cut_and_not_wrapped(monkeypatch, width, title):

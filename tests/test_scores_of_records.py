@@ -88,6 +88,33 @@ def test_a_metric_that_fails_is_not_taken_for_computed(runs):
     assert [run.scores["half"] for run in runs(0.5, seeds=[0])] == [0.5]
 
 
+def test_an_interruption_loses_no_score_that_was_computed(tiny_dataset, tmp_path, monkeypatch, isolated):
+    """Slow scores are computed once the run is recorded, and each is recorded before the next."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
+    called = []
+
+    @dislab.register_metric("slow_one", slow=True)
+    def slow_one(table, rng):
+        called.append("one")
+        return 1.0
+
+    @dislab.register_metric("slow_two", slow=True)
+    def slow_two(table, rng):
+        called.append("two")
+        if called.count("two") == 1:
+            raise KeyboardInterrupt
+        return 2.0
+
+    metrics = ["slow_one", "mig", "slow_two"]
+    with pytest.raises(KeyboardInterrupt):
+        dislab.run("oracle", tiny_dataset, metrics=metrics)
+    [run] = dislab.runs_in("results")
+    assert run.scores.keys() & {*metrics} == {"slow_one", "mig"}
+    run = dislab.run("oracle", tiny_dataset, metrics=metrics)
+    assert called == ["one", "two", "two"] and run.scores["slow_two"] == 2
+
+
 def test_force_computes_scores_anew(runs):
     runs(0.5, seeds=[0])
     path = Path("results/records.jsonl")

@@ -44,7 +44,8 @@ Metrics = Annotated[
 MetricProtocol = Annotated[
     str,
     typer.Option(
-        metavar="locatello2019|softtpr2024", help="How scores are computed; recorded with every score."
+        metavar="locatello2019|softtpr2024|vansteenkiste2019",
+        help="How scores are computed; recorded with every score.",
     ),
 ]
 All = Annotated[bool, typer.Option("--all", help="Print every score, with its 95% interval.")]

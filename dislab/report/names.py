@@ -57,6 +57,7 @@ SCORES = {name: label for name, (label, _) in HEADLINES.items()} | {
     "style_entropy": "Style H",
     "total_correlation": "TC",
     "unfairness": "Unfairness",
+    "wren_accuracy": "WReN acc.",
 }
 MODELS = {
     "adagvae": "Ada-GVAE",

@@ -48,11 +48,13 @@ class Display:
         self.bar = Bar("runs", self.number, start=self.ended, quiet=self.quiet)
 
     def __enter__(self) -> Display:
-        self.bar.__enter__()
+        if self.is_joint:
+            self.bar.__enter__()
         return self
 
     def __exit__(self, *error) -> None:
-        self.bar.__exit__(*error)
+        if self.is_joint:
+            self.bar.__exit__(*error)
 
     def hear(self, digests: Sequence[str], title: str, done: int, total: int, note: str) -> None:
         """Show how far the runs of a task are in what they do at present."""

@@ -73,7 +73,8 @@ def evaluate(
         that they are codes of, and brings names, sizes, groups and circle of its factors.
     metrics : names of scores; by default all that apply and are not slow. A name may have settings of its
         own: "sap@scale=unit".
-    metric_protocol : "locatello2019", "softtpr2024" or settings, see `dislab.scoring.protocols`.
+    metric_protocol : "locatello2019", "softtpr2024", "vansteenkiste2019" or settings, see
+        `dislab.scoring.protocols`.
     metric_settings : settings of single metrics, such as {"sap": {"continuous_factors": True}}; the keyword
         arguments of a metric's function say which it has.
     scale : "unit" standardises every code dimension first, for metrics that depend on the scale of the codes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -188,19 +189,32 @@ class Run:
             return Scores()
         if not self.path.is_dir():
             raise RunFailed(self.gone)
+        scores = Scores()
         with claimed(self.path):
             self.record = self._latest()  # with what other processes have added
-            new = compute(missing(wanted, self.record, again), self.codes, self.config.seed, progress)
-            if new.metrics:
-                self.record = self.record | {
-                    part: self._without(new.metrics, part) | values for part, values in recorded(new).items()
-                }
-                self.__dict__.pop("scores", None)
-                if self._results is None:  # the folder of a single run, copied from elsewhere
-                    self.write()
-                else:
-                    self._results.write(self.record)
-        return new
+            for part in _parts(missing(wanted, self.record, again)):
+                began = time.monotonic()
+                new = compute(part, self.codes, self.config.seed, progress)
+                scores.update(new)
+                for name in ("details", "left_out", "failed", "protocols", "metrics"):
+                    getattr(scores, name).update(getattr(new, name))
+                if new.metrics:
+                    self._add(new, time.monotonic() - began)
+        return scores
+
+    def _add(self, new: Scores, seconds: float) -> None:
+        """Add scores to the record, and the seconds that they took, and write it."""
+        timings = self.record["timings"]
+        self.record = self.record | {
+            part: self._without(new.metrics, part) | values for part, values in recorded(new).items()
+        }
+        seconds += timings["score_seconds"] or 0
+        self.record["timings"] = timings | {"score_seconds": round(seconds, 3)}
+        self.__dict__.pop("scores", None)
+        if self._results is None:  # the folder of a single run, copied from elsewhere
+            self.write()
+        else:
+            self._results.write(self.record)
 
     def _latest(self) -> dict:
         """Return the record as it is in the records, or in run.json if the run is in no results folder."""
@@ -213,6 +227,18 @@ class Run:
         """Return a part of the record without what comes from these metrics."""
         of_run = self.record["metrics"]
         return {name: it for name, it in self.record[part].items() if metric_of(name, of_run) not in metrics}
+
+
+def _parts(wanted: Mapping[str, Asked]) -> list[dict[str, Asked]]:
+    """Return what is asked for in parts: the quick metrics, then each slow one. Each part is recorded alone.
+
+    So an interruption loses no slow metric that was computed.
+    """
+    parts: dict[object, dict[str, Asked]] = {}
+    for name, one in wanted.items():
+        call = (one.metric.make, one.settings.protocol) if one.metric.slow else None
+        parts.setdefault(call, {})[name] = one
+    return sorted(parts.values(), key=lambda part: any(one.metric.slow for one in part.values()))
 
 
 def recorded(scores: Scores) -> dict[str, dict]:

@@ -6,8 +6,8 @@ import datetime
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -138,11 +138,17 @@ def perform(
             except FAILURES as error:
                 yield from (_failed(config, error) for config in mine)
         for one in trained:
+            config, claim = one.config, claims[one.config.digest]
             try:
-                outcome = _finish(one, images, results, machine, claims[one.config.digest])
+                outcome = _finish(one, images, results, machine, claim)
+                claim.release()
+                if outcome.record is not None and any(
+                    each.metric.slow for each in asked(config.metrics).values()
+                ):
+                    outcome = _complete(results.find(config.digest), config, machine)
             except FAILURES as error:
-                outcome = _failed(one.config, error)
-            claims[one.config.digest].release()
+                outcome = _failed(config, error)
+            claim.release()
             yield outcome
     finally:
         for claim in claims.values():
@@ -224,12 +230,10 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
     with _arithmetic(config, machine):
         table, rows, encode_seconds = _encode(config, network, images, device, machine.quiet)
         began = time.monotonic()
-        wanted = asked(config.metrics)
-        with Bar("scoring", len(wanted), quiet=machine.quiet) as bar:
-            # A metric of several scores is called once.
-            names = list(wanted)
-            scores = compute(wanted, table, config.seed, lambda name: bar.update(names.index(name), name))
-            bar.update(len(names))
+        # The slow ones follow once the run is recorded: an interruption does not lose what is computed.
+        wanted = {name: one for name, one in asked(config.metrics).items() if not one.metric.slow}
+        with _scoring(list(wanted), machine.quiet) as progress:
+            scores = compute(wanted, table, config.seed, progress)
         score_seconds = time.monotonic() - began
 
         from safetensors.torch import save
@@ -298,7 +302,16 @@ def _encode(
 
 def _complete(run: Run, config: RunConfig, machine: Machine) -> Outcome:
     """Compute the scores that a finished run lacks."""
-    return _outcome(run, run.add_scores(config.metrics, lambda name: say(f"scoring {name}", machine.quiet)))
+    with _scoring(list(asked(config.metrics)), machine.quiet) as progress:
+        return _outcome(run, run.add_scores(config.metrics, progress))
+
+
+@contextmanager
+def _scoring(names: list[str], quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Show which of these scores is computed; a metric of several scores is called with the first."""
+    with Bar("scoring", len(names), quiet=quiet) as bar:
+        yield lambda name: bar.update(names.index(name), name)
+        bar.update(len(names))
 
 
 def _outcome(run: Run, scores) -> Outcome:

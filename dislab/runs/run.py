@@ -52,7 +52,7 @@ def run(
         default tf32 on CUDA and fp32 on the CPU.
     seed : decides initialisation, batches, noise and the metrics' draws; 0 by default.
     metrics : names of the scores to compute; by default all that apply and are not slow.
-    metric_protocol : "locatello2019" (the default), "softtpr2024", or settings such as "num_train=2000"; a
+    metric_protocol : "locatello2019" (the default), another name, or settings such as "num_train=2000"; a
         score that it changes is recorded under a name of its own, betavae_score@softtpr2024.
     group_by : factor name(s), as a list or "a,b", whose combined value makes a group; a list of such lists
         for several groupings at once, each with a content code of its own; by default the dataset's own.

@@ -4,6 +4,7 @@ A protocol is written as a text: the name of a published one, settings that a us
 
     locatello2019                 the defaults of the metrics' functions
     softtpr2024
+    vansteenkiste2019             abstract visual reasoning only
     batch_size=32                 the first with another setting
     softtpr2024+batch_size=32
 
@@ -33,11 +34,27 @@ DCI = [
 METRIC_PROTOCOLS: dict[str, dict[str, dict[str, object]]] = {
     "locatello2019": {},
     # The scoring of the code of Soft TPR (NeurIPS 2024): fewer points, regression without a penalty, and test
-    # rows among those that the regression of factors is trained on.
+    # rows among those that the regression of factors is trained on. Its reasoning has two networks per code.
     "softtpr2024": {
         "betavae_score": {"num_train": 5_000, "num_test": 5_000, "penalised": False},
         **{score: {"num_train": 2_000, "num_test": 2_000} for score in DCI},
         "fov_regression_r2": {"num_networks": 10, "as_published": True},
+        "wren_accuracy": {
+            "training": "softtpr2024",
+            "matrices": "easy3",
+            "num_test": 1_000,
+            "num_networks": 2,
+        },
+    },
+    # Ten networks per code, 100,000 steps of 32 new matrices each; 100 batches to validate and 100 to test.
+    "vansteenkiste2019": {
+        "wren_accuracy": {
+            "training": "vansteenkiste2019",
+            "num_train": 3_200_000,
+            "num_validation": 3_200,
+            "num_test": 3_200,
+            "num_networks": 10,
+        },
     },
 }
 DEFAULT_METRIC_PROTOCOL = "locatello2019"

@@ -17,6 +17,7 @@ from dislab.kept import kept, torch_threads
 from dislab.notebook import html_table
 from dislab.registry import METRICS, NEEDS, Entry
 from dislab.scoring.class_readout import LEAST_ROWS, number_of_classes
+from dislab.scoring.matrices import allows_matrices
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL, SCALED, SCALES, MetricSettings
 from dislab.scoring.readouts import Standardiser
 from dislab.scoring.request import Asked, asked
@@ -242,6 +243,8 @@ def _has(table: CodeTable, need: str) -> bool:
         return np.count_nonzero(np.ptp(table.factors, axis=0)) >= (2 if need == "two factors" else 1)
     if need == "grid":
         return table.full_grid
+    if need == "matrices":
+        return allows_matrices(table)
     attribute = {"variances": "logvar", "groups": "labels"}.get(need, need)
     if need != "groups" or getattr(table, attribute) is None:
         return getattr(table, attribute) is not None

@@ -1,0 +1,442 @@
+"""Abstract visual reasoning: matrices by brute force, the network against slow loops, and what it learns."""
+
+import numpy as np
+import pytest
+import torch
+from metric_tables import grid, mixture
+
+import dislab
+from dislab.errors import DislabError, DislabWarning
+from dislab.metrics import wren as metric
+from dislab.scoring import wren as networks
+from dislab.scoring.matrices import (
+    RELATIONS,
+    Panels,
+    answers_only,
+    draw_matrices,
+    follows_rule,
+    last_row_only,
+    reordered,
+)
+from dislab.scoring.score import score
+from dislab.scoring.table import CodeTable
+from dislab.scoring.wren import NormalisedWReN, Training, WReN, sigmoid_loss, train
+
+SIZES = (3, 4, 5)
+SHAPES3D = (10, 10, 10, 8, 4, 15)
+
+
+def table_of(sizes, **changes) -> CodeTable:
+    factors = grid(sizes)
+    return CodeTable(factors, factors, **({"sizes": sizes, "full_grid": True} | changes))
+
+
+# Matrices ------------------------------------------------------------------------------------------
+
+
+def slow_rule(rows: list, active) -> bool:
+    """Whether rows of three panels follow the rule, factor by factor in words of the paper."""
+    for k, is_active in enumerate(active):
+        numbers = [len({panel[k] for panel in row}) for row in rows]
+        if is_active and numbers != [1, 1, 1]:
+            return False
+        if not is_active and numbers[:2] in ([1, 1], [3, 3]):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("kind", RELATIONS)
+def test_every_matrix_has_its_rule_and_one_right_answer(kind):
+    panels = Panels(table_of((*SIZES, 6)))
+    drawn = draw_matrices(panels, kind, 150, np.random.default_rng(0))
+    way, numbers = RELATIONS[kind]
+    for context, answers, label, active in zip(*drawn, strict=True):
+        assert active.sum() in numbers
+        seen, choices = panels.values[context].tolist(), panels.values[answers].tolist()
+        assert len({*map(tuple, choices)}) == 6, "published code has answers that are the same"
+        right = choices[label]
+        for number, answer in enumerate(choices):
+            rows = [seen[:3], seen[3:6], [*seen[6:], answer]]
+            assert slow_rule(rows, active) == (number == label)
+            changed = [k for k in np.flatnonzero(active) if answer[k] != right[k]]
+            if way == "hard" and number != label:
+                assert len(changed) == 1, "published code makes easy ones where it is asked for these"
+    assert {*drawn.active.sum(axis=1)} == {*numbers} and {*drawn.label} == {*range(6)}
+
+
+def test_what_follows_the_rule():
+    rng = np.random.default_rng(0)
+    values, active = rng.integers(0, 3, (3_000, 3, 3, 2)), rng.random((3_000, 2)) < 0.3
+    values[::2, :, :, 0] = values[::2, :, :1, 0]
+    expected = [slow_rule(*one) for one in zip(values.tolist(), active, strict=True)]
+    assert follows_rule(values, active).tolist() == expected and 100 < sum(expected) < 2_900
+
+
+def slow_matrix(sizes, number: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Values [3, 3, K] of a matrix and its first wrong answer [K], as published code draws them."""
+
+    def solved(active):
+        values = np.empty((3, 3, len(sizes)), int)
+        for k, size in enumerate(sizes):
+            while True:
+                values[:, :, k] = rng.integers(size, size=(3, 1 if k in active else 3))
+                distinct = [len(set(row)) for row in values[:2, :, k].tolist()]
+                if k in active or distinct not in ([1, 1], [3, 3]):
+                    break
+        return values
+
+    active = rng.choice(len(sizes), number, replace=False)
+    matrix = solved(active)
+    while True:
+        wrong = solved(rng.choice(len(sizes), number, replace=False))[2, 2]
+        if (wrong != matrix[2, 2])[active].any():
+            return matrix, wrong
+
+
+def test_panels_and_wrong_answers_are_as_likely_as_in_published_code():
+    """Shares of equal panels in each row and factor, and of values that a wrong answer has in common."""
+    rng, number = np.random.default_rng(1), 700
+    panels = Panels(table_of(SIZES))
+    for relations in (1, 2):
+        drawn = draw_matrices(panels, f"easy{relations}", 8 * number, rng)
+        right = drawn.answers[np.arange(8 * number), drawn.label]
+        ours = panels.values[np.column_stack([drawn.context, right])].reshape(-1, 3, 3, 3)
+        wrong = panels.values[np.where(drawn.label == 0, drawn.answers[:, 1], drawn.answers[:, 0])]
+        slow = [slow_matrix(SIZES, relations, rng) for _ in range(number)]
+        theirs, other = (np.array(part) for part in zip(*slow, strict=True))
+        for mine, published in (
+            (statistics(ours, wrong), statistics(theirs, other)),
+            (ours[:, 2, 2] == 0, theirs[:, 2, 2] == 0),
+        ):
+            deviation = np.sqrt(mine.std(axis=0) ** 2 / len(mine) + published.std(axis=0) ** 2 / number)
+            assert (np.abs(mine.mean(axis=0) - published.mean(axis=0)) < 4.5 * deviation + 1e-9).all()
+
+
+def statistics(values: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Which panels of a row are equal in a factor, and where the wrong answer is as the right one."""
+    equal = [values[:, :, i] == values[:, :, j] for i, j in ((0, 1), (1, 2))]
+    return np.concatenate([*equal, (wrong == values[:, 2, 2])[:, None]], axis=1).reshape(len(values), -1)
+
+
+def test_shapes3d_is_shown_with_the_values_of_the_published_study():
+    table = table_of(SHAPES3D)
+    panels = Panels(table)
+    assert panels.sizes.tolist() == [10, 10, 10, 4, 4, 4] and len(panels) == 64_000 and panels.exact
+    factors = table.factors[panels.rows]
+    assert [sorted({*column}) for column in factors[:, 3:].T] == [[0, 2, 4, 6], [0, 1, 2, 3], [0, 3, 7, 11]]
+    np.testing.assert_array_equal(panels.values[:, :3], factors[:, :3])
+
+
+def test_rows_of_no_full_grid_count_as_the_next_lower_value():
+    rows = np.random.default_rng(0).choice(480_000, 6_000, replace=False)
+    factors = np.stack(np.unravel_index(rows, SHAPES3D), axis=1)
+    panels = Panels(CodeTable(factors, factors, sizes=SHAPES3D))
+    assert len(panels) == 6_000 and not panels.exact
+    for value, shown in zip(factors[:, 5], panels.values[:, 5], strict=True):
+        assert shown == sum(value >= other for other in (3, 7, 11))
+    drawn = draw_matrices(panels, "easy3", 100, np.random.default_rng(0))
+    right = drawn.answers[np.arange(100), drawn.label]
+    solved = panels.values[np.column_stack([drawn.context, right])].reshape(100, 3, 3, 6)
+    assert follows_rule(solved, drawn.active).all()
+
+
+def test_rules_that_see_the_answers_only():
+    rng = np.random.default_rng(0)
+    values, label = rng.integers(0, 3, (60, 6, 4)), rng.integers(0, 6, 60)
+    expected = np.zeros(2)
+    for answers, right in zip(values.tolist(), label, strict=True):
+        shared = [
+            sum(a == b for other in answers for a, b in zip(one, other, strict=True)) for one in answers
+        ]
+        for number, extreme in enumerate((max(shared), min(shared))):
+            expected[number] += (shared[right] == extreme) / shared.count(extreme) / 60
+    assert answers_only(values, label) == pytest.approx(tuple(expected))
+
+
+def test_a_rule_that_sees_the_last_row_only():
+    panels = Panels(table_of((*SIZES, 6)))
+    drawn, expected = draw_matrices(panels, "mixed", 80, np.random.default_rng(0)), 0
+    for context, answers, label, _ in zip(*drawn, strict=True):
+        one, other = panels.values[context[6:]].tolist()
+        points = []
+        for answer in panels.values[answers].tolist():
+            agrees = [
+                np.log(n) * (a == b == c) for a, b, c, n in zip(answer, one, other, (*SIZES, 6), strict=True)
+            ]
+            points.append(round(sum(agrees), 9))
+        expected += (points[label] == max(points)) / points.count(max(points)) / 80
+    assert last_row_only(panels, drawn) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["easy1", "hard3"])
+def test_panels_in_another_order_follow_the_same_rule(kind):
+    panels, rng = Panels(table_of((*SIZES, 6))), np.random.default_rng(0)
+    drawn = draw_matrices(panels, kind, 300, rng)
+    other = reordered(drawn.context, rng)
+    right = drawn.answers[np.arange(300), drawn.label]
+    solved = panels.values[np.column_stack([other, right])].reshape(300, 3, 3, 4)
+    assert follows_rule(solved, drawn.active).all()
+    numbers = np.arange(8)[None].repeat(4_000, axis=0)
+    orders = {tuple(order) for order in reordered(numbers, rng).tolist()}
+    assert len(orders) == 2 * 6 * 6 * 2
+    for order in orders:
+        rows = [{*order[:3]}, {*order[3:6]}]
+        assert {*order[6:]} == {6, 7} and {0, 1, 2} in rows and {3, 4, 5} in rows
+
+
+def test_hard_matrices_are_solved_without_their_context():
+    panels = Panels(table_of((5, 5, 5, 4, 4, 4)))
+    shares = {}
+    for kind in ("easy3", "hard3"):
+        drawn = draw_matrices(panels, kind, 600, np.random.default_rng(0))
+        shares[kind] = max(answers_only(panels.values[drawn.answers], drawn.label))
+    assert shares["hard3"] > 0.5 and shares["easy3"] < 0.25
+
+
+# Networks ------------------------------------------------------------------------------------------
+
+
+def random_panels(number: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(number, n, size, dtype=torch.float64, generator=draw) for n in (8, 6))
+
+
+def nodes_of(context, answer) -> list[torch.Tensor]:
+    """Nine panels with their positions appended."""
+    positions = torch.eye(9, dtype=torch.float64)
+    return [torch.cat(pair) for pair in zip([*context, answer], positions, strict=True)]
+
+
+def test_logits_equal_loops_over_all_81_pairs_and_follow_the_answers():
+    context, answers = random_panels(2, 3)
+    network = WReN(3, edge=[5, 7, 4], graph=[6, 3]).double()
+    for layer in (*network.edge, *network.graph):
+        torch.nn.init.normal_(layer.bias)
+    logits = network(context, answers)
+    for matrix in range(2):
+        for number, answer in enumerate(answers[matrix]):
+            nodes, total = nodes_of(context[matrix], answer), 0
+            for one in nodes:
+                for other in nodes:
+                    hidden = torch.cat([one, other])
+                    for layer in network.edge:
+                        hidden = torch.relu(layer(hidden))
+                    total = total + hidden
+            for layer in network.graph[:-1]:
+                total = torch.relu(layer(total))
+            torch.testing.assert_close(logits[matrix, number], network.graph[-1](total)[0])
+    order = torch.tensor([3, 0, 5, 1, 2, 4])
+    torch.testing.assert_close(network(context, answers[:, order]), logits[:, order])
+
+
+def test_the_first_weights_are_lecuns():
+    torch.manual_seed(0)
+    layer = WReN(300, edge=[400], graph=[1]).edge[0]
+    weights = layer.weight * layer.in_features**0.5
+    assert abs(weights.std() - 1) < 0.01 and weights.abs().max() < 2.28 and not layer.bias.any()
+
+
+def test_what_is_dropped_is_the_same_for_all_answers_and_matrices():
+    torch.manual_seed(0)
+    network = WReN(2, edge=[8], graph=[64], keep=0.25)
+    panels = torch.ones(3, 8, 2), torch.ones(3, 6, 2)
+    first, second = network(*panels), network(*panels)
+    assert (first == first[0, 0]).all() and first[0, 0] != second[0, 0]
+    means = torch.stack([network(*panels)[0, 0] for _ in range(200)]).mean()
+    network.eval()
+    whole = network(*panels)[0, 0]
+    assert means.item() == pytest.approx(whole.item(), abs=0.3 * whole.abs().item() + 0.1)
+
+
+def test_the_normalised_network_equals_loops():
+    """In evaluation with statistics as they are, in training with those of one answer of a batch."""
+    torch.manual_seed(0)
+    context, answers = random_panels(4, 2)
+    network = NormalisedWReN(2, edge=5, graph=3).double()
+    hidden = [layer for layer in network.edge if isinstance(layer, torch.nn.Linear)]
+    assert [layer.out_features for layer in hidden] == [5, 5, 5, 22]
+    for _ in range(3):
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        in_training = network(context, answers)
+    tail = torch.tensor([0.0] * 8 + [1.0], dtype=torch.float64)
+    nodes = torch.cat([context, torch.eye(9, dtype=torch.float64)[:8].expand(4, 8, 9)], dim=2)
+    for mode, logits in (("eval", None), ("train", in_training)):
+        network.load_state_dict(before)
+        network.train(mode == "train")
+        logits = network.eval()(context, answers) if logits is None else logits
+        pairs = torch.stack([torch.cat([a, b]) for row in nodes for a in row for b in row])
+        shared = network.edge(pairs).view(4, 64, -1).sum(1)
+        for number in range(6):
+            answer = torch.cat([answers[:, number], tail.expand(4, 9)], dim=1)
+            own = torch.stack([torch.cat([a, answer[i]]) for i, row in enumerate(nodes) for a in row])
+            expected = network.graph(shared + network.edge(own).view(4, 8, -1).sum(1))[:, 0]
+            torch.testing.assert_close(logits[:, number], expected)
+
+
+def test_losses():
+    logits, label = torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float64), torch.tensor([2])
+    odds = np.array([2.0, -1.0, 0.5])
+    assert networks.softmax_loss(logits, label).item() == pytest.approx(np.log(np.exp(odds).sum()) - 0.5)
+    expected = np.mean([np.log1p(np.exp(2.0)), np.log1p(np.exp(-1.0)), np.log1p(np.exp(-0.5))])
+    assert sigmoid_loss(logits, label).item() == pytest.approx(expected)
+
+
+# Training ------------------------------------------------------------------------------------------
+
+
+class Counted(torch.nn.Module):
+    """A network with one parameter, whose matrices and modes are noted."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.calls = []
+
+    def forward(self, context, answers):
+        self.calls.append((self.training, answers[:, 0, 0].tolist()))
+        return self.weight + answers[:, :, 0]
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_training_stops_and_keeps_what_it_says(monkeypatch, keep_best):
+    """Validations of 0.2, 0.5, 0.4, 0.5: the second is the best, and two without a better one end it."""
+    panels = Panels(table_of(SIZES))
+    matrices = draw_matrices(panels, "easy1", 40, np.random.default_rng(0))
+    codes = torch.arange(len(panels), dtype=torch.float32)[:, None]
+    network, weights, values = Counted(), [], iter([0.2, 0.5, 0.4, 0.5, 0.9])
+
+    def accuracy(logits, validation) -> float:
+        weights.append(network.weight.item())
+        return next(values)
+
+    monkeypatch.setattr(networks, "accuracy", accuracy)
+    losses = iter([9.0, 7.0, 8.0, 7.0, 1.0])
+
+    def loss(logits, label):
+        return logits[:, 0].mean() if network.training else torch.tensor(next(losses))
+
+    how = Training(0.1, rounds=5, steps=2, patience=2, loss=loss, keep_best=keep_best, in_order=True)
+    steps = []
+    data = iter([(matrices, matrices)] * 5)
+    curve = train(network, how, codes, data, np.random.default_rng(0), steps.append)
+    assert curve == [0.2, 0.5, 0.4, 0.5] and len(steps) == 8 and steps[2] == "accuracy 0.200"
+    assert network.weight.item() == (weights[1] if keep_best else weights[3]) != weights[0]
+    trained = [rows for mode, rows in network.calls if mode]
+    assert [len(rows) for rows in trained] == [32, 8] * 4, "every round trains, also its batch normalisation"
+    assert trained[0] == trained[2] == codes[matrices.answers[:32, 0], 0].tolist()
+
+
+def test_batches_are_shuffled_anew_and_never_of_one_matrix():
+    batches = networks.batches_of(65, np.random.default_rng(0))
+    passes = [np.concatenate([next(batches), next(batches)]) for _ in range(2)]
+    assert all(len({*rows}) == 64 for rows in passes) and passes[0].tolist() != passes[1].tolist()
+    assert [len(next(batches)) for batches in [networks.batches_of(1, None)]] == [1]
+
+
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """A network that learns in a second."""
+    for name, value in {"EDGE": (32, 32), "GRAPH": (16,), "STEPS": 60}.items():
+        monkeypatch.setattr(metric, name, value)
+
+
+def test_the_factors_teach_a_network_and_constant_codes_do_not(small):
+    table = table_of((3, 3, 3))
+    sizes = {
+        "num_train": 1_000,
+        "num_validation": 100,
+        "num_test": 300,
+        "matrices": "easy3",
+        "num_steps": 240,
+    }
+    rng = np.random.default_rng(0)
+    scores = metric.wren(table, rng, **sizes)
+    assert scores["wren_accuracy"] > 0.8 and scores["wren_accuracy_answers_only"] < 0.3
+    assert scores["wren_accuracy_curve"][0][0] == 32 * 60 and scores["wren_accuracy_chance"] == 1 / 6
+    knows_nothing = CodeTable(np.ones((27, 2)), table.factors, sizes=(3, 3, 3), full_grid=True)
+    assert abs(metric.wren(knows_nothing, rng, **(sizes | {"num_steps": 2}))["wren_accuracy"] - 1 / 6) < 0.08
+
+
+def test_the_published_protocols(monkeypatch):
+    """New matrices in every round of the one, the same in every pass of the other, networks of each."""
+    seen = []
+    monkeypatch.setattr(networks, "train", lambda *given: seen.append(given) or [0.5])
+    table = table_of(SIZES)
+    changes = "+num_networks=3+num_test=20+num_train=64+num_validation=20"
+    scores = score(table, [f"wren@vansteenkiste2019{changes}"])
+    assert not scores.failed
+    for network, how, codes, data, *_ in seen:
+        assert how.rounds == 1 and how.steps == 2 and how.keep_best and codes.max() == 4, "codes as they are"
+        ((matrices, validation),) = data
+        assert len(matrices.label) == 64 and len(validation.label) == 20
+        assert network.keep in (0.25, 0.5, 0.75, None)
+    sizes = scores.details[f"wren_accuracy_networks@vansteenkiste2019{changes}"]
+    assert len(sizes) == 3 and sizes[0] != sizes[1]
+    seen.clear()
+    assert not score(table, ["wren@softtpr2024+num_train=100+num_test=20"]).failed
+    for network, how, _, data, *_ in seen:
+        assert (how.rate, how.rounds, how.steps, how.patience) == (1e-5, 410, 4, 18) and not how.keep_best
+        first, second = next(data), next(data)
+        assert first is second and len(first[0].label) == 100 and isinstance(network, NormalisedWReN)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "rounds", "patience"), [(250, 410, 18), (10_000, 110, 12), (100_000, 20, 10)]
+)
+def test_the_passes_of_soft_tpr(number, rounds, patience):
+    _, how, _ = metric.normalised(2, number, np.random.default_rng(0))
+    assert (how.rounds, how.steps, how.patience) == (rounds, -(-number // 32), patience)
+
+
+def test_nothing_that_a_user_has_set_for_torch_is_in_the_way(small):
+    sizes = {"num_train": 32, "num_validation": 10, "num_test": 10, "num_steps": 1}
+    expected = metric.wren(table_of(SIZES), np.random.default_rng(0), **sizes)
+    state = torch.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    try:
+        assert metric.wren(table_of(SIZES), np.random.default_rng(0), **sizes).keys() == expected.keys()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# What cannot be done -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes"),
+    [((3, 4, 2), {}), ((5, 6), {}), ((4, 5, 6), {"full_grid": False})],
+)
+def test_tables_without_matrices_are_left_out_in_one_line(sizes, changes):
+    scores = score(table_of(sizes, **changes), ["wren"])
+    [why] = scores.left_out.values()
+    assert (
+        not scores and not scores.failed and why.startswith("it needs at least three factors, each of three")
+    )
+
+
+def test_factors_that_do_not_vary_are_left_out():
+    table = table_of(SIZES)
+    wider = CodeTable(table.mean, np.insert(table.factors, 1, 7, axis=1), sizes=(3, 9, 4, 5), full_grid=True)
+    np.testing.assert_array_equal(Panels(wider).values, Panels(table).values)
+
+
+def test_one_training_matrix_is_refused():
+    with pytest.raises(DislabError, match="num_train is 1: it must be 2 or more"):
+        metric.wren(table_of(SIZES), np.random.default_rng(0), num_train=1)
+
+
+def test_remarks(small):
+    factors = grid((3, 3, 12), copies=4)
+    with pytest.warns(DislabWarning) as caught:
+        dislab.evaluate(
+            codes=mixture(factors, 3, 0.1),
+            factors=factors,
+            metrics=["wren@matrices=hard2+num_train=40+num_validation=10+num_steps=1"],
+            num_test=20,
+        )
+    said = [str(one.message) for one in caught]
+    assert len(said) == 2 and "no full grid" in said[0] and "answers alone" in said[1]
