@@ -281,8 +281,8 @@ def register_metric(
     low, high : the range of the score, None if it has no bound.
     direction : "up" or "down" is better, "" if neither is.
     needs : a selection of "grid", "factor", "two factors", "quantities", "groups", "variances",
-        "reconstruction", "swaps", "circle", "viewpoint", "matrices". "quantities" stands for factors that need
-        not be whole numbers.
+        "reconstruction", "swaps", "circle", "viewpoint", "matrices". "quantities" stands for factors that
+        need not be whole numbers.
         For a table that lacks one of them the metric is left out, and a line says why. A run that names such
         a metric is refused before it trains. A table in which no "factor" varies is left to the metric, which
         raises DislabError.
