@@ -149,7 +149,7 @@ def test_a_worker_for_each_device(gpus, monkeypatch):
         def begin(self, task):
             self.task = execute._moved(task, self.device)
             self.tasks.append(self.task)
-            if self is workers[1]:
+            if workers.index(self) == 1:
                 self.replies.put((self, None))
             else:
                 digest = task["digests"][0]
