@@ -343,7 +343,7 @@ HEAVY = ("torch", "sklearn", "pandas", "scipy", "matplotlib")
 
 
 def test_help_imports_nothing_heavy():
-    commands = ("run", "evaluate", "leaderboard", "bench", "list", "data")
+    commands = ("run", "evaluate", "leaderboard", "bench", "merge", "list", "data")
     code = f"import sys; from dislab.cli import main; [main([name, '--help']) for name in {commands}]; "
     code += f"sys.exit(', '.join(name for name in {HEAVY} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -275,7 +275,7 @@ def test_two_tables_that_ask_for_different_scores_of_a_run_make_it_once(small, m
     assert outcome.failure == "" and set(outcome.record["scores"]) == {"mig", "sap"}
     assert len(Results("results").runs()) == 1
     performed = []
-    monkeypatch.setattr(execute, "perform", lambda *task: performed.append(task))
+    monkeypatch.setattr(perform, "perform", lambda *task: performed.append(task))
     assert [o.record for o in execute.execute([first], Machine())] == [outcome.record] and not performed
 
 

@@ -12,6 +12,7 @@ import pytest
         ["kills", "--kills", "2", "--commands", "evaluate"],
         ["inputs", "--number", "20", "--families", "options,studies,codes,plugins"],
         ["races", "--rounds", "1", "--processes", "2"],
+        ["shards", "--rounds", "1", "--processes", "4", "--killed", "1", "--runs", "12"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -3,10 +3,12 @@
     python -m dislab.benchmarks.robustness kills  [--kills 200] [--seed 0]
     python -m dislab.benchmarks.robustness inputs [--number 1000] [--seed 0] [--only FAMILY:NUMBER]
     python -m dislab.benchmarks.robustness races  [--processes 8] [--rounds 30] [--seed 0]
+    python -m dislab.benchmarks.robustness shards [--processes 8] [--killed 3] [--rounds 4] [--seed 0]
 
 `kills` stops commands at random moments, and holds what they leave after another try against what an
 undisturbed command leaves. `inputs` gives malformed input to every command. `races` starts several processes
-on one results folder at the same moment. Each prints a table, and its exit code is 1 if anything is wrong.
+on one results folder at the same moment. `shards` kills some of the processes that do one study. Each prints
+a table, and its exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-PARTS = ("kills", "inputs", "races")
+PARTS = ("kills", "inputs", "races", "shards")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m dislab.benchmarks.robustness",
-        description="Nothing lost, and every failure one line: kills, malformed inputs, races.",
+        description="Nothing lost, and every failure one line: kills, malformed inputs, races, shards.",
     )
     parts = parser.add_subparsers(dest="part", required=True)
     modules = {name: importlib.import_module(f"dislab.benchmarks.robustness.{name}") for name in PARTS}

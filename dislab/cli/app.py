@@ -19,6 +19,7 @@ from dislab.cli.data import app as data_app
 from dislab.cli.evaluate import evaluate_command
 from dislab.cli.leaderboard import leaderboard_command
 from dislab.cli.list import list_command
+from dislab.cli.merge import merge_command
 from dislab.cli.report import report_command
 from dislab.cli.run import run_command
 from dislab.errors import DislabError, in_one_line
@@ -63,6 +64,7 @@ app.command("leaderboard")(leaderboard_command)
 app.command("report")(report_command)
 app.command("bench")(bench_command)
 app.command("analyse")(analyse_command)
+app.command("merge")(merge_command)
 app.command("list")(list_command)
 app.add_typer(data_app)
 

@@ -8,15 +8,20 @@ from typing import Annotated
 import typer
 
 from dislab.cli.options import (
+    Collect,
     DataDir,
     Device,
     Jobs,
     Log,
+    On,
+    PerGpu,
     Pictures,
     Plugin,
     a_path,
     load_plugins,
+    make_machine,
     parse_seeds,
+    parse_shard,
 )
 from dislab.cli.tables import end, print_table
 from dislab.errors import DislabError
@@ -41,8 +46,20 @@ def bench_command(
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2 | 0-9", help="Seeds, instead of the study's.")
     ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="K/N", help="The K-th of N shares of the runs, such as $SLURM_ARRAY_TASK_ID/100."
+        ),
+    ] = "1/1",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to do, how long it takes, and stop.")
+    ] = False,
     jobs: Jobs = None,
     device: Device = None,
+    on: On = None,
+    per_gpu: PerGpu = None,
+    collect: Collect = False,
     data_dir: DataDir = None,
     log: Log = None,
     pictures: Pictures = "png",
@@ -54,8 +71,8 @@ def bench_command(
     interrupted, and does nothing twice.
     """
     numbers = None if seeds is None else parse_seeds(seeds)
+    share = parse_shard(shard)
     load_plugins(plugin)
-    from dislab.runs.machine import Machine
     from dislab.studies.file import find_study, read_study, shipped_studies
 
     if list_:
@@ -66,13 +83,15 @@ def bench_command(
     if study is None:
         raise DislabError("name a study (dislab bench --list lists those that come with dislab), or a file")
     read = read_study(find_study(study), numbers)
+    from dislab.studies.forecast import forecast
     from dislab.studies.study import run_study, short_lines  # it imports torch
 
     folder = Path("results") / read.name if out is None else out
-    machine = Machine.here(
-        device, jobs=jobs, data_dir=data_dir, out=folder, quiet=False, log=log or (), pictures=pictures
-    )
-    outcome = run_study(read, machine)
+    machine = make_machine(device, jobs, data_dir, folder, on, per_gpu, collect, log, pictures)
+    if dry_run:
+        print_table(forecast(read, machine, share))
+        return
+    outcome = run_study(read, machine, share)
     print_table(short_lines(outcome))
     print("\n".join(["", *map(str, outcome.paths)]))
     end(outcome.failures)

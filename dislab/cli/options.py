@@ -15,6 +15,7 @@ from dislab.errors import DislabError
 
 MOST_SEEDS = 10_000
 SEEDS = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?", re.ASCII)  # a number or a range
+SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 LONGEST_NAME = 255  # bytes of a file's name, in all usual file systems
 
 
@@ -111,7 +112,10 @@ Factors = Annotated[
         help="The factors of a folder of images: a column with the images' file names, the others factors.",
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, …; by default the GPU where there is one. cuda:0,cuda:1 uses several."),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -122,6 +126,45 @@ Jobs = Annotated[
         "process.",
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray[://HOST:PORT]",
+        help="Do the runs on a cluster, with OMP_NUM_THREADS threads each (or one); see docs/scale.md.",
+    ),
+]
+PerGpu = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="With --on: N runs at a time on each GPU.")
+]
+Collect = Annotated[
+    bool,
+    typer.Option("--collect", help="With --on: nodes that do not share the results folder send their runs."),
+]
+
+
+def make_machine(device, jobs, data_dir, out, on, per_gpu, collect, log, pictures):
+    """Return the `Machine` that options describe."""
+    from dislab.runs.machine import Machine
+
+    beside = {"data_dir": data_dir, "out": out, "quiet": False, "log": log or (), "pictures": pictures}
+    if on is None:
+        if per_gpu is not None or collect:
+            raise DislabError(f"{'--collect' if collect else '--per-gpu'} is an option of --on ray")
+        return Machine.here(device, jobs=jobs, **beside)
+    if jobs is not None:
+        raise DislabError(
+            "--jobs is of this machine: with --on the cluster decides how many runs go at a time"
+        )
+    return Machine.cluster(on, device, per_gpu, collect, **beside)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return the two numbers of a text such as 3/100: which share of how many, from 1 on."""
+    match = SHARD.fullmatch(text.strip())
+    number, of = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise DislabError(f"--shard is '{text}': write a share and their number, from 1/100 to 100/100")
+    return number, of
 
 
 def parse_seeds(text: str) -> list[int]:

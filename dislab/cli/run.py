@@ -9,6 +9,7 @@ import typer
 
 from dislab.cli.options import (
     All,
+    Collect,
     DataDir,
     Device,
     Factors,
@@ -18,11 +19,14 @@ from dislab.cli.options import (
     Log,
     MetricProtocol,
     Metrics,
+    On,
+    PerGpu,
     Pictures,
     Plugin,
     Source,
     a_path,
     load_plugins,
+    make_machine,
     parse_groupings,
     parse_names,
     parse_seeds,
@@ -34,6 +38,9 @@ BESIDE_CONFIG = (
     "config",
     "device",
     "jobs",
+    "on",
+    "per_gpu",
+    "collect",
     "data_dir",
     "log",
     "pictures",
@@ -98,6 +105,9 @@ def run_command(
         Path, typer.Option(parser=a_path, metavar="FOLDER", help="Folder of all runs and of leaderboard.csv.")
     ] = Path("results"),
     jobs: Jobs = None,
+    on: On = None,
+    per_gpu: PerGpu = None,
+    collect: Collect = False,
     data_dir: DataDir = None,
     log: Log = None,
     pictures: Pictures = "png",
@@ -114,13 +124,10 @@ def run_command(
     from dislab.report.leaderboard import write_leaderboard
     from dislab.runs.config import RunConfig
     from dislab.runs.execute import execute
-    from dislab.runs.machine import Machine
     from dislab.runs.record import Results
     from dislab.runs.resolve import check, resolve
 
-    machine = Machine.here(
-        device, jobs=jobs, data_dir=data_dir, out=out, quiet=False, log=log or (), pictures=pictures
-    )
+    machine = make_machine(device, jobs, data_dir, out, on, per_gpu, collect, log, pictures)
     if config is not None:
         for name in context.params:
             if name not in BESIDE_CONFIG and context.get_parameter_source(name).name == "COMMANDLINE":

@@ -1,8 +1,8 @@
 """The one executor: do runs, in this process or in several, and yield what became of each.
 
-A backend is a function from tasks to outcomes: `here` and `in_workers` are the two. What passes through it is
-JSON: a task is {"digests": […], "configs": […], "machine": {…}, "plugins": […]} with the configurations of
-runs whose models are trained at once, and an outcome is `Outcome.to_json`. So a cluster can be a third one.
+A backend is a function from tasks to outcomes: `here`, `in_workers` and, for clusters, `on_ray`. What passes
+through it is JSON: a task is {"digests": […], "configs": […], "machine": {…}, "plugins": […]} with the
+configurations of runs whose models are trained at once, and an outcome is `Outcome.to_json`.
 """
 
 from __future__ import annotations
@@ -17,29 +17,24 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from functools import partial
 
 from dislab import registry, signals
 from dislab.errors import DislabError
-from dislab.progress import heard_by, say
+from dislab.progress import say
 from dislab.runs.config import MEMORY, RunConfig, merge
 from dislab.runs.display import Display, duration_of
+from dislab.runs.finished import Run
 from dislab.runs.machine import Machine
-from dislab.runs.perform import Outcome, most_at_once, perform
+from dislab.runs.on_ray import connected, on_ray
+from dislab.runs.perform import SECONDS_TO_STOP, Outcome, Tell, do_task, most_at_once
 from dislab.runs.record import Results
 from dislab.scoring.request import asked
 from dislab.training.loggers import Callback
 
-# After which a worker that does not stop is killed: a step and its checkpoint take seconds, but numpy and
-# scikit-learn hear of an interruption only between two of their calls.
-SECONDS_TO_STOP = 60
 SECONDS_BETWEEN_LOOKS = 1.0  # at the runs that other processes do
-
-# Called with the digests of a task, what is being done, units done, of how many, and a note.
-Tell = Callable[[list[str], str, int, int, str], None]
 
 
 def execute(
@@ -64,19 +59,17 @@ def execute(
     merged = merge(configs)
     results = Results(machine.out)
     left, durations = dict(merged), []
-    # Each request once: to look up the names of all its metrics takes longer than to read a record.
-    wanted = {metrics: asked(metrics) for metrics in {config.metrics for config in merged.values()}}
-    for record in results.lines.records(merged):
-        run, digest = results.run_of(record), record["digest"]
-        durations.append(duration_of(record))
-        if not run.lacks(wanted[merged[digest].metrics]):
+    for run, lacks in recorded(results, merged):
+        digest = run.record["digest"]
+        durations.append(duration_of(run.record))
+        if not lacks:
             failure = results.tidy([run]).get(digest, "")
         elif run.path.is_dir():
             continue
         else:
             failure = run.gone
         del left[digest]
-        yield Outcome(digest, record, failure=failure)
+        yield Outcome(digest, run.record, failure=failure)
     if len(left) < len(merged):
         number = f"{len(merged) - len(left)} of {len(merged)}"
         say(f"{number} run(s) finished before (another --out trains them again)", machine.quiet)
@@ -85,19 +78,24 @@ def execute(
     todo = list(left.values())
     # By all runs, not by those left: the threads of a run, and so its last digits, stay when it is resumed.
     share = machine.share(len(merged))
-    if share is not None:
+    if machine.on or share is not None:
         _check_known_elsewhere(todo)
     results.create()
     busy: list[RunConfig] = []  # executed by other processes
     others = (digest for digest in results.lines.digests() if digest not in merged)
     all_durations = itertools.chain(durations, map(duration_of, results.lines.records(others)))
-    with Display(merged.values(), todo, all_durations, machine, share) as display:
+    with ExitStack() as stack:
+        if machine.on:
+            share = stack.enter_context(connected(machine))
+        display = stack.enter_context(Display(merged.values(), todo, all_durations, machine, share))
         while todo or busy:
             tasks = tasks_of(todo, replace(machine, quiet=machine.quiet or display.is_joint))
-            if share is None:
-                backend = here(tasks, display.hear, callbacks)
+            if machine.on:
+                backend = on_ray(tasks, display.hear, machine, *share)
+            elif share is not None:
+                backend = in_workers(tasks, display.hear, *share, machine.devices)
             else:
-                backend = in_workers(tasks, display.hear, *share)
+                backend = here(tasks, display.hear, callbacks)
             with closing(backend) as outcomes:
                 for outcome in outcomes:
                     if outcome.busy:
@@ -106,12 +104,14 @@ def execute(
                         continue
                     display.end(outcome)
                     yield outcome
-            todo = []
+            todo, whole = [], {}
+            for run, lacks in recorded(results, {config.digest: config for config in busy}):
+                if not lacks:
+                    whole[run.record["digest"]] = run.record
             for config in list(busy):
-                run = results.find(config.digest)
-                if run is not None and not run.lacks(wanted[config.metrics]):
+                if config.digest in whole:
                     busy.remove(config)
-                    outcome = Outcome(config.digest, run.record)
+                    outcome = Outcome(config.digest, whole[config.digest])
                     display.end(outcome)
                     yield outcome
                 elif results.claim(config).is_free():  # that process failed, or died
@@ -119,6 +119,15 @@ def execute(
                     todo.append(config)
             if busy and not todo:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def recorded(results: Results, configs: Mapping[str, RunConfig]) -> Iterator[tuple[Run, bool]]:
+    """Yield the finished runs of configurations, which are by digest, and whether they lack scores."""
+    # Each request once: to look up the names of all its metrics takes longer than to read a record.
+    wanted = {metrics: asked(metrics) for metrics in {config.metrics for config in configs.values()}}
+    for record in results.lines.records(configs):
+        run = results.run_of(record)
+        yield run, run.lacks(wanted[configs[record["digest"]].metrics])
 
 
 def tasks_of(configs: Sequence[RunConfig], machine: Machine) -> list[dict]:
@@ -132,28 +141,22 @@ def tasks_of(configs: Sequence[RunConfig], machine: Machine) -> list[dict]:
         sizes = {name: v for name, v in config.hyperparameters.items() if not isinstance(v, float)}
         return json.dumps(replace(config, seed=0, hyperparameters=sizes).to_json())
 
+    of_runs = replace(machine, device=machine.of_runs, devices=(), on="").to_json()
     tasks = []
     for _, alike in itertools.groupby(configs, same):
         alike = list(alike)
-        most = most_at_once(alike, machine.device)
+        most = most_at_once(alike, machine.of_runs)
         for begin in range(0, len(alike), most):
             together = alike[begin : begin + most]
             tasks.append(
                 {
                     "digests": [config.digest for config in together],
                     "configs": [config.to_json() for config in together],
-                    "machine": machine.to_json(),
+                    "machine": of_runs,
                     "plugins": [str(path) for path in registry.plugin_files],
                 }
             )
     return tasks
-
-
-def do_task(task: Mapping, tell: Tell, callbacks: Sequence[Callback] = ()) -> Iterator[Outcome]:
-    """Do a task in this process. Its plug-ins are loaded before."""
-    configs = [RunConfig.from_json(config) for config in task["configs"]]
-    with heard_by(partial(tell, task["digests"])):
-        yield from perform(configs, Machine(**task["machine"]), callbacks)
 
 
 def here(tasks: Sequence[Mapping], tell: Tell, callbacks: Sequence[Callback] = ()) -> Iterator[Outcome]:
@@ -168,8 +171,9 @@ def here(tasks: Sequence[Mapping], tell: Tell, callbacks: Sequence[Callback] = (
 class _Worker:
     """A worker process as its parent sees it; see dislab/runs/worker.py."""
 
-    def __init__(self, threads: int, replies: queue.SimpleQueue):
+    def __init__(self, threads: int, replies: queue.SimpleQueue, device: str | None):
         self.task: Mapping | None = None  # that it does
+        self.device = device  # in place of the tasks' own
         with signals.blocked():
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "dislab.runs.worker"],
@@ -194,12 +198,14 @@ class _Worker:
         replies.put((self, None))
 
     def begin(self, task: Mapping) -> None:
-        self.task = task
+        self.task = task if self.device is None else _moved(task, self.device)
         with suppress(OSError):  # it has ended: its reply says so
-            print(json.dumps(task), file=self.process.stdin, flush=True)
+            print(json.dumps(self.task), file=self.process.stdin, flush=True)
 
 
-def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) -> Iterator[Outcome]:
+def in_workers(
+    tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int, devices: Sequence[str] = ()
+) -> Iterator[Outcome]:
     """Do tasks in worker processes, several at a time.
 
     Small models leave most of a second thread idle: two processes of one thread each were measured to train
@@ -211,6 +217,7 @@ def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) ->
     tell : called with the progress of a run.
     jobs : worker processes at a time.
     threads : torch threads of each.
+    devices : those that the workers share; () for that of the tasks.
 
     Whatever ends the iteration early ends the workers; those that train save their checkpoints.
     """
@@ -222,7 +229,8 @@ def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) ->
             idle = [worker for worker in workers if worker.task is None and worker.process.poll() is None]
             while waiting and (idle or len(workers) < jobs):
                 if not idle:
-                    workers.append(_Worker(threads, replies))
+                    taken = [worker.device for worker in workers]
+                    workers.append(_Worker(threads, replies, min(devices, key=taken.count, default=None)))
                     idle = workers[-1:]
                 idle.pop().begin(waiting.popleft())
             worker, reply = replies.get()
@@ -242,6 +250,11 @@ def in_workers(tasks: Sequence[Mapping], tell: Tell, jobs: int, threads: int) ->
                 worker.task = None
     finally:
         _stop(workers)
+
+
+def _moved(task: Mapping, device: str) -> dict:
+    """Return a task with another device."""
+    return {**task, "machine": task["machine"] | {"device": device}}
 
 
 def _how(code: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from dislab.errors import DislabError
@@ -23,13 +24,18 @@ class Machine:
 
     Attributes
     ----------
-    device : "cpu", "cuda", …, as `Machine.here` has checked it.
+    device : "cpu", "cuda", …, on which this process opens images and does runs, as `Machine.here` has
+        checked it.
     jobs : runs at a time; None takes the default number, see `share`.
     data_dir : folder of official dataset files; None takes the default, see `dislab.load_dataset`.
     out : the results folder.
     quiet : show no progress.
     log : names of the loggers that show loss terms elsewhere, see `dislab.training.loggers`.
     pictures : "svg" or "pdf" writes pictures and figures in this format, too, beside PNG; by default "png".
+    devices : of the worker processes, if these have others than `device`.
+    on : the cluster that does the runs, "ray" or "ray://HOST:PORT"; "" for this machine.
+    per_gpu : runs at a time on each GPU of a cluster.
+    collect : whether the cluster's nodes send finished runs here, because they do not share the folder `out`.
     """
 
     device: str = "cpu"
@@ -39,6 +45,10 @@ class Machine:
     quiet: bool = True
     log: tuple[str, ...] = ()
     pictures: str = "png"
+    devices: tuple[str, ...] = ()
+    on: str = ""
+    per_gpu: int = 1
+    collect: bool = False
 
     @classmethod
     def here(
@@ -52,23 +62,73 @@ class Machine:
         log: Iterable[str] = (),
         pictures: str = "png",
     ) -> Machine:
-        """Return the machine that this process runs on; `device` is by default CUDA where there is a GPU.
+        """Return the machine that this process runs on.
+
+        Parameters
+        ----------
+        device : by default CUDA where there is a GPU. With several, "cuda:0,cuda:1", runs go to all of them.
 
         Raises
         ------
-        DislabError : the device cannot be used here, `jobs` is no number of processes, a logger is not
-            known or not installed, or the format of pictures is not known.
+        DislabError : a device cannot be used here, `jobs` is no number of processes, a logger is not known or
+            not installed, or the format of pictures is not known.
         """
         from dislab.data.devices import choose_device
-        from dislab.training.loggers import check_loggers
 
         if jobs is not None and not 1 <= jobs <= MOST_JOBS:
             bound = "1 or more" if jobs < 1 else f"{MOST_JOBS} or less"
             raise DislabError(f"jobs is {jobs}: it must be {bound}")
-        if pictures not in FORMATS:
-            raise unknown_name("format of pictures", pictures, FORMATS)
         directory = None if data_dir is None else str(data_dir)
-        return cls(str(choose_device(device)), jobs, directory, str(out), quiet, check_loggers(log), pictures)
+        names = device.split(",") if isinstance(device, str) else [device]
+        devices = [str(choose_device(name.strip() if isinstance(name, str) else name)) for name in names]
+        if len(set(devices)) < len(devices) or len({name.partition(":")[0] for name in devices}) > 1:
+            raise DislabError(f"device is '{device}': name each device once, and GPUs only, as cuda:0,cuda:1")
+        if jobs is not None and jobs < len(devices):
+            raise DislabError(f"jobs is {jobs}: the {len(devices)} devices '{device}' need a process each")
+        several = tuple(devices) if len(devices) > 1 else ()
+        return cls(devices[0], jobs, directory, str(out), quiet, *_shown(log, pictures), several)
+
+    @classmethod
+    def cluster(
+        cls,
+        on: str,
+        device: str | None,
+        per_gpu: int | None,
+        collect: bool,
+        *,
+        data_dir,
+        out,
+        quiet: bool,
+        log: Iterable[str] = (),
+        pictures: str = "png",
+    ) -> Machine:
+        """Return the machine that leaves runs to a cluster; images are opened here on the CPU.
+
+        Parameters
+        ----------
+        on : "ray", for the cluster that Ray finds itself or else for this machine, or "ray://HOST:PORT".
+        device : "cpu" or "cuda"; by default cuda if `per_gpu` says how many runs share a GPU.
+
+        Raises
+        ------
+        DislabError : a value is wrong, or Ray is not installed.
+        """
+        if on != "ray" and not on.startswith("ray://"):
+            raise DislabError(f"--on is '{on}': write ray, or ray://HOST:PORT")
+        if device not in (None, "cpu", "cuda") or (device == "cpu" and per_gpu):
+            raise DislabError(f"device is '{device}': with --on it is cpu, or cuda with --per-gpu")
+        if find_spec("ray") is None:
+            raise DislabError("--on needs Ray, which is not installed: pip install 'dislab[ray]'")
+        of_runs = device or ("cuda" if per_gpu else "cpu")
+        directory = None if data_dir is None else str(Path(data_dir).absolute())
+        folder = str(Path(out).absolute())  # of all nodes
+        shown = _shown(log, pictures)
+        return cls("cpu", None, directory, folder, quiet, *shown, (of_runs,), on, per_gpu or 1, collect)
+
+    @property
+    def of_runs(self) -> str:
+        """The device of the runs, or the first of several of one kind."""
+        return self.devices[0] if self.devices else self.device
 
     def to_json(self) -> dict:
         """Return the machine as a dict that JSON can hold."""
@@ -89,7 +149,8 @@ class Machine:
         jobs, at_a_time = self.jobs, self.jobs
         if jobs is None:
             # The threads of a run, and so its last digits, must not depend on the memory that is free now.
-            jobs = min(default_jobs(self.device), number, room_for_runs("MemTotal"))
+            at_most = len(self.devices) or default_jobs(self.device)
+            jobs = min(at_most, number, room_for_runs("MemTotal"))
             at_a_time = min(jobs, room_for_runs())
         return None if jobs <= 1 else (at_a_time, chosen_threads() or max(1, cores() // jobs))
 
@@ -129,3 +190,12 @@ def room_for_runs(memory: str = "MemAvailable") -> int:
     except (OSError, ValueError):
         pass
     return max(1, min(sizes) // BYTES_PER_RUN) if sizes else 1
+
+
+def _shown(log: Iterable[str], pictures: str) -> tuple[tuple[str, ...], str]:
+    """Return the checked names of loggers, and the format of pictures."""
+    from dislab.training.loggers import check_loggers
+
+    if pictures not in FORMATS:
+        raise unknown_name("format of pictures", pictures, FORMATS)
+    return check_loggers(log), pictures

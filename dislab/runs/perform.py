@@ -6,9 +6,10 @@ import datetime
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from dislab.data.dataset import Dataset
 from dislab.errors import FAILURES, DislabError, RunFailed, in_one_line
 from dislab.files import digest, sweep, write_atomically
 from dislab.networks.fused import fuse
-from dislab.progress import Bar, say
+from dislab.progress import Bar, heard_by, say
 from dislab.registry import MODELS, NETWORKS
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, Run, recorded
@@ -44,6 +45,12 @@ from dislab.training.precision import arithmetic, compute_in_bfloat16
 from dislab.training.protocol import USUAL, usual_precision
 
 FILES = ("model.safetensors", "codes.safetensors", "history.csv")  # that every finished run has
+# After which a process that was told to stop is killed: a step and its checkpoint take seconds, but numpy and
+# scikit-learn hear of an interruption only between two of their calls.
+SECONDS_TO_STOP = 60
+
+# Called with the digests of a task, what is being done, units done, of how many, and a note.
+Tell = Callable[[list[str], str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,13 @@ def most_at_once(configs: Sequence[RunConfig], device: str) -> int:
     # CPU they fill the cores already.
     alone = any(MODELS[one.model].make.supervision == "none" for one in configs)
     return 16 if device.startswith("cuda") and not alone else 1
+
+
+def do_task(task: Mapping, tell: Tell, callbacks: Sequence[Callback] = ()) -> Iterator[Outcome]:
+    """Do a task of the executor in this process. Its plug-ins are loaded before."""
+    configs = [RunConfig.from_json(config) for config in task["configs"]]
+    with heard_by(partial(tell, task["digests"])):
+        yield from perform(configs, Machine(**task["machine"]), callbacks)
 
 
 def perform(

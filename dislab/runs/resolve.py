@@ -101,7 +101,7 @@ def check_settings(
         hold_out,
         seed,
         choose_protocol(protocol, steps=steps, batch_size=batch_size),
-        choose_precision(precision, machine.device),
+        choose_precision(precision, machine.of_runs),
         request(metrics, metric_protocol),
         hyper.complete(entry, hyperparameters),
     )
@@ -177,7 +177,7 @@ def check(config: RunConfig, machine: Machine) -> RunConfig:
     values = hyper.complete(MODELS[config.model], config.hyperparameters)
     metrics = request(config.metrics)
     _check_protocol(config)
-    precision = choose_precision(config.precision, machine.device)
+    precision = choose_precision(config.precision, machine.of_runs)
     images = images_of(config, machine)
     images.space.columns([name for names in config.group_by for name in names])
     values = _with_network(config.model, values, images)

@@ -24,8 +24,7 @@ from queue import SimpleQueue
 from dislab import registry, signals
 from dislab.errors import in_one_line
 from dislab.progress import remarks_in_one_line
-from dislab.runs.execute import SECONDS_TO_STOP, do_task
-from dislab.runs.perform import Outcome
+from dislab.runs.perform import SECONDS_TO_STOP, Outcome, do_task
 from dislab.streams import guarded
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import dislab
@@ -58,6 +59,15 @@ def plan(study: Study, machine: Machine) -> dict[str, RunConfig]:
     return merge(planned)
 
 
+def share_of(configs: Mapping[str, RunConfig], share: tuple[int, int]) -> dict[str, RunConfig]:
+    """Return share k of n, from 1 on, of the runs of a study: every n-th in the study's order, from the k-th.
+
+    The shares differ by at most one run, and each has its part of every model and dataset.
+    """
+    number, of = share
+    return dict(islice(configs.items(), number - 1, None, of))
+
+
 def check_names(study: Study, machine: Machine) -> list[tuple[Draft, Checked]]:
     """Look up all names of a study that need no images; return its drafts with their settings.
 
@@ -109,11 +119,11 @@ class StudyOutcome:
     rank_by: str
 
 
-def run_study(study: Study, machine: Machine) -> StudyOutcome:
-    """Run what is missing of a study, and write its tables and figures into the results folder.
+def run_study(study: Study, machine: Machine, share: tuple[int, int] = (1, 1)) -> StudyOutcome:
+    """Run what is missing of a study, or of a share of it; write its tables and figures.
 
-    leaderboard.csv, leaderboard.md and scores.csv there are of all runs in the folder; the figures are of
-    this study's.
+    leaderboard.csv, leaderboard.md and scores.csv are of all runs in the results folder; the figures are of
+    all finished runs of this study, also of other shares.
     The same seed and the same number of threads give the same scores, however many runs go at a time.
 
     Raises
@@ -123,10 +133,14 @@ def run_study(study: Study, machine: Machine) -> StudyOutcome:
     """
     configs, quiet = plan(study, machine), machine.quiet
     check_own(*_paths(study, machine))
-    say(f"{study.title}: {len(configs)} runs", quiet)
+    mine = share_of(configs, share)
+    part = f"{len(mine)} of " if len(mine) < len(configs) else ""
+    say(f"{study.title}: {part}{len(configs)} runs", quiet)
     results = Results(machine.out)
     folder, damaged = results.folder, results.damaged
-    failed = {one.digest: one.failure for one in execute(configs.values(), machine) if one.failure}
+    failed = {one.digest: one.failure for one in execute(mine.values(), machine) if one.failure}
+    if not mine:
+        results.create()
     runs = [results.run_of(record) for record in results.lines.records(configs)]
     failures = [f"{config}: {failed[digest]}" for digest, config in configs.items() if digest in failed]
     others = len(results.lines.digests()) - len(runs)
