@@ -5,13 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from dislab.errors import DislabError
 from dislab.progress import say
 from dislab.registry import register_metric
-from dislab.scoring.readouts import Standardiser
+from dislab.scoring.readouts import Readout, Standardiser
 from dislab.scoring.table import CodeTable, no_factor_varies, spread
 
 # Training rows -> (most epochs, epochs without a lower validation loss after which training stops). More rows
@@ -101,10 +99,10 @@ def fov_regression_r2(
         for suffix, rows in sizes.items():
             standardise = np.asarray if as_published else Standardiser(table.mean[rows])
             parts = [
-                (torch.from_numpy(standardise(table.mean[some]).astype(np.float32)), targets[some])
+                (standardise(table.mean[some]).astype(np.float32), targets[some])
                 for some in (rows, validation, test)
             ]
-            predicted = trained(parts[0], parts[1], widths, rng)(parts[2][0]).numpy()
+            predicted = trained(parts[0], parts[1], widths, rng)(parts[2][0])
             found[suffix].append(r_squared(parts[2][1], predicted, variance, batch))
     scores = {}
     for suffix, networks in found.items():
@@ -185,20 +183,23 @@ def schedule(num_rows: int) -> tuple[int, int]:
 
 
 def trained(
-    examples: tuple[Tensor, np.ndarray],
-    validation: tuple[Tensor, np.ndarray],
+    examples: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
     widths: list[int],
     rng: np.random.Generator,
-):
-    """Return the network, a function from codes float32 [B, D] to predictions [B, K].
+) -> Readout:
+    """Return the network, a function from codes float32 [B, D] to predictions float32 [B, K].
 
     Parameters
     ----------
     examples, validation : codes float32 [N, D] and targets [N, K].
     widths : d1, d2, d3, see `fov_regression_r2`.
     """
+    import torch
+    from torch import nn
+
     (codes, targets), (others, wanted) = (
-        (codes, torch.from_numpy(targets.astype(np.float32))) for codes, targets in (examples, validation)
+        [torch.from_numpy(array.astype(np.float32)) for array in pair] for pair in (examples, validation)
     )
     first, middle, last = widths
     sizes = [codes.shape[1], first, middle, middle, middle, last, targets.shape[1]]
@@ -220,4 +221,4 @@ def trained(
         best, since = (now, 0) if now < best else (best, since + 1)
         if since >= patience:
             break
-    return torch.no_grad()(network)
+    return lambda new: network(torch.from_numpy(new)).detach().numpy()
