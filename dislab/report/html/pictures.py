@@ -18,7 +18,7 @@ KINDS = {  # how files begin -> title, what is seen
     "reconstructions": ("Reconstructions", "Images above what the model makes of their codes."),
     "traversals.gif": (
         "Traversals, moving",
-        "A tile per code dimension, from its 2 % to its 98 % quantile, the others at the code of one image.",
+        "A tile per code dimension, which moves from its 2 % to its 98 % quantile.",
     ),
     "swap": ("Swap grid", "Content of the column's image, style of the row's."),
     "traversals": ("Traversals", "One code dimension at a time over its quantiles, sorted by KL."),
