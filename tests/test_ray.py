@@ -17,7 +17,7 @@ import dislab
 from dislab.cli import main
 from dislab.training import loop
 
-pytest.importorskip("ray", reason="needs Ray: pip install 'dislab[ray]'")
+ray = pytest.importorskip("ray", reason="needs Ray: pip install 'dislab[ray]'")
 pytestmark = pytest.mark.usefixtures("plugin", "small")
 RUNS = "run --model mlvae --dataset bars --steps 400 --batch-size 16 --set network=mlp --metrics mig,sap"
 RUNS = [*RUNS.split(), "--group-by", "size", "--precision", "fp32"]
@@ -138,8 +138,13 @@ def test_ctrl_c_leaves_checkpoints(cluster, alone, plugins):
     check_same("stopped", alone, [0, 1])
 
 
-def test_an_address_without_a_cluster_is_one_line(cluster, plugins, monkeypatch, capsys):
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "1")
-    assert main([*RUNS, "--out", "none", "--on", "ray", *plugins]) == 2
-    assert "no connection to Ray (ray): " in capsys.readouterr().err.splitlines()[-1]
+def test_an_address_without_a_cluster_is_one_line(plugins, monkeypatch, capsys):
+    def init(address, **settings):
+        raise ConnectionError(f"nobody answers\nat {address}")
+
+    monkeypatch.setattr(ray, "init", init)
+    assert main([*RUNS, "--out", "none", "--on", "ray://127.0.0.1:1", *plugins]) == 2
+    expected = (
+        "no connection to Ray (ray://127.0.0.1:1): ConnectionError: nobody answers at ray://127.0.0.1:1"
+    )
+    assert expected in capsys.readouterr().err.splitlines()[-1]

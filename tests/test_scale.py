@@ -96,7 +96,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_writes_nothing(small, capsys):
     assert main(["bench", "cheap.toml", "--seeds", "0-9", "--dry-run"]) == 0
     table = numbers(capsys.readouterr().out)
     assert (table["runs"], table["done"], table["to do"]) == ("20", "2", "18")
-    assert table["hours"].startswith("16.0 without 10 runs, of whose model"), "8 oracles of two hours each"
+    assert table["hours"].startswith("16.0 without 10 runs of whose model"), "8 oracles of two hours each"
     sizes = [
         sum(path.stat().st_size for path in run.path.iterdir() if path.name != "run.json") for run in oracles
     ]

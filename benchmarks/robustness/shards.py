@@ -47,15 +47,13 @@ def add_options(part: argparse.ArgumentParser) -> None:
 def show(options, scratch: Path) -> int:
     prepare()
     reference = furnish(scratch / "reference", options.runs)
-    began = time.monotonic()
     check_done(Command(bars.BENCH, reference, scratch / "log", environment=bars.places(scratch)), SECONDS)
-    seconds = time.monotonic() - began
     counts, killed = Counter(), 0
     with Bar("rounds", options.rounds) as bar:
         for number in range(options.rounds):
             draw = random.Random(f"{options.seed} {number}")
             folder = furnish(scratch / f"round{number}", options.runs)
-            problems, kills = play(folder, scratch, options, number % 2 == 1, seconds, draw)
+            problems, kills = play(folder, scratch, options, number % 2 == 1, draw)
             killed += kills
             for kind, lines in contents.compare(reference, folder).items():
                 problems += [(kind, line) for line in lines]
@@ -80,28 +78,22 @@ def furnish(folder: Path, runs: int) -> Path:
 
 
 def play(
-    folder: Path, scratch: Path, options, in_shares: bool, seconds: float, draw: random.Random
+    folder: Path, scratch: Path, options, in_shares: bool, draw: random.Random
 ) -> tuple[list[tuple[str, str]], int]:
-    """Let processes do the study of a folder; return what is wrong with their ends, and the number of kills.
-
-    Parameters
-    ----------
-    seconds : that a single process was measured to take.
-    """
+    """Let processes do the study of a folder; return what is wrong with their ends, and how many died."""
 
     def start(number: int) -> Command:
         share = [f"--shard={number + 1}/{options.processes}"] if in_shares else []
         log = scratch / f"log{number}"
         return Command([*bars.BENCH, *share], folder, log, environment=bars.places(scratch))
 
-    began = time.monotonic()
     started = [start(number) for number in range(options.processes)]
     chosen = draw.sample(range(options.processes), options.killed)
-    # In shares they end sooner on a machine of several cores.
-    span = seconds / min(options.processes, os.cpu_count() or 1)
-    moments = sorted((began + draw.uniform(0.05, 0.9) * span, number) for number in chosen)
-    for moment, number in moments:
-        time.sleep(max(0, moment - time.monotonic()))
+    # A process is killed some milliseconds after so many runs are done.
+    for runs, number in sorted((draw.randrange(2 * options.runs // 3), number) for number in chosen):
+        while number_of_records(folder) < runs and not started[number].is_over():
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.05))
         if not started[number].is_over():
             os.kill(started[number].pid, signal.SIGKILL)
     problems, killed = [], []
@@ -119,3 +111,9 @@ def play(
     if left := reap(0):
         problems.append(("left over", f"{left} processes"))
     return problems, len(killed)
+
+
+def number_of_records(folder: Path) -> int:
+    """Return how many runs of a working folder are done."""
+    path = folder / "results" / "study" / "records.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0

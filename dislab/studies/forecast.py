@@ -70,22 +70,22 @@ def _costs(
     room = sum(sizes[kind] * number for kind, number in kinds.items() if kind in sizes)
     untimed, unsized = (sum(n for kind, n in kinds.items() if kind not in of) for of in (times, sizes))
     jobs, _ = machine.share(len(todo)) or (1, 1)
-    here = "" if machine.on else f"; {clock(took / jobs)} here, {jobs} at a time"
+    here = "" if machine.on or not times else f"; {clock(took / jobs)} here, {jobs} at a time"
     free = shutil.disk_usage(next(p for p in (Path(machine.out).absolute() / "x").parents if p.exists())).free
     return [
-        ("hours", f"{took / 3600:,.1f}" if times else "?", f"{_without(untimed, 'time')}{here}"),
+        ("hours", f"{took / 3600:,.1f}" if times or not todo else "?", f"{_without(untimed)}{here}"),
         (
             "GB",
-            f"{room / 1e9:,.1f}" if sizes else "?",
-            f"{_without(unsized, 'size')}; {free / 1e9:,.1f} are free",
+            f"{room / 1e9:,.1f}" if sizes or not todo else "?",
+            f"{_without(unsized)}; {free / 1e9:,.1f} are free",
         ),
     ]
 
 
-def _without(number: int, what: str) -> str:
+def _without(number: int) -> str:
     if number == 0:
-        return f"of all of them by finished runs' {what}"
-    return f"without {number:,} runs, of whose model, dataset and steps no finished run tells the {what}"
+        return "as finished runs of the same model, dataset and steps"
+    return f"without {number:,} runs of whose model, dataset and steps none is finished"
 
 
 def size_of(run: Run) -> int:
