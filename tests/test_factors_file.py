@@ -191,3 +191,6 @@ def test_runs_and_evaluations_with_a_file_of_factors(toys, capsys, no_pictures):
     assert f'"mig": {scores["mig"]}' in capsys.readouterr().out
     assert main(["evaluate", "results", "--factors", "factors.csv"]) == 2
     assert "--factors is for a .npz file" in capsys.readouterr().err
+    np.savez("both.npz", codes=np.eye(4), factors=[[0], [0], [1], [1]])
+    assert main(["evaluate", "both.npz", "--factors", "factors.csv", "--metrics", "mig"]) == 2
+    assert "a CSV file is of a dataset=FOLDER" in capsys.readouterr().err

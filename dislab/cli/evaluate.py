@@ -151,8 +151,10 @@ def _evaluate_arrays(path: Path, out: Path | None, format_: str, options: dict) 
     from dislab.runs.evaluate import evaluate
     from dislab.scoring.protocols import recorded_name
 
-    needed = ("codes", "factors") if options["dataset"] is None else ("codes",)
-    also = ("logvar",) if "factors" in (*needed, *options) else ("factors", "logvar")
+    # A CSV file has the factors, or the dataset: then those of the file of arrays are not needed.
+    has_factors_file = "factors" in options
+    needed = ("codes",) if has_factors_file or options["dataset"] is not None else ("codes", "factors")
+    also = ("logvar",) if has_factors_file or "factors" in needed else ("factors", "logvar")
     scores = evaluate(**read_arrays(path, needed, also), **options, out=out)
     values = {
         recorded_name(name.partition("@")[0], scores.protocols[name]): value for name, value in scores.items()
