@@ -204,6 +204,7 @@ def test_a_device_that_is_not_there_is_one_line(small, capsys):
         (["--on", "slurm"], "--on is 'slurm': write ray, or ray://HOST:PORT"),
         (["--per-gpu", "4"], "--per-gpu is an option of --on ray"),
         (["--collect"], "--collect is an option of --on ray"),
+        (["--on", "ray", "--collect", "--log", "tensorboard"], "which --collect does not send"),
         (["--on", "ray", "--jobs", "2"], "--jobs is of this machine"),
         (["--on", "ray", "--device", "cuda:1"], "device is 'cuda:1': with --on it is cpu, or cuda"),
         (["--on", "ray", "--device", "cpu", "--per-gpu", "2"], "device is 'cpu': with --on"),

@@ -117,6 +117,11 @@ class Machine:
             raise DislabError(f"--on is '{on}': write ray, or ray://HOST:PORT")
         if device not in (None, "cpu", "cuda") or (device == "cpu" and per_gpu):
             raise DislabError(f"device is '{device}': with --on it is cpu, or cuda with --per-gpu")
+        if collect and "tensorboard" in log:
+            raise DislabError(
+                "--log tensorboard writes into the run's folder on its node, which --collect does not send: "
+                "share the results folder, or log to wandb"
+            )
         if find_spec("ray") is None:
             raise DislabError("--on needs Ray, which is not installed: pip install 'dislab[ray]'")
         of_runs = device or ("cuda" if per_gpu else "cpu")

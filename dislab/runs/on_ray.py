@@ -24,6 +24,8 @@ from dislab.runs.record import Results
 
 MOST_WAITING = 1000  # tasks that wait in Ray; it looks at all of them again and again
 SECONDS_BETWEEN_LOOKS = 1.0  # at the progress of tasks
+# Variables of the environment that nodes get. The key of wandb is none: Ray shows them to all who see it.
+OF_NODES = ("DISLAB_", "WANDB_MODE", "WANDB_PROJECT")
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def on_ray(
 
     this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     told = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": this_node})
-    settings = {name: value for name, value in os.environ.items() if name.startswith("DISLAB_")}
+    settings = {name: value for name, value in os.environ.items() if name.startswith(OF_NODES)}
     do = ray.remote(do_on_node).options(
         num_cpus=threads,
         num_gpus=1 / machine.per_gpu if machine.of_runs == "cuda" else 0,
