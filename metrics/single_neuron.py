@@ -10,6 +10,13 @@ from dislab.scoring.information import mutual_information
 from dislab.scoring.table import CodeTable, Sample, spread
 
 REFERENCE = "Mahon et al. 2023 (Correcting Flaws in Common Disentanglement Metrics)"
+MOST_VALUES = 3_000  # of a factor, by default: counts of bins and values take 0.4 GB, those of 10,000 take 4
+
+
+def takes_gigabytes(table: CodeTable) -> bool:
+    """Return whether a factor has so many values that `snc` takes gigabytes of memory, or minutes."""
+    columns = zip(table.sizes, table.factors.T, strict=True)
+    return any(size > MOST_VALUES and len(np.unique(column)) > MOST_VALUES for size, column in columns)
 
 
 @register_metric(
@@ -18,6 +25,7 @@ REFERENCE = "Mahon et al. 2023 (Correcting Flaws in Common Disentanglement Metri
     reference=REFERENCE,
     low=0.0,
     high=1.0,
+    slow=takes_gigabytes,
     needs=("factor",),
 )
 def snc(

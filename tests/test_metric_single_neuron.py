@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from metric_tables import grid, mixture
 
+from dislab.metrics import single_neuron
 from dislab.metrics.single_neuron import bin_values, equal_bins, own_dimensions
 from dislab.scoring.information import mutual_information
 from dislab.scoring.score import score
@@ -84,3 +85,12 @@ def test_a_constant_dimension_is_no_loss():
     scores = score(CodeTable(np.zeros((80, 3)), factors), ["nk"], num_train=40, num_test=40)
     assert scores["nk"] == 0
     assert scores["nk_accuracy"] == pytest.approx(0.375, abs=0.2)
+
+
+def test_a_factor_of_very_many_values_is_read_only_if_snc_is_named(monkeypatch):
+    monkeypatch.setattr(single_neuron, "MOST_VALUES", 3)
+    factors = np.tile(grid((2, 4)), (10, 1))
+    assert "it takes" in score(CodeTable(factors, factors)).left_out["snc"]
+    assert "snc" in score(CodeTable(factors, factors), ["snc"])
+    rare = factors % 3 * [1, 2]  # values 0, 2 and 4: a size of 5, and three values
+    assert not single_neuron.takes_gigabytes(CodeTable(rare, rare))
