@@ -181,7 +181,7 @@ def timed(number: int, work: Callable) -> tuple[object, float]:
 def instantly(configs: dict[str, RunConfig], folder: Path, record: dict) -> None:
     """Let the executor do runs that take no time, with its progress on a screen that nobody sees."""
     here = execute.here
-    execute.here = lambda tasks, tell: (Outcome(task["digests"][0], record) for task in tasks)
+    execute.here = lambda tasks, *rest: (Outcome(task["digests"][0], record) for task in tasks)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             for _ in execute.execute(configs.values(), Machine(out=str(folder), quiet=False)):
