@@ -55,7 +55,10 @@ def run_command(
     model: Annotated[str, typer.Option(help="A model, see `dislab list models`.")] = "mlvae",
     dataset: Annotated[
         str,
-        typer.Option(help="A dataset, see `dislab list datasets`; or a folder with a sub-folder per group."),
+        typer.Option(
+            help="A dataset, see `dislab list datasets`; or a folder of images, with --factors or a sub-folder "
+            "per group."
+        ),
     ] = "shapes3d",
     factors: Factors = None,
     protocol: Annotated[

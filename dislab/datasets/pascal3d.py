@@ -72,9 +72,7 @@ class Item(NamedTuple):
 
     subset: str  # of SUBSETS
     image: str  # the file's name
-    box: tuple[
-        float, ...
-    ]  # left, top, right, bottom in pixels; the first pixel is 1, and the last one belongs
+    box: tuple[float, ...]  # left, top, right, bottom in pixels, from 1 on; the last one belongs to it
     factors: tuple[int, ...]  # values of FACTORS
     is_whole: bool  # neither occluded nor cut off by the edge of the photograph
 

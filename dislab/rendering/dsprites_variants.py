@@ -8,9 +8,7 @@ rows are unrelated. Sprites are uint8 [B, 1, 64, 64] of 0 and 255, images uint8 
 import torch
 from torch import Tensor
 
-VERSION = (
-    1  # of all these drawings, and of the sprites beneath where they are drawn: a change needs a new one
-)
+VERSION = 1  # of all these drawings, and of drawn sprites beneath them: a change needs a new one
 SIDE = 64
 WORDS = 3 * SIDE * SIDE // 4  # numbers of 32 bits that hold an image
 ORIENTATIONS = 40

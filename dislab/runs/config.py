@@ -21,12 +21,8 @@ from dislab.registry import MODELS
 from dislab.runs import hyperparameters as hyper
 from dislab.training.protocol import USUAL, Protocol
 
-NOT_IDENTITY = (
-    "seed",
-    "metrics",
-    "own_images",
-    "own_factors",
-)  # fields in which two runs of one row may differ
+# Fields in which two runs of one row may differ.
+NOT_IDENTITY = ("seed", "metrics", "own_images", "own_factors")
 MEMORY = "memory"
 EXTERNAL = "external"  # the source of codes that another program made
 # In the source of official files, before a digest of their content.

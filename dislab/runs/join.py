@@ -66,9 +66,7 @@ def join(folders: Sequence[Path], results: Results) -> list[Joined]:
             hint = "".join(f"; {line}" for line in source.damaged)
             raise DislabError(f"there is no finished run in '{source.folder}'{hint}")
     results.create()
-    origin: dict[
-        str, Path
-    ] = {}  # by digest: the folder whose values are kept, if it is not that of `results`
+    origin: dict[str, Path] = {}  # by digest: whose values are kept, if not those of `results` itself
     return [_join(source, results, origin) for source in sources]
 
 

@@ -21,10 +21,8 @@ from dislab.report.html.words import model_name
 from dislab.runs.finished import Run
 from dislab.runs.record import results_of
 
-PICTURES = (
-    "one",
-    "all",
-)  # whose pictures model pages show: of one run per model and dataset, or of every run
+# Whose pictures model pages show: of one run per model and dataset, or of every run.
+PICTURES = ("one", "all")
 HEAD = f"<!-- made by dislab {__version__} -->\n"
 
 
