@@ -52,7 +52,7 @@ OF_CONSTANT_CODES = {
     "factorvae_score": (0, 0.34),
     "fov_regression": (-0.2, 0.01),
     "fov_regression_linear_all": (-0.1, 0.01),
-    "fov_regression_r2": (-0.2, 0.05),
+    "fov_regression_r2": (-0.2, 0.1),
     "gaussian_total_correlation": (0, 0),
     "gaussian_wasserstein_correlation": (0, 0),
     "gaussian_wasserstein_correlation_norm": (0, 0),

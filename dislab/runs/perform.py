@@ -323,7 +323,7 @@ def _complete(run: Run, config: RunConfig, machine: Machine) -> Outcome:
 @contextmanager
 def _scoring(names: list[str], quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show which of these scores is computed; a metric of several scores is called with the first."""
-    with Bar("scoring", len(names), quiet=quiet) as bar:
+    with Bar("scoring", len(names), quiet=quiet or not names) as bar:
         yield lambda name: bar.update(names.index(name), name)
         bar.update(len(names))
 

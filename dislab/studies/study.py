@@ -211,7 +211,10 @@ def _draw_figures(study: Study, runs: list[Run], machine: Machine) -> tuple[list
     paths, problems = [], []
     for name in _figures(study):
         try:
-            paths += (_copy_pictures if name == PICTURES else _draw_figure)(name, runs, machine)
+            drawn = (_copy_pictures if name == PICTURES else _draw_figure)(name, runs, machine)
+            if not drawn and study.figures is not None:
+                say(f"figure {name} is left out: no run has what it shows", machine.quiet)
+            paths += drawn
         except (DislabError, OSError) as error:
             problems.append(f"figure {name}: {in_one_line(error)}")
     return paths, problems
@@ -221,7 +224,6 @@ def _draw_figure(name: str, runs: list[Run], machine: Machine) -> list[Path]:
     """Write one figure of a study; return its files, none if no run has what it shows."""
     folder, table = Path(machine.out), FIGURES[name].table(runs)
     if table.empty:
-        say(f"figure {name} is left out: no run has what it shows", machine.quiet)
         return []
     figure = FIGURES[name].draw(runs)[0].figure
     figure.set_dpi(min(DPI, MOST_PIXELS / max(figure.get_size_inches())))
@@ -236,7 +238,6 @@ def _copy_pictures(name: str, runs: list[Run], machine: Machine) -> list[Path]:
     """Copy pictures of runs into a folder; return it and its table, or nothing if there are no pictures."""
     folder, (table, pictures) = Path(machine.out), pictures_of_rows(runs, machine.formats)
     if table.empty:
-        say(f"figure {name} is left out: no run has pictures", machine.quiet)
         return []
     (folder / name).mkdir(exist_ok=True)
     for file, picture in pictures.items():
