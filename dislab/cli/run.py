@@ -56,8 +56,8 @@ def run_command(
     dataset: Annotated[
         str,
         typer.Option(
-            help="A dataset, see `dislab list datasets`; or a folder of images, with --factors or a sub-folder "
-            "per group."
+            help="A dataset, see `dislab list datasets`; or a folder of images, with --factors or a "
+            "sub-folder per group."
         ),
     ] = "shapes3d",
     factors: Factors = None,
