@@ -1,4 +1,4 @@
-"""Records of runs that nobody trained, for tests of reports: reference records with other scores."""
+"""Records of runs that nobody trained, for tests of reports: real records with other scores."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from dislab.files import digest
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import as_json
 
-REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "records.jsonl"
+REFERENCE = Path(__file__).parent / "records.jsonl"
 TEMPLATES = {
     record["config"]["model"]: record for record in map(json.loads, REFERENCE.read_text().splitlines())
 }

@@ -559,7 +559,7 @@ def test_a_table_has_the_moments_of_every_score(results, configs):
 
 
 def test_the_committed_table_is_made_from_the_committed_records(capsys):
-    folder = Path(__file__).parent.parent / "results" / "reference"
+    folder = Path(__file__).parent.parent / "results" / "reference" / "models"
     for run in dislab.runs_in(folder):
         assert run.config.digest == run.record["digest"] and str(run.config.folder) == run.record["folder"]
     assert main(["leaderboard", str(folder), "--format", "csv"]) == 0
