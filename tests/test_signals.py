@@ -66,6 +66,12 @@ def test_signals_of_schedulers_and_terminals_save_checkpoints(how, jobs, bars):
     assert not list(Path().rglob("*.claim-*")) and not list(Path().rglob("*.part"))
 
 
+def cpu_seconds(process: str) -> float:
+    """Return the CPU time that a process has taken."""
+    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_worker_that_is_told_to_end_saves_its_checkpoint_and_its_parent_says_so(bars):
     process = start(*SLOW, *bars, "--seeds", "0,1", "--jobs", "2")
     for _ in range(3000):
@@ -73,7 +79,10 @@ def test_a_worker_that_is_told_to_end_saves_its_checkpoint_and_its_parent_says_s
         if len(list(Path("results").rglob("seed*/"))) == 2:
             break
         time.sleep(0.02)
-    time.sleep(3)  # the optimiser imports torch's compiler before the first step
+    # The optimiser imports torch's compiler before the first step, which a busy machine may do slowly.
+    begun = [cpu_seconds(child) + 3 for child in children]
+    while any(cpu_seconds(child) < enough for child, enough in zip(children, begun, strict=True)):
+        time.sleep(0.05)
     for child in children:
         os.kill(int(child), signal.SIGTERM)
     _, err = process.communicate(timeout=60)
