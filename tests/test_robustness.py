@@ -9,10 +9,10 @@ import pytest
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["kills", "--kills", "2", "--commands", "evaluate"],
-        ["inputs", "--number", "20", "--families", "options,studies,codes,plugins"],
+        ["kills", "--kills", "1", "--commands", "evaluate"],
+        ["inputs", "--number", "8", "--families", "options,studies,codes,plugins"],
         ["races", "--rounds", "1", "--processes", "2"],
-        ["shards", "--rounds", "1", "--processes", "4", "--killed", "1", "--runs", "12"],
+        ["shards", "--rounds", "1", "--processes", "3", "--killed", "1", "--runs", "6"],
     ],
     ids=lambda arguments: arguments[0],
 )
