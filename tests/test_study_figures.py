@@ -223,10 +223,10 @@ def test_figures_of_runs_without_what_they_show_are_empty(rows):
         assert "nothing to show: no run has" in one_line(error)
 
 
-OF_STYLE = ("accuracy_over_k", "evidence_over_k", "cost", "style_leak", "scores_by_model")
+OF_THESE_RUNS = ("accuracy_over_k", "evidence_over_k", "cost", "style_leak", "scores_by_model")
 
 
-@pytest.mark.parametrize("name", OF_STYLE)
+@pytest.mark.parametrize("name", OF_THESE_RUNS)
 def test_a_figure_is_drawn_on_axes_of_ones_own(rows, name):
     runs = [run for of_row in rows.values() for run in of_row]
     own = FIGURES[name].draw(runs)

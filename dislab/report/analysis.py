@@ -28,7 +28,7 @@ UNSUPERVISED = (
     *("elbo", "elbo_reconstruction", "elbo_kl", "total_correlation", "gaussian_total_correlation"),
     *("udr_lasso", "udr_spearman"),
 )
-LESS_IS_BETTER = ("elbo_reconstruction", "total_correlation", "gaussian_total_correlation")
+PART_TO_LOWER = "elbo_reconstruction"  # a part of the ELBO, of which less is better
 
 
 def models_of(runs: Iterable[Run], scores: Sequence[str] | None = None) -> pd.DataFrame:
@@ -60,9 +60,9 @@ def models_of(runs: Iterable[Run], scores: Sequence[str] | None = None) -> pd.Da
         lines.append((*what, *(_score(run, name) for name in scores)))
     index = pd.MultiIndex.from_tuples([(run.row, run.config.seed) for run in runs], names=["row", "of_seed"])
     table = pd.DataFrame(lines, columns=[*WHAT, *scores], index=index if runs else None)
-    table = table.dropna(axis=1, how="all")
+    table = table.drop(columns=[name for name in scores_in(table) if table[name].isna().all()])
     for name in scores_in(table):
-        if direction(name, known) == "down" or name in LESS_IS_BETTER:
+        if direction(name, known) == "down" or name == PART_TO_LOWER:
             table[name] = -table[name]
     return table
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dislab.report.analysis import chance_to_beat, models_of, rank_correlation, variance_explained
+from dislab.report.analysis import (
+    SAME_OR_OTHER,
+    chance_to_beat,
+    models_of,
+    rank_correlation,
+    variance_explained,
+)
 from dislab.report.axes import add_legend, axes_for, not_empty
 from dislab.report.frame import colours_of, names_of_rows
 from dislab.report.names import label_of
@@ -18,8 +24,7 @@ if TYPE_CHECKING:
     from dislab.report.axes import Panels
 
 # Locatello et al. 2019, section 5.6, as we remember it.
-PUBLISHED = {"same data, same score": 0.807, "other data, same score": 0.593}
-PUBLISHED |= {"same data, other score": 0.626, "other of both": 0.549}
+PUBLISHED = dict(zip(SAME_OR_OTHER, (0.807, 0.593, 0.626, 0.549), strict=True))
 SHARES = {"method": "tab:blue", "strength": "tab:orange", "seed": "lightgrey"}
 
 
@@ -76,8 +81,7 @@ def rank_correlation_map(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
 
 def variance_explained_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return what `variance_explained_bars` shows: see `dislab.report.analysis.variance_explained`."""
-    models = models_of(runs)
-    return pd.DataFrame() if models.empty else variance_explained(models)
+    return variance_explained(models_of(runs))
 
 
 def variance_explained_bars(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
@@ -127,8 +131,7 @@ def variance_explained_bars(runs: Sequence[Run], ax: Panels = None) -> np.ndarra
 
 def chance_to_beat_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return what `chance_to_beat_dots` shows: see `dislab.report.analysis.chance_to_beat`."""
-    models = models_of(runs)
-    return pd.DataFrame() if models.empty else chance_to_beat(models)
+    return chance_to_beat(models_of(runs))
 
 
 def chance_to_beat_dots(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
