@@ -101,6 +101,61 @@ def test_second_derivatives(kind, inputs, channels, rectify):
     assert torch.autograd.gradgradcheck(run, (images, *parameters), fast_mode=True)
 
 
+@pytest.fixture
+def patches(monkeypatch) -> list[bool]:
+    """Compute here as on a GPU. Whether each layer that is computed by patches is transposed."""
+    transposed, apply = [], fused._ByPatches.apply
+
+    def recorded(*arguments):
+        transposed.append(arguments[-1])
+        return apply(*arguments)
+
+    monkeypatch.setattr(fused._ByPatches, "apply", recorded)
+    monkeypatch.setattr(fused, "_supports_input", lambda images: False)
+    monkeypatch.setattr(fused, "PATCHES_ON", "cpu")
+    return transposed
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize(("kind", "inputs", "channels"), LAYERS)
+def test_patches_give_the_values_and_gradients_of_torch(kind, inputs, channels, rectify, layout, patches):
+    network = network_of(kind, inputs, channels, rectify).to(memory_format=layout)
+    images = torch.randn(3, inputs, 8, 4, dtype=torch.float64).contiguous(memory_format=layout)
+    assert_same(network, images)
+    few = inputs if kind is nn.Conv2d else channels
+    assert patches == ([kind is nn.ConvTranspose2d] * 3 if few <= 8 else [])
+    network, images = network.float(), images.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = (
+            values_and_gradients(one, images) for one in (fuse(copy.deepcopy(network)), network)
+        )
+    for value, other in zip(found, expected, strict=True):
+        assert value.dtype == other.dtype
+        torch.testing.assert_close(value, other, rtol=0.05, atol=0.02 * other.abs().max().item())
+
+
+def test_patches_have_second_derivatives_and_can_be_mapped(patches):
+    torch.manual_seed(0)
+    network = nn.Sequential(halve(3), nn.ReLU(), halve(), nn.ReLU(), double(4, 3))
+    images = torch.randn(3, 2, 3, 8, 8)
+    parameters = {name: torch.randn(3, *value.shape) for name, value in network.named_parameters()}
+    found = []
+    for one in (network, fuse(copy.deepcopy(network))):
+        own = images[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(one(own).square().sum(), own, create_graph=True)
+        second = torch.autograd.grad(slope.square().sum(), one.parameters())
+
+        def run(parameters, images, one=one):
+            return torch.func.functional_call(one, parameters, (images,)).square().sum()
+
+        mapped = torch.func.vmap(torch.func.grad_and_value(run))(parameters, images)
+        found.append([*second, *mapped[0].values(), mapped[1]])
+    assert patches
+    for value, other in zip(*found, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+
+
 @pytest.mark.parametrize("rectify", [False, True])
 @pytest.mark.parametrize(("kind", "inputs", "channels"), LAYERS)
 def test_under_autocast_they_compute_in_bfloat16_and_keep_float32_parameters(kind, inputs, channels, rectify):

@@ -7,6 +7,10 @@ training step of the convolutional networks loses time in three things that have
 - torch computes a transposed convolution to few channels as if it had sixteen; see `_by_quarters`.
 - ReLUs wait for memory, not for arithmetic. Here the ReLU before a convolution writes in place, in the
   backward pass too.
+
+On CUDA cuDNN has no good kernel that gives the same numbers every time for the gradient of the weight of a
+layer between few channels and many: the first and the last layer took more than half of a training step on
+an H100. Here they are matrix products with the patches of the image.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ from torch import Tensor, nn
 # Output channels of a transposed convolution below which it is computed by quarters: with 3 that was measured
 # at half the time, with 32 at the same.
 FEW_CHANNELS = 16
+# Where the patches of images are multiplied, which take four times the memory, and up to how many channels.
+PATCHES_ON = "cuda"
+FEW_OF_PATCHES = 8
 
 
 def fuse(model: nn.Module) -> nn.Module:
@@ -41,8 +48,12 @@ class Fused(nn.Sequential):
         for relu, layer in _with_relus(self):
             if _supports_layer(layer) and _supports_input(hidden):
                 hidden = _convolve(layer, hidden, rectify=relu is not None)
+                continue
+            hidden = hidden if relu is None else relu(hidden)
+            if _supports_layer(layer) and _supports_patches(layer, hidden):
+                hidden = _ByPatches.apply(*_tensors(layer, hidden), layer.transposed)
             else:
-                hidden = layer(hidden if relu is None else relu(hidden))
+                hidden = layer(hidden)
         return hidden
 
 
@@ -89,20 +100,39 @@ def _supports_input(images: Tensor) -> bool:
 
     There is no forward-mode derivative.
     """
-    autocast = torch.is_autocast_enabled("cpu")
+    return type(images) is Tensor and images.device.type == "cpu" and images.ndim == 4 and _is_float(images)
+
+
+def _is_float(images: Tensor) -> bool:
+    """Return whether images have a type in which the convolutions here compute."""
+    autocast = torch.is_autocast_enabled(images.device.type)
+    return images.dtype in (torch.float32, torch.bfloat16, *([] if autocast else [torch.float64]))
+
+
+def _supports_patches(layer: nn.Conv2d | nn.ConvTranspose2d, images: Tensor) -> bool:
+    """Return whether `_ByPatches` computes the layer of these images [B, C, H, W], faster than torch."""
+    few = layer.out_channels if layer.transposed else layer.in_channels
     return (
         type(images) is Tensor
-        and images.device.type == "cpu"
+        and images.device.type == PATCHES_ON
         and images.ndim == 4
-        and images.dtype in (torch.float32, torch.bfloat16, *([] if autocast else [torch.float64]))
+        and not any(side % 2 for side in images.shape[2:])
+        and images.numel() > 0
+        and _is_float(images)
+        and few <= FEW_OF_PATCHES
     )
 
 
+def _tensors(layer: nn.Conv2d | nn.ConvTranspose2d, images: Tensor) -> list[Tensor]:
+    """Return images, weight and bias as autocast would convert them, which it does for torch's functions."""
+    tensors, kind = [images, layer.weight, layer.bias], images.device.type
+    if torch.is_autocast_enabled(kind):
+        tensors = [tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors]
+    return tensors
+
+
 def _convolve(layer: nn.Conv2d | nn.ConvTranspose2d, images: Tensor, rectify: bool) -> Tensor:
-    tensors = images, layer.weight, layer.bias
-    if torch.is_autocast_enabled("cpu"):  # autocast converts the inputs of torch's own functions only
-        tensors = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in tensors)
-    return _Convolution.apply(*tensors, layer.transposed, rectify)
+    return _Convolution.apply(*_tensors(layer, images), layer.transposed, rectify)
 
 
 class _Convolution(torch.autograd.Function):
@@ -176,3 +206,66 @@ def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     pixels = squares.reshape(batch, 2 * rows, 2 * columns, channels)
     # A copy, because autograd would not let what follows write in place into a view.
     return pixels[:, 1:-1, 1:-1].permute(0, 3, 1, 2).clone(memory_format=torch.channels_last)
+
+
+class _ByPatches(torch.autograd.Function):
+    """A convolution of few channels, or a transposed one to few, by matrix products with their patches.
+
+    With the layer of few channels as [N, 16 C] patches and that of many as [N, M] pixels, the gradient of the
+    weight is one product, whichever of the two is the input.
+    """
+
+    @staticmethod
+    def forward(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
+        if transposed:
+            return F.conv_transpose2d(images, weight, bias, stride=2, padding=1)
+        return _image(
+            torch.addmm(bias, _patches(images), _matrix(weight).T), len(images), images.shape[2] // 2
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        images, weight, _, ctx.transposed = inputs
+        ctx.save_for_backward(images, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight = ctx.saved_tensors
+        for_images, for_weight, for_bias, _ = ctx.needs_input_grad
+        few, many = (gradient, images) if ctx.transposed else (images, gradient)
+        of_images = of_weight = None
+        if for_weight or ctx.transposed:
+            patches = _patches(few)
+        if for_weight:
+            of_weight = many.permute(0, 2, 3, 1).flatten(0, 2).T @ patches
+            of_weight = of_weight.unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        if for_images and ctx.transposed:
+            of_images = _image(patches @ _matrix(weight).T, len(images), images.shape[2])
+        elif for_images:
+            of_images = F.conv_transpose2d(gradient, weight, stride=2, padding=1)
+        return of_images, of_weight, gradient.sum((0, 2, 3)) if for_bias else None, None
+
+    @staticmethod
+    def vmap(info, in_dims: tuple, *arguments) -> tuple[Tensor, int]:
+        def as_torch(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
+            convolve = F.conv_transpose2d if transposed else F.conv2d
+            return convolve(images, weight, bias, stride=2, padding=1)
+
+        return torch.vmap(as_torch, in_dims)(*arguments), 0
+
+
+def _patches(images: Tensor) -> Tensor:
+    """Return what a kernel of 4 sees at every step of 2, [B * H/2 * W/2, 16 C], of images [B, C, H, W]."""
+    padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    patches = padded.unfold(1, 4, 2).unfold(2, 4, 2)  # [B, H/2, W/2, C, 4, 4]
+    return patches.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """Return a weight [M, C, 4, 4] as [M, 16 C], in the order of `_patches`."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _image(pixels: Tensor, batch: int, rows: int) -> Tensor:
+    """Return pixels [B * H * W, C] as images [B, C, H, W]."""
+    return pixels.unflatten(0, (batch, rows, -1)).permute(0, 3, 1, 2)
