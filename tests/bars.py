@@ -20,6 +20,7 @@ def bars(source, data_dir, device):
     images = torch.zeros(len(space), 1, 16, 16, dtype=torch.uint8)
     for row, (shape, size, position) in enumerate(space.factors(np.arange(len(space)))):
         images[row, 0, 3 * shape : 3 * shape + size + 1, 3 * position : 3 * position + 3] = 255
+    images = images.to(device)
     return dislab.Dataset("bars", "rendered", space, (1, 16, 16), lambda rows: images[rows], ["shape"])
 
 @dislab.register_model("diverges")

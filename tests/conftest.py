@@ -30,7 +30,7 @@ def make_tiny_dataset(held_out: np.ndarray | None = None) -> Dataset:
         images[row, 0, 3 * shape : 3 * shape + size + 1, 3 * position : 3 * position + 3] = 255 - 20 * shape
 
     def draw(rows: torch.Tensor) -> torch.Tensor:
-        return images[rows]
+        return images.to(rows.device)[rows]
 
     return Dataset("tiny", "own", space, IMAGE_SHAPE, draw, ["shape"], held_out=held_out)
 

@@ -86,8 +86,8 @@ Log = Annotated[
 Pictures = Annotated[
     str,
     typer.Option(
-        metavar="png|svg|pdf",
-        help="svg or pdf: write pictures and figures in this format, too, beside PNG.",
+        metavar="png|svg|pdf|none",
+        help="svg or pdf: write pictures and figures in this format, too, beside PNG. none: draw none of runs.",
     ),
 ]
 DataDir = Annotated[

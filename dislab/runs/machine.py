@@ -16,6 +16,7 @@ from dislab.registry import unknown_name
 # metrics take more, and a process that the kernel kills for memory loses its run.
 BYTES_PER_RUN = 3 * 2**30
 MOST_JOBS = 1000  # processes on one machine
+NO_PICTURES = "none"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Machine:
     quiet : show no progress.
     log : names of the loggers that show loss terms elsewhere, see `dislab.training.loggers`.
     pictures : "svg" or "pdf" writes pictures and figures in this format, too, beside PNG; by default "png".
+        "none" draws no pictures of runs.
     devices : of the worker processes, if these have others than `device`.
     on : the cluster that does the runs, "ray" or "ray://HOST:PORT"; "" for this machine.
     per_gpu : runs at a time on each GPU of a cluster.
@@ -142,7 +144,7 @@ class Machine:
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats that pictures are written in; PNG is always one, for pages."""
-        return tuple(dict.fromkeys(["png", self.pictures]))
+        return tuple(dict.fromkeys(["png", *({self.pictures} - {NO_PICTURES})]))
 
     def share(self, number: int) -> tuple[int, int] | None:
         """Return how `number` runs share the machine: runs at a time, and the threads of each.
@@ -201,6 +203,6 @@ def _shown(log: Iterable[str], pictures: str) -> tuple[tuple[str, ...], str]:
     """Return the checked names of loggers, and the format of pictures."""
     from dislab.training.loggers import check_loggers
 
-    if pictures not in FORMATS:
-        raise unknown_name("format of pictures", pictures, FORMATS)
+    if pictures not in (*FORMATS, NO_PICTURES):
+        raise unknown_name("format of pictures", pictures, (*FORMATS, NO_PICTURES))
     return check_loggers(log), pictures

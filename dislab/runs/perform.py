@@ -26,7 +26,7 @@ from dislab.registry import MODELS, NETWORKS
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, Run, recorded
 from dislab.runs.images import images_of
-from dislab.runs.machine import Machine
+from dislab.runs.machine import NO_PICTURES, Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import code_of_model, make_batches, make_model, make_validation
 from dislab.scoring.encoding import choose_rows, encode_model, reconstruction_errors
@@ -258,7 +258,9 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         joined = []
         with code_of_model(config.model, RunFailed):
             report = reported(network, images.image_shape) | trained.validated
-            pictures = draw_pictures(path, network, images, table, rows, config.title, machine.formats)
+            pictures = []
+            if machine.pictures != NO_PICTURES:
+                pictures = draw_pictures(path, network, images, table, rows, config.title, machine.formats)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
     trained_on = config.protocol.steps * config.protocol.batch_size
