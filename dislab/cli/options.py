@@ -87,7 +87,7 @@ Pictures = Annotated[
     str,
     typer.Option(
         metavar="png|svg|pdf|none",
-        help="svg or pdf: write pictures and figures in this format, too, beside PNG. none: draw none of runs.",
+        help="svg or pdf: write pictures and figures in this format, too. none: draw no pictures of runs.",
     ),
 ]
 DataDir = Annotated[
