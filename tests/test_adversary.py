@@ -12,7 +12,7 @@ from dislab.errors import DislabError
 from dislab.models.vae import VAE
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
-from dislab.training.loop import steps_of, train_stack
+from dislab.training.loop import steps_of, train_members
 from dislab.training.model import check_model
 from dislab.training.protocol import Protocol
 
@@ -57,7 +57,7 @@ def assert_same(member: Member, other: Member) -> None:
 
 def test_steps_are_those_of_two_optimisers_by_hand(tmp_path):
     member, twin = make_member(tmp_path / "one"), make_member(tmp_path / "two")
-    train_stack([member], PROTOCOL)
+    train_members([member], PROTOCOL)
     model = twin.model
     against = list(model.adversary.parameters())
     own = [*model.encoder.parameters(), *model.decoder.parameters()]
@@ -97,10 +97,10 @@ def test_each_loss_moves_its_own_parameters_only(tmp_path):
 
 def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path):
     whole = make_member(tmp_path / "whole")
-    train_stack([whole], PROTOCOL)
-    train_stack([make_member(tmp_path / "part")], replace(PROTOCOL, steps=5))
+    train_members([whole], PROTOCOL)
+    train_members([make_member(tmp_path / "part")], replace(PROTOCOL, steps=5))
     resumed = make_member(tmp_path / "part", seed=1)
-    train_stack([resumed], PROTOCOL)
+    train_members([resumed], PROTOCOL)
     assert_same(whole, resumed)
     first, second = (member.adversary.state_dict()["state"] for member in (whole, resumed))
     assert first.keys() == second.keys()
@@ -110,10 +110,10 @@ def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path):
 
 def test_several_models_get_the_numbers_that_they_get_alone(tmp_path):
     together = [make_member(tmp_path / f"{seed}", seed) for seed in range(2)]
-    train_stack(together, PROTOCOL)
+    train_members(together, PROTOCOL)
     for seed, member in enumerate(together):
         alone = make_member(tmp_path / f"alone{seed}", seed)
-        train_stack([alone], PROTOCOL)
+        train_members([alone], PROTOCOL)
         assert_same(alone, member)
 
 
@@ -122,7 +122,7 @@ def test_a_wrong_adversary_loss_is_one_clear_line(tmp_path, returned):
     member = make_member(tmp_path / "checkpoint")
     member.model.adversary_loss = lambda batch, other, step: returned
     with pytest.raises(DislabError, match="adversary_loss must return a tensor of one real number"):
-        train_stack([member], PROTOCOL)
+        train_members([member], PROTOCOL)
 
 
 def test_an_adversary_needs_its_loss_and_its_rate():

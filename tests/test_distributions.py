@@ -91,13 +91,13 @@ def test_bernoulli_likelihood_of_grey_pixels_is_the_cross_entropy():
 
 
 def test_derivatives_of_the_bernoulli_likelihood():
-    """The first of all arguments, the second, those of a batch in vmap, and torch's own in float32."""
+    """The first of all arguments, the second, and torch's own in float32."""
     logits, _ = random_normals(2, 3)
     pixels = torch.rand(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     arguments = logits.requires_grad_(), pixels.requires_grad_()
     assert torch.autograd.gradcheck(bernoulli, arguments)
     assert torch.autograd.gradgradcheck(bernoulli, arguments)
-    (slope,) = torch.autograd.grad(torch.vmap(bernoulli)(*arguments).sum(), logits)
+    (slope,) = torch.autograd.grad(bernoulli(*arguments).sum(), logits)
     torch.testing.assert_close(slope, torch.sigmoid(logits) - pixels)
     wide = torch.linspace(-30, 30, 1000, requires_grad=True)
     share = torch.linspace(0, 1, 1000)
@@ -259,11 +259,6 @@ def test_sums_and_rows_by_group(way_of_sums):
     assert torch.isfinite(slope).all()
     assert torch.autograd.gradcheck(lambda v: sum_by_group(v, group, 4), other.requires_grad_())
     assert torch.autograd.gradcheck(lambda v: rows_of(v, group), other[:4].detach().requires_grad_())
-    both = torch.stack([group] * 2)
-    together = torch.vmap(sum_by_group, (0, 0, None))(torch.stack([other, -other]), both, 4)
-    torch.testing.assert_close(together[1], -sum_by_group(other, group, 4))
-    together = torch.vmap(rows_of)(together, both)
-    torch.testing.assert_close(together[0], rows_of(sum_by_group(other, group, 4), group))
 
 
 def test_product_of_one_normal_is_itself():

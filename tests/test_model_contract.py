@@ -1,7 +1,6 @@
 """The contract of a model: every way of breaking it is one line that names what is wrong."""
 
 import pytest
-import torch
 from conftest import IMAGE_SHAPE
 from torch import nn
 
@@ -228,15 +227,3 @@ def test_a_wrong_model_is_one_clear_line(kind, attributes, message):
     with pytest.raises(DislabError) as error:
         check_model(changed(kind, **attributes), "x")
     assert str(error.value) == f"model 'x'{'' if message.startswith('lacks') else ':'} {message}"
-
-
-def test_a_checked_model_can_be_trained_in_a_stack(tmp_path):
-    from test_stack import PROTOCOL, begun, make_members
-
-    from dislab.training.steps import StackedSteps
-
-    members = make_members(tmp_path, VAE, (0, 1))
-    for member in members:
-        check_model(member.model, "vae")
-    terms = StackedSteps(begun(members), PROTOCOL).step()
-    assert terms["loss"].shape == torch.Size([2])

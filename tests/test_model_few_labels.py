@@ -18,10 +18,10 @@ from dislab.models.few_labels import S2DIPVAE1, S2BetaTCVAE, S2BetaVAE, S2Factor
 from dislab.registry import MODELS
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
-from dislab.training.loop import show_dataset, train_stack
+from dislab.training.loop import show_dataset, train_members
 from dislab.training.model import check_model
 from dislab.training.protocol import Protocol
-from dislab.training.steps import SingleSteps, StackedSteps
+from dislab.training.steps import ParallelSteps, SingleSteps
 
 NAMES = ["s2_betavae", "s2_betatcvae", "s2_factorvae", "s2_dipvae1"]
 TERMS = ["xent", "l2", "l2_scaled", "cov", "embed"]
@@ -135,7 +135,7 @@ def test_without_weight_it_is_the_model_without_labels_bit_by_bit(name, tmp_path
     mine = make_member(name, tmp_path / "mine", labels=30, label_weight=0.0)
     weighted = make_member(name, tmp_path / "weighted", labels=30)
     for member in (base, mine, weighted):
-        train_stack([member], PROTOCOL)
+        train_members([member], PROTOCOL)
     expected = base.model.state_dict()
     assert mine.model.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in mine.model.state_dict().items())
@@ -148,28 +148,27 @@ def test_without_weight_it_is_the_model_without_labels_bit_by_bit(name, tmp_path
 def test_an_interrupted_training_goes_on_bit_by_bit(kind, tmp_path):
     settings = {"labels": 20, "label_loss": kind, "label_errors": "noisy", "label_steps": 6}
     whole, *parts = (make_member("s2_betavae", tmp_path / at, **settings) for at in ("whole", "part", "part"))
-    train_stack([whole], PROTOCOL)
-    train_stack([parts[0]], Protocol("test", 3, 1e-3, 6, None))
-    train_stack([parts[1]], PROTOCOL)
+    train_members([whole], PROTOCOL)
+    train_members([parts[0]], Protocol("test", 3, 1e-3, 6, None))
+    train_members([parts[1]], PROTOCOL)
     assert parts[1].history.rows[-1] == whole.history.rows[-1]
     expected = whole.model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in parts[1].model.state_dict().items())
 
 
-@pytest.mark.filterwarnings("error:There is a performance drop")
 @pytest.mark.parametrize(
     ("name", "kind"), [("s2_betavae", kind) for kind in TERMS] + [("s2_dipvae1", "xent")]
 )
-def test_stacked_models_have_labels_of_their_own(name, kind, tmp_path):
+def test_models_side_by_side_have_labels_of_their_own(name, kind, tmp_path):
     members, alone = (
         [make_member(name, tmp_path / "none", seed, labels=20, label_loss=kind) for seed in (0, 1)]
         for _ in range(2)
     )
     for member in (*members, *alone):
         member.resume(1e-3)
-    stack, single = StackedSteps(members, PROTOCOL), [SingleSteps(member, PROTOCOL) for member in alone]
+    several, single = ParallelSteps(members, PROTOCOL), [SingleSteps(member, PROTOCOL) for member in alone]
     for _ in range(4):
-        together, one_by_one = stack.step(), [steps.step() for steps in single]
+        together, one_by_one = several.step(), [steps.step() for steps in single]
         expected = torch.stack([terms["label_term"] for terms in one_by_one])
         torch.testing.assert_close(together["label_term"], expected, rtol=1e-4, atol=1e-4)
     assert expected[0] != expected[1]

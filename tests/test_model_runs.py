@@ -12,7 +12,7 @@ from dislab.models import factorvae
 from dislab.models.factorvae import FactorVAE, discriminator
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
-from dislab.training.loop import train_stack
+from dislab.training.loop import train_members
 from dislab.training.model import check_model
 from dislab.training.protocol import Protocol
 
@@ -55,10 +55,10 @@ def make_member(checkpoint: Path, seed: int = 0) -> Member:
 
 def test_an_interrupted_factorvae_goes_on_bit_by_bit(tmp_path):
     whole = make_member(tmp_path / "whole")
-    train_stack([whole], PROTOCOL)
-    train_stack([make_member(tmp_path / "part")], replace(PROTOCOL, steps=3))
+    train_members([whole], PROTOCOL)
+    train_members([make_member(tmp_path / "part")], replace(PROTOCOL, steps=3))
     resumed = make_member(tmp_path / "part", seed=1)
-    train_stack([resumed], PROTOCOL)
+    train_members([resumed], PROTOCOL)
     assert resumed.history.rows[-1] == whole.history.rows[-1]
     states = [(one.model.state_dict(), one.adversary.state_dict()["state"]) for one in (whole, resumed)]
     (model, moments), (other_model, other_moments) = states
@@ -72,7 +72,7 @@ def test_a_step_of_each_loss_moves_its_own_parameters_only(tmp_path):
     members = [make_member(tmp_path / "one"), make_member(tmp_path / "other")]
     members[1].model.gamma = 0.0  # what the discriminator says does not move the encoder then
     for member in members:
-        train_stack([member], replace(PROTOCOL, steps=1))
+        train_members([member], replace(PROTOCOL, steps=1))
     first, second = (member.model.state_dict() for member in members)
     moved = {name for name, value in first.items() if not torch.equal(value, second[name])}
     assert any(name.startswith("encoder") for name in moved)

@@ -133,7 +133,7 @@ def test_a_batch_in_which_one_factor_varies():
         assert (np.ptp(values, axis=0)[~changed[0].numpy()] == 0).all()
 
 
-def test_members_of_a_stack_get_the_pairs_that_they_get_alone():
+def test_models_trained_at_once_get_the_pairs_that_they_get_alone():
     batches = [Batches(make_tiny_dataset(), model(changed="random"), 6, [], seed, CPU) for seed in range(3)]
     uniform = [one.random()[0] for one in batches]
     together, _, changed = batches[0].rows(torch.stack(uniform))

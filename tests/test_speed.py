@@ -239,27 +239,23 @@ class Together(Clockwork):
 
     def ask(self, task: str, argument) -> list:
         if task == "begin":
-            self.begun.append((self.name, self.number, argument.members, argument.stacked))
+            self.begun.append((self.name, self.number, argument.members))
         return [(0.01 * argument, 0), (0.02 * argument, 0)] if task == "steps" else []
 
     def close(self) -> None:
         pass
 
 
-def test_a_gpu_trains_models_side_by_side_and_stacked(monkeypatch):
+def test_a_gpu_trains_models_side_by_side(monkeypatch):
     monkeypatch.setattr(table, "WayProcesses", Together)
     options = type("Options", (), {"threads": 4, "repeats": 2, "data_dir": None})
     ask = {"usual": Clockwork()}
     work = ways.Work("vae", "shapes3d")
-    lines = table.measure_several(work, ask, ways.ways_on("cuda"), "cuda", options)
-    assert [line["what"] for line in lines] == [
-        "training 10 models, side by side",
-        "training 10 models, stacked",
-    ]
-    assert lines[0]["dislab tf32"] == lines[0]["dislab bf16"] == 500  # ten models in 20 ms
-    assert lines[0]["dislab tf32 / usual"] == 5 and "dislab bf16" not in lines[1]
-    tf32 = [("dislab tf32", 1, 10, stacked) for stacked in (False, True)]
-    assert Together.begun == [tf32[0], ("dislab bf16", 1, 10, False), tf32[1]]
+    (line,) = table.measure_several(work, ask, ways.ways_on("cuda"), "cuda", options)
+    assert line["what"] == "training 10 models, side by side"
+    assert line["dislab tf32"] == line["dislab bf16"] == 500  # ten models in 20 ms
+    assert line["dislab tf32 / usual"] == 5
+    assert Together.begun == [("dislab tf32", 1, 10), ("dislab bf16", 1, 10)]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

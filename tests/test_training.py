@@ -18,7 +18,7 @@ from dislab.models.vae import VAE
 from dislab.training import loop as training
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import History, Member
-from dislab.training.loop import train_stack
+from dislab.training.loop import train_members
 from dislab.training.protocol import Protocol
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def make_training(kind: type = MLVAE, seed: int = 0) -> tuple[VAE, Batches]:
 def train(model, batches: Batches, protocol: Protocol, checkpoint: Path) -> History:
     """Train a single model."""
     member = Member(model, batches, checkpoint)
-    train_stack([member], protocol)
+    train_members([member], protocol)
     if member.failure:
         raise member.failure
     return member.history

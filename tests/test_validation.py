@@ -17,7 +17,7 @@ from dislab.models.mlvae import MLVAE
 from dislab.training import protocol as protocols
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
-from dislab.training.loop import train_stack
+from dislab.training.loop import train_members
 from dislab.training.protocol import Protocol
 from dislab.training.validation import Validation
 
@@ -60,7 +60,7 @@ def make_member(path, model=None, seed: int = 0) -> Member:
 def test_the_parameters_of_the_lowest_loss_are_the_result(tmp_path, every, best):
     """The last step is looked at, too: of steps 25 and 40, and of 40 alone."""
     member = make_member(tmp_path / "checkpoint", Walk())
-    train_stack([member], replace(PROTOCOL, learning_rate=1e-3, validate=every))
+    train_members([member], replace(PROTOCOL, learning_rate=1e-3, validate=every))
     assert member.validation.step == best
     assert member.model.position.item() == pytest.approx(-1e-3 * best, rel=1e-4)
     loss = (1e-3 * best - 0.0101) ** 2
@@ -73,8 +73,8 @@ def test_the_parameters_of_the_lowest_loss_are_the_result(tmp_path, every, best)
 def test_the_loss_is_a_function_of_the_parameters_and_uses_up_nothing(tmp_path):
     member, other = make_member(tmp_path / "one"), make_member(tmp_path / "other")
     other.validation = None
-    train_stack([member], PROTOCOL)
-    train_stack([other], replace(PROTOCOL, validate=None))
+    train_members([member], PROTOCOL)
+    train_members([other], replace(PROTOCOL, validate=None))
     assert member.history.rows == other.history.rows
     assert torch.equal(member.batches.generator.get_state(), other.batches.generator.get_state())
     # The parameters that were kept have the loss that was kept, of one batch of ten images.
@@ -90,14 +90,14 @@ def test_the_loss_is_a_function_of_the_parameters_and_uses_up_nothing(tmp_path):
 @pytest.mark.parametrize("step", [3, 5, 20, 39])
 def test_an_interrupted_training_keeps_the_same_parameters(tmp_path, step):
     whole = make_member(tmp_path / "whole")
-    train_stack([whole], PROTOCOL)
+    train_members([whole], PROTOCOL)
     member = make_member(tmp_path / "checkpoint")
     at_step(member.model, step, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train_stack([member], PROTOCOL)
+        train_members([member], PROTOCOL)
     member = make_member(tmp_path / "checkpoint", seed=5)
     member.validation = make_member(tmp_path / "same").validation
-    train_stack([member], PROTOCOL)
+    train_members([member], PROTOCOL)
     assert_same_parameters(member.model, whole.model)
     assert member.validation.report() == whole.validation.report()
 
@@ -107,10 +107,10 @@ def test_an_early_best_survives_an_interruption(tmp_path):
     member = make_member(tmp_path / "checkpoint", Walk())
     at_step(member.model, 31, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train_stack([member], protocol)
+        train_members([member], protocol)
     assert member.model.position.item() == pytest.approx(-0.032, rel=1e-4)
     member = make_member(tmp_path / "checkpoint", Walk())
-    train_stack([member], protocol)
+    train_members([member], protocol)
     assert member.validation.step == 12
     assert member.model.position.item() == pytest.approx(-0.012, rel=1e-4)
 
@@ -121,7 +121,7 @@ def interrupt(terms) -> None:
 
 def test_no_steps_and_a_loss_that_is_no_number_leave_the_parameters(tmp_path):
     member, fresh = make_member(tmp_path / "none"), make_member(tmp_path / "fresh")
-    train_stack([member], replace(PROTOCOL, steps=0))
+    train_members([member], replace(PROTOCOL, steps=0))
     assert_same_parameters(member.model, fresh.model)
     assert member.validation.report() == {}
     member = make_member(tmp_path / "nan", Walk())
@@ -133,9 +133,9 @@ def test_no_steps_and_a_loss_that_is_no_number_leave_the_parameters(tmp_path):
 def test_several_models_keep_their_own(tmp_path):
     alone = [make_member(tmp_path / f"alone{seed}", seed=seed) for seed in (0, 1)]
     for member in alone:
-        train_stack([member], PROTOCOL)
+        train_members([member], PROTOCOL)
     together = [make_member(tmp_path / f"together{seed}", seed=seed) for seed in (0, 1)]
-    train_stack(together, PROTOCOL)
+    train_members(together, PROTOCOL)
     for member, other in zip(together, alone, strict=True):
         assert_same_parameters(member.model, other.model)
         assert member.validation.report() == other.validation.report()

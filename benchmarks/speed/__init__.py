@@ -6,7 +6,7 @@ speed.csv, a line for each thing that was measured, has these columns; WAY is "u
 "dislab" with a precision:
 
 - what: "training" and "encoding", of each model on each dataset; "training N models", as `--seeds` does: in
-  processes on a CPU, side by side (streams of one CUDA graph) and stacked (vmap) on a GPU; "metric";
+  processes on a CPU, side by side (streams of one CUDA graph) on a GPU; "metric";
   "command", a phase of `dislab run` but training.
 - of: the model, the metric or the phase.
 - dataset: its name, or the number of rows that a metric scored.
@@ -24,7 +24,7 @@ speed.csv, a line for each thing that was measured, has these columns; WAY is "u
 
 cost.csv, a line for each measurement of dislab's VAE in batches of 32 Shapes3D images:
 
-- against: what was varied: steps, models in a stack, models side by side, images of the dataset, latents; or
+- against: what was varied: steps, models side by side, images of the dataset, latents; or
   "dataset", where batches of 64 are drawn from each dataset.
 - value: its value.
 - seconds: of all steps of a reading, the median of three.

@@ -204,24 +204,18 @@ def measure_several(work: Work, processes, ways, device: str, options) -> list[d
     """Return lines of the table: several models at once, as `dislab run --seeds` trains them.
 
     The usual way trains them one after the other. On a CPU each of dislab's has a process; there is no line
-    if only one fits. On a GPU there is a line for models side by side, and one for models in a stack.
+    if only one fits. On a GPU they are side by side in one.
     """
     if device == "cpu":
-        number = min(options.threads, room_for_runs())
-        kinds = {"in processes": (number, work)} if number > 1 else {}
+        kind, number = "in processes", min(options.threads, room_for_runs())
     else:
-        at_once = replace(work, members=AT_ONCE)
-        kinds = {"side by side": (1, at_once), "stacked": (1, replace(at_once, stacked=True))}
-    return [
-        {
-            "what": f"training {number * work.members} models, {kind}",
-            "of": work.model,
-            "dataset": work.dataset,
-        }
-        | {"unit": "steps/s of all"}
-        | rates_of_several(number, work, processes, ways, device, options)
-        for kind, (number, work) in kinds.items()
-    ]
+        kind, number, work = "side by side", 1, replace(work, members=AT_ONCE)
+    models = number * work.members
+    if models == 1:
+        return []
+    line = {"what": f"training {models} models, {kind}", "of": work.model, "dataset": work.dataset}
+    rates = rates_of_several(number, work, processes, ways, device, options)
+    return [line | {"unit": "steps/s of all"} | rates]
 
 
 def rates_of_several(number: int, work: Work, processes, ways, device: str, options) -> dict[str, float]:
@@ -231,7 +225,7 @@ def rates_of_several(number: int, work: Work, processes, ways, device: str, opti
     a_reading = {usual: partial(one_by_one.ask, "steps", steps)}
     with contextlib.ExitStack() as stack:
         for name, (way, precision) in ways.items():
-            if way is Usual or (work.stacked and precision == "bf16"):  # vmap escapes the cast to bf16
+            if way is Usual:
                 continue
             several = WayProcesses(number, name, way, precision, device, options.data_dir, options.threads)
             stack.enter_context(contextlib.closing(several)).ask("begin", work)

@@ -28,10 +28,6 @@ def measure_cost(device: str, options) -> pd.DataFrame:
             ("steps", n, Work(**base))
             for n in ([1, 2, 4, 8, 16, 32] if on_cpu else [1, 10, 100, 1000, 10_000])
         ),
-        *(
-            ("models in a stack", n, Work(**base, members=n, stacked=True))
-            for n in ([1, 2, 4] if on_cpu else [1, 4, 16, 32])
-        ),
         *(("images of the dataset", n, Work(**base, rows=n)) for n in (1000, 10_000, 100_000)),
         ("images of the dataset", 480_000, Work(**base)),
         *(("latents", n, Work(**base, hyperparameters={"latents": n})) for n in (2, 10, 50, 250)),

@@ -46,7 +46,6 @@ class Work:
     hyperparameters : the model's.
     batch_size : images per step.
     members : number of models that are trained at once.
-    stacked : train them in the same kernels, not side by side; see `dislab.training.loop.steps_of`.
     rows : number of the dataset's images that are trained on; None is all.
     seed : decides the initial parameters and the batches. Further members have the seeds after it.
     """
@@ -56,7 +55,6 @@ class Work:
     hyperparameters: Mapping = field(default_factory=dict)
     batch_size: int = 64
     members: int = 1
-    stacked: bool = False
     rows: int | None = None
     seed: int = 0
 
@@ -98,7 +96,7 @@ class OfDislab:
         self.model = members[0].model
         for member in members:
             member.resume(PROTOCOL.learning_rate)
-        self.steps = steps_of(members, PROTOCOL, quiet=False, stacked=work.stacked)
+        self.steps = steps_of(members, PROTOCOL, quiet=False)
 
     def step(self) -> Tensor:
         return self.steps.step()["loss"].mean()

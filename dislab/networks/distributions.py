@@ -192,8 +192,6 @@ def bernoulli(logits: Tensor, pixels: Tensor) -> Tensor:
 class _Bernoulli(torch.autograd.Function):
     """The cross entropy of `bernoulli`, whose gradient by the logits is sigmoid(logit) - pixel."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(logits: Tensor, pixels: Tensor) -> Tensor:
         return torch.addcmul(F.softplus(logits), pixels, logits, value=-1)

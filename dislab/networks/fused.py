@@ -179,15 +179,6 @@ class _Convolution(torch.autograd.Function):
                 torch.ops.aten.threshold_backward(of_images, images, 0, grad_input=of_images)
         return of_images, of_weight, of_bias, None, None
 
-    @staticmethod
-    def vmap(info, in_dims: tuple, *arguments) -> tuple[Tensor, int]:
-        def as_torch(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool, rectify: bool) -> Tensor:
-            convolve = F.conv_transpose2d if transposed else F.conv2d
-            return convolve(images.relu() if rectify else images, weight, bias, stride=2, padding=1)
-
-        # The CPU trains models one after the other, so this need not be fast.
-        return torch.vmap(as_torch, in_dims)(*arguments), 0
-
 
 def _by_quarters(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return a transposed convolution, computed as a 2 x 2 convolution to four times the channels.
@@ -244,14 +235,6 @@ class _ByPatches(torch.autograd.Function):
         elif for_images:
             of_images = F.conv_transpose2d(gradient, weight, stride=2, padding=1)
         return of_images, of_weight, gradient.sum((0, 2, 3)) if for_bias else None, None
-
-    @staticmethod
-    def vmap(info, in_dims: tuple, *arguments) -> tuple[Tensor, int]:
-        def as_torch(images: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
-            convolve = F.conv_transpose2d if transposed else F.conv2d
-            return convolve(images, weight, bias, stride=2, padding=1)
-
-        return torch.vmap(as_torch, in_dims)(*arguments), 0
 
 
 def _patches(images: Tensor) -> Tensor:

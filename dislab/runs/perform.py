@@ -39,7 +39,7 @@ from dislab.scoring.table import CodeTable
 from dislab.scoring.table_file import table_file
 from dislab.training.checkpoint import History, Member
 from dislab.training.loggers import Callback, opened
-from dislab.training.loop import fit, show_dataset, train_stack
+from dislab.training.loop import fit, show_dataset, train_members
 from dislab.training.model import reported
 from dislab.training.precision import arithmetic, compute_in_bfloat16
 from dislab.training.protocol import USUAL, usual_precision
@@ -225,7 +225,7 @@ def _train(
                 called = [*callbacks, *loggers.enter_context(own)]
                 checkpoint = path / "checkpoint.safetensors"
                 members.append(Member(network, batches, checkpoint, validation=validation, callbacks=called))
-            train_stack(members, first.protocol, machine.quiet)
+            train_members(members, first.protocol, machine.quiet)
     trained = []
     for config, path, one in zip(configs, paths, members, strict=True):
         rows, history = len(one.batches.order), one.history

@@ -141,7 +141,7 @@ class Batches:
     def rows(self, uniform: Tensor) -> tuple[Tensor, tuple[Groups, ...], Tensor | None]:
         """Return the rows int64 [..., B] of a batch, their groups, and what changed in pairs, by its numbers
         [..., R]."""
-        # Sizes stand at the end: in front may stand the members of a stack, which get the same arithmetic.
+        # Sizes stand at the end: in front may stand several models, whose batches get the same arithmetic.
         parts = uniform.split(self.parts, dim=-1)
         if self.redraws is not None:
             rows, changed = self.redraws.rows(*parts)

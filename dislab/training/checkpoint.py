@@ -42,7 +42,7 @@ class History:
 
 @dataclass
 class Member:
-    """A model in training, alone or in a stack with others. Its checkpoint is the same in both cases."""
+    """A model in training, alone or beside others. Its checkpoint is the same in both cases."""
 
     model: nn.Module
     batches: Batches

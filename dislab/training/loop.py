@@ -10,20 +10,20 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from dislab.progress import Bar, say
+from dislab.progress import Bar
 from dislab.signals import held_back
 from dislab.training.checkpoint import History, Member
 from dislab.training.protocol import Protocol
-from dislab.training.steps import CannotStack, CapturedSteps, ParallelSteps, SingleSteps, StackedSteps
+from dislab.training.steps import CapturedSteps, ParallelSteps, SingleSteps
 
 LOG_EVERY = 25  # steps between two readings of the loss terms
 SECONDS_BETWEEN_CHECKPOINTS = 30
 FREED_MEMORY_KEPT = 512 << 20  # bytes
 
-Steps = SingleSteps | ParallelSteps | StackedSteps | CapturedSteps
+Steps = SingleSteps | ParallelSteps | CapturedSteps
 
 
-def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = True) -> None:
+def train_members(members: Sequence[Member], protocol: Protocol, quiet: bool = True) -> None:
     """Train several models of one architecture at once and in place, each from its checkpoint.
 
     Every member gets the same numbers as if it were trained alone. The checkpoint holds the random state, so
@@ -49,20 +49,14 @@ def train_stack(members: Sequence[Member], protocol: Protocol, quiet: bool = Tru
         member.model.eval()
 
 
-def steps_of(members: Sequence[Member], protocol: Protocol, quiet: bool, stacked: bool = False) -> Steps:
+def steps_of(members: Sequence[Member], protocol: Protocol, quiet: bool) -> Steps:
     """Return what takes the steps of the members, on CUDA as a graph.
 
-    Several models are trained side by side, or, if `stacked`, in the same kernels. Which of the two is faster
-    on a GPU is not known here: `benchmarks/speed` can measure both. Side by side is the default because it
-    takes every model, in every precision, and gives it the numbers that it gets alone. Stacked, all
-    convolutions become grouped ones, for which cuDNN is known to be slow.
+    Several models are trained side by side, which takes every model, in every precision, and gives it the
+    numbers that it gets alone. In the same kernels (vmap) ten were measured at 1.6 times the time on an H100:
+    all convolutions become grouped ones, for which cuDNN is slow.
     """
     steps = SingleSteps(members[0], protocol) if len(members) == 1 else ParallelSteps(members, protocol)
-    if stacked:
-        try:
-            steps = StackedSteps(members, protocol)
-        except CannotStack as error:
-            say(f"the models are trained side by side, not stacked: {error}", quiet)
     return CapturedSteps(steps, quiet) if steps.number.is_cuda else steps
 
 
@@ -113,7 +107,7 @@ def _train(steps: Steps, until: int, protocol: Protocol, quiet: bool) -> None:
                 member.history.seconds = seconds + time.monotonic() - began
                 member.save()
 
-    # A signal waits until the step is whole and saved. If it does not end the program, `train_stack` goes on.
+    # A signal waits until the step is whole and saved. If it does not end the program, training goes on.
     with Bar(title, protocol.steps, start=done, quiet=quiet) as bar, held_back() as signals:
         while done < until and not signals:
             terms = steps.step()

@@ -1,5 +1,5 @@
-"""Ways to take a training step: of one model, of several models side by side (CUDA streams) or in the same
-kernels (vmap); and each of them captured as a CUDA graph.
+"""Ways to take a training step: of one model, or of several models side by side (CUDA streams); and either of
+them captured as a CUDA graph.
 
 Each has the method `step()`, which takes one step of every member and returns the terms of the loss without
 waiting for the device, and the attributes `members` and `number`.
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dislab.progress import say
 from dislab.training.batches import Batch, batch_of, draw_together
-from dislab.training.checkpoint import Member, adam
+from dislab.training.checkpoint import Member
 from dislab.training.model import check_adversary_loss, check_terms
 from dislab.training.protocol import Protocol
 
@@ -120,104 +120,14 @@ class ParallelSteps:
         return results
 
 
-class StackedSteps:
-    """The training steps of M models at once: every kernel does the work of all of them.
-
-    Each parameter of all members is one tensor with a leading dimension M, over which the loss is mapped.
-    Adam works element by element, so one optimiser serves all. The parameters and optimisers of the members
-    become views into these tensors, so a member can be saved as if it were alone. CannotStack is raised if
-    the losses cannot be mapped, or a mapped loss differs from that of its member.
-    """
-
-    def __init__(self, members: Sequence[Member], protocol: Protocol):
-        self.members, self.protocol = list(members), protocol
-        self.number = torch.tensor(float(members[0].done), device=members[0].batches.device)
-        self.floats = _differing_floats(members)
-        self.loss = _Loss(members[0].model)
-        tensors = ([*member.model.named_parameters(), *member.model.named_buffers()] for member in members)
-        twins = {f"model.{same[0][0]}": [tensor for _, tensor in same] for same in zip(*tensors, strict=True)}
-        self.parameters = {
-            name: torch.stack([twin.detach() for twin in same]).requires_grad_(same[0].requires_grad)
-            for name, same in twins.items()
-        }
-        self._check()
-        trained = [one for one in self.parameters.values() if one.requires_grad]
-        self.optimiser = adam(trained, protocol.learning_rate, getattr(members[0].model, "adam", None))
-        for name, same in twins.items():
-            self._adopt(self.parameters[name], same)
-
-    step = SingleSteps.step
-
-    def draw(self) -> list[Batch]:
-        """Return the next batch of every member, as one batch."""
-        return [draw_together([member.batches for member in self.members])]
-
-    def take(self, batches: Sequence[Batch], update: bool = True) -> dict[str, Tensor]:
-        """Take a step with this batch, or only compute its gradients. Return the terms [M]."""
-        terms = self._terms(batches[0])
-        # A parameter's gradient is that of its own member's loss.
-        self._descend(self.optimiser, terms["loss"].sum(), update)
-        if update:
-            self.number += 1
-        return terms
-
-    _descend = SingleSteps._descend
-
-    def _terms(self, batch: Batch) -> dict[str, Tensor]:
-        def of_one(parameters, values, images, noise, groupings, changed) -> dict[str, Tensor]:
-            one = Batch(images, noise, batch.dataset_size, groupings, changed)
-            with _replaced(self.floats, values):
-                return torch.func.functional_call(self.loss, parameters, (one, self.number.clone()))
-
-        values = [values for _, _, values in self.floats]
-        own = [0 if values else None, 0, 0, 0, None if batch.changed is None else 0]
-        mapped = torch.func.vmap(of_one, in_dims=(0, *own))
-        return mapped(self.parameters, values, batch.images, batch.noise, batch.groupings, batch.changed)
-
-    def _check(self) -> None:
-        """Raise CannotStack if the stack does not give the losses of its members. Use up no random number."""
-        try:
-            model = self.members[0].model
-            if self.members[0].adversary is not None:
-                raise CannotStack("the model has an adversary")
-            if any(parameter._backward_hooks for parameter in model.parameters()):
-                raise CannotStack("the model changes its gradients")
-            with _state_kept(self.members), torch.no_grad():
-                (batch,) = self.draw()
-                together = self._terms(batch)["loss"]
-                batches = (batch_of(batch, index) for index in range(len(self.members)))
-                pairs = zip(self.members, batches, strict=True)
-                alone = [member.model.loss(own, self.number)["loss"] for member, own in pairs]
-            torch.testing.assert_close(together, torch.stack(alone), rtol=0.01, atol=0.01, equal_nan=True)
-        except Exception as error:
-            raise CannotStack(_first_line(error)) from error
-
-    def _adopt(self, stacked: Tensor, twins: Sequence[Tensor]) -> None:
-        """Make the members' parameters, and the state that Adam has of them, views into the stack's."""
-        for twin, view in zip(twins, stacked.detach().unbind(), strict=True):
-            twin.data = view
-        if not stacked.requires_grad:
-            return
-        states = [member.optimiser.state[twin] for member, twin in zip(self.members, twins, strict=True)]
-        step = torch.tensor(float(self.members[0].done), device=stacked.device)
-        self.optimiser.state[stacked] = {"step": step}
-        for state in states:
-            state["step"] = step
-        for name in ("exp_avg", "exp_avg_sq"):
-            moment = torch.stack([state.get(name, torch.zeros_like(stacked[0])) for state in states])
-            self.optimiser.state[stacked][name] = moment
-            for state, view in zip(states, moment.unbind(), strict=True):
-                state[name] = view
-
-
 class CapturedSteps:
-    """The steps of one model or of a stack as one CUDA graph, captured after a few ordinary steps.
+    """The steps of one model or of several as one CUDA graph, captured after a few ordinary steps.
 
     The generators are registered with the graph, so the random numbers are those of the ordinary steps.
     Images that do not lie on the device are drawn outside of the graph.
     """
 
-    def __init__(self, steps: SingleSteps | ParallelSteps | StackedSteps, quiet: bool):
+    def __init__(self, steps: SingleSteps | ParallelSteps, quiet: bool):
         self.steps, self.members, self.number, self.quiet = steps, steps.members, steps.number, quiet
         self.stream = torch.cuda.Stream(self.number.device)
         self.taken = 0
@@ -304,59 +214,6 @@ def _waiting_refused() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(mode)
-
-
-class CannotStack(Exception):
-    """Several models cannot be trained at once; the message says why."""
-
-
-class _Loss(nn.Module):
-    """A model's loss as the forward method of a module, which is what functional_call calls."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch, number: Tensor) -> dict[str, Tensor]:
-        return self.model.loss(batch, number)
-
-
-def _differing_floats(members: Sequence[Member]) -> list[tuple[nn.Module, str, Tensor]]:
-    """Return where the models differ in floats: the first one's module, the attribute's name, values [M]."""
-    floats = []
-    for same in zip(*(member.model.modules() for member in members), strict=True):
-        for name in vars(same[0]).keys() - vars(nn.Module()).keys():
-            values = [vars(module).get(name) for module in same]
-            if callable(values[0]) or all(_is_same(value, values[0]) for value in values):
-                continue
-            if not all(isinstance(value, float) for value in values):
-                raise CannotStack(f"they differ in {name}: {', '.join(map(str, values))}")
-            floats.append((same[0], name, torch.tensor(values, device=members[0].batches.device)))
-    return floats
-
-
-def _is_same(value, other) -> bool:
-    """Return whether two attributes are equal, also if they are tensors or hold some."""
-    try:
-        torch.testing.assert_close(value, other, rtol=0, atol=0, equal_nan=True)
-    except AssertionError:
-        return False
-    except (TypeError, ValueError):  # no numbers
-        return value is other or bool(value == other)
-    return True
-
-
-@contextmanager
-def _replaced(floats: Sequence[tuple[nn.Module, str, Tensor]], values: Sequence[Tensor]) -> Iterator[None]:
-    """Give these attributes of the modules other values for a while."""
-    before = [getattr(module, name) for module, name, _ in floats]
-    try:
-        for (module, name, _), value in zip(floats, values, strict=True):
-            setattr(module, name, value)
-        yield
-    finally:
-        for (module, name, _), value in zip(floats, before, strict=True):
-            setattr(module, name, value)
 
 
 @contextmanager

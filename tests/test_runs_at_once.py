@@ -31,7 +31,7 @@ def registered(isolated, no_pictures):
 
 
 @pytest.fixture
-def stacked(monkeypatch):
+def two_at_once(monkeypatch):
     """Models are trained at once as on a GPU, two at a time."""
     most_at_once = perform.most_at_once
     monkeypatch.setattr(execute, "most_at_once", lambda configs, _: min(2, most_at_once(configs, "cuda")))
@@ -58,35 +58,35 @@ def files_of(run: dislab.Run) -> set[str]:
     return {path.name for path in run.path.iterdir()}
 
 
-def test_seeds_are_stacked_into_ordinary_runs(tmp_path, tiny_dataset, stacked):
+def test_seeds_at_once_are_ordinary_runs(tmp_path, tiny_dataset, two_at_once):
     alone = dislab.run("vae", tiny_dataset, seed=2, out=tmp_path / "alone", **SETTING)
-    runs = run_several(variants([2, 0, 5]), "vae", tiny_dataset, tmp_path / "stack", **TRAINING)
+    runs = run_several(variants([2, 0, 5]), "vae", tiny_dataset, tmp_path / "several", **TRAINING)
     assert [run.config.seed for run in runs] == [2, 0, 5]
     assert at_once(runs) == [2, 2, 1]
     assert runs[0].config == alone.config
     assert all(files_of(run) == files_of(alone) for run in runs)
-    assert runs[0].path.relative_to(tmp_path / "stack") == alone.path.relative_to(tmp_path / "alone")
+    assert runs[0].path.relative_to(tmp_path / "several") == alone.path.relative_to(tmp_path / "alone")
     np.testing.assert_array_equal(runs[0].codes.mean, alone.codes.mean)
     np.testing.assert_array_equal(runs[0].history, alone.history)
     assert not np.allclose(runs[1].codes.mean, alone.codes.mean, atol=0.02)
 
 
-def test_finished_seeds_are_not_trained_again(tmp_path, tiny_dataset, stacked, monkeypatch):
+def test_finished_seeds_are_not_trained_again(tmp_path, tiny_dataset, two_at_once, monkeypatch):
     (before,) = run_several(variants([1]), "vae", tiny_dataset, tmp_path, **TRAINING)
-    trained, train_stack = [], perform.train_stack
+    trained, train_members = [], perform.train_members
 
     def noted(members, *others):
         trained.append(len(members))
-        train_stack(members, *others)
+        train_members(members, *others)
 
-    monkeypatch.setattr(perform, "train_stack", noted)
+    monkeypatch.setattr(perform, "train_members", noted)
     runs = run_several(variants([0, 1, 2]), "vae", tiny_dataset, tmp_path, **TRAINING)
     assert trained == [2]
     assert [run.config.seed for run in runs] == [0, 1, 2]
     assert runs[1].record == before.record
 
 
-def test_a_seed_that_fails_does_not_stop_the_others(tmp_path, tiny_dataset, stacked):
+def test_a_seed_that_fails_does_not_stop_the_others(tmp_path, tiny_dataset, two_at_once):
     @register_model("fails_with_seed_1")
     class FailsWithSeed1(VAE):
         def __init__(self, image_shape):
@@ -105,16 +105,18 @@ def test_a_seed_that_fails_does_not_stop_the_others(tmp_path, tiny_dataset, stac
 @pytest.mark.parametrize(
     ("model", "settings"), [("mlvae_svi", {"inference_steps": 2}), ("vae", {"precision": "bf16"})]
 )
-def test_every_model_and_precision_is_trained_side_by_side(tmp_path, tiny_dataset, stacked, model, settings):
+def test_every_model_and_precision_is_trained_side_by_side(
+    tmp_path, tiny_dataset, two_at_once, model, settings
+):
     alone = dislab.run(model, tiny_dataset, out=tmp_path / "alone", **settings, **SETTING)
     runs = run_several(variants([0, 1]), model, tiny_dataset, tmp_path / "both", **settings, **TRAINING)
     assert at_once(runs) == [2, 2]
     np.testing.assert_array_equal(runs[0].codes.mean, alone.codes.mean)
 
 
-def test_a_sweep_of_a_weight_is_stacked(tmp_path, tiny_dataset, stacked):
+def test_a_sweep_of_a_weight_is_trained_at_once(tmp_path, tiny_dataset, two_at_once):
     sweep = [{"seed": 0, "beta": beta, "network": "mlp"} for beta in (1.0, 8.0)]
-    runs = run_several(sweep, "betavae", tiny_dataset, tmp_path / "stack", **TRAINING)
+    runs = run_several(sweep, "betavae", tiny_dataset, tmp_path / "several", **TRAINING)
     assert at_once(runs) == [2, 2]
     for run, beta in zip(runs, (1.0, 8.0), strict=True):
         alone = dislab.run("betavae", tiny_dataset, beta=beta, out=tmp_path / "alone", **SETTING)
@@ -144,7 +146,7 @@ set = { latents = 5, network = "mlp" }
 """
 
 
-def test_a_study_stacks_seeds_and_weights(tmp_path, monkeypatch):
+def test_a_study_trains_seeds_and_weights_at_once(tmp_path, monkeypatch):
     @register_dataset("small_bars")
     def small_bars(source, data_dir, device):
         dataset = make_tiny_dataset()
