@@ -33,6 +33,7 @@ IMPORTED = [
     "safetensors.torch",
     "scipy.io",
     "sklearn.svm",
+    "torch._dynamo",  # as the first step of an optimiser does, in a second and a half
     "dislab.cli",
     "dislab.cli.app",
     "dislab.report.figures",
