@@ -18,7 +18,7 @@ for arguments in {PARTS}:
 
 def test_smoke():
     """A process of its own: the commands become the parent of orphans, and end them."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=900)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     tables = done.stdout
