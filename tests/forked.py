@@ -25,7 +25,7 @@ class Forked:
     Parameters
     ----------
     arguments : of dislab.
-    log : its standard output and standard error go to this file.
+    log : its standard error goes to this file; nobody sees its standard output.
     """
 
     def __init__(self, *arguments: str, log: str = os.devnull):
@@ -58,10 +58,9 @@ def _do(arguments: tuple, log: str, folder: str, environment: dict) -> None:
     os.environ.clear()
     os.environ.update(environment, OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
-    number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for stream in (1, 2):
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream, number in enumerate((nothing, nothing, os.open(log, os.O_WRONLY | os.O_APPEND))):
         os.dup2(number, stream)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     commands.like_new()
     execute.subprocess.Popen = commands.ForkedWorker
     sys.argv = ["dislab", *arguments]

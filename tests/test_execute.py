@@ -66,15 +66,16 @@ def test_seeds_side_by_side_are_those_one_by_one(small, one_thread, monkeypatch,
     assert len(runs_of("several")) == 3
 
 
-def test_runs_that_fail_side_by_side_leave_the_others(small, one_thread, capsys):
+def test_runs_that_fail_side_by_side_leave_the_others(small, plugin):
     study = SMALL.replace('["vae", "betavae"]', '["is_killed", "diverges", "vae", "oracle", "ends"]')
     Path("small.toml").write_text(study.replace("\nset =", "\n#"))
     [oracle] = [one for one in plan(read_study("small.toml"), Machine()).values() if one.model == "oracle"]
     path = Path("results/small") / oracle.folder
     path.parent.mkdir(parents=True)
     path.write_text("no folder")
-    assert main(["bench", "small.toml", "--jobs", "2"]) == 1
-    err = capsys.readouterr().err
+    process = Forked("bench", "small.toml", "--jobs", "2", "--plugin", str(plugin), log="said.txt")
+    assert process.wait(120) == 1
+    err = Path("said.txt").read_text()
     end = err.splitlines()[-5:]
     assert (
         "is_killed on bars, network=conv, seed 0: its process ended by the signal SIGKILL (mostly for want"
