@@ -48,6 +48,13 @@ def always_fails(table, rng):
     raise ValueError("no codes today")
 '''
 
+# Added to a plug-in: processes that load it draw no pictures, which would take most of their time.
+PLAIN = """
+import dislab.runs.perform
+
+dislab.runs.perform.draw_pictures = lambda *scene: []
+"""
+
 SMALL = """
 steps = 30
 batch_size = 16

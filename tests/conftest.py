@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bars import PLUGIN, SMALL
+from bars import PLAIN, PLUGIN, SMALL
 
 from dislab import registry
 from dislab.data.dataset import Dataset
@@ -98,12 +98,16 @@ def no_pictures(monkeypatch):
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory):
-    """The plug-in's file; what it registers is forgotten after these tests."""
+    """The plug-in's file; what it registers is forgotten after these tests.
+
+    Processes that load it draw no pictures, and nor does this one during these tests.
+    """
     path = tmp_path_factory.mktemp("plugin") / "bars.py"
-    path.write_text(PLUGIN)
+    path.write_text(PLUGIN + PLAIN)
     (path.parent / "data").mkdir()  # with no official file in it
     with registry.isolated(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISLAB_DATA", str(path.parent / "data"))
+        patch.setattr(perform, "draw_pictures", perform.draw_pictures)  # restored afterwards
         dislab.load_plugin(path)
         yield path
 

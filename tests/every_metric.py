@@ -20,7 +20,7 @@ ENTRIES = {entry.name: entry for entry in METRICS}
 # What needs viewpoints in degrees is tested in a file of its own.
 FUNCTIONS = sorted({entry.make.__name__ for entry in METRICS if "viewpoint" not in entry.needs})
 SMALL = {"num_train": 200, "num_test": 100, "num_draws": 20, "num_samples": 200, "num_variance": 300}
-SMALL |= {"num_rounds": 10, "num_validation": 50, "num_steps": 20}
+SMALL |= {"num_rounds": 10, "num_validation": 50, "num_steps": 20, "num_choices": 2}
 NUM_ROWS = 300
 FITS_NETWORKS = {
     "content_few",

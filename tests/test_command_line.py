@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forked import Forked
 from matplotlib.figure import Figure
 from scipy.stats import t
 
@@ -29,6 +29,7 @@ from dislab.scoring.score import score
 
 FAST = ["--dataset", "bars", "--steps", "30", "--batch-size", "16", "--set", "network=mlp"]
 MIG = ["--metrics", "mig"]
+EAGER = "from dislab.training import loop\nloop.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
 
 
 def read_leaderboard(path="results/leaderboard.csv") -> list[dict]:
@@ -300,26 +301,16 @@ def test_a_record_repeats_a_run_of_a_folder_of_images(tmp_path, monkeypatch, no_
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_resumes_to_the_same_result(how, bars, no_pictures, capsys):
     """Stopped by Ctrl-C or kill -9 at some point after its first checkpoint, then started again."""
-    start = (
-        "import sys; from dislab.training import loop; loop.SECONDS_BETWEEN_CHECKPOINTS = 0;"
-        "from dislab.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
+    Path("eager.py").write_text(EAGER)
     slow = ["run", "--model", "mlvae", *FAST, *bars, "--steps", "200", *MIG]
-    process = subprocess.Popen(
-        [sys.executable, "-c", start, *slow, "--out", "broken_off"],
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
-    )
+    process = Forked(*slow, "--plugin", "eager.py", "--out", "broken_off", log="said.txt")
     for _ in range(3000):
         if list(Path("broken_off").rglob("checkpoint.safetensors")) or process.poll() is not None:
             break
         time.sleep(0.02)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    err = Path("said.txt").read_text()
     if how == signal.SIGINT:
         assert err.endswith("\ndislab: interrupted; run the same command to resume\n")
         assert "Traceback" not in err and not list(Path("broken_off").rglob("*.claim-*"))

@@ -9,6 +9,7 @@ from terminal import in_terminal
 
 import dislab
 from dislab.cli import main
+from dislab.registry import METRICS
 
 RUN = ["run", "--model", "mlvae", "--dataset", "bars", "--steps", "50", "--batch-size", "16"]
 NETWORK = ["--set", "network=mlp"]
@@ -19,7 +20,14 @@ def rows_of(line: str, columns: int) -> int:
     return max(1, math.ceil(len(line) / columns))
 
 
-def test_remarks_are_few_lines(bars, no_pictures, capsys):
+@pytest.fixture
+def few_defaults(monkeypatch):
+    """Few default scores: all of them take seconds. The last four are left out of a run of the oracle."""
+    chosen = "mig,sap,modularity,content_accuracy,elbo,mig_sampled,pose_error,median_angular_error_degrees"
+    monkeypatch.setattr(METRICS, "default", lambda: METRICS.choose(chosen.split(",")))
+
+
+def test_remarks_are_few_lines(bars, no_pictures, few_defaults, capsys):
     """What is left out is said, or counted if it is much."""
     oracle = ["run", "--model", "oracle", "--dataset", "bars", *bars]
     assert main([*oracle, "--metrics", "default"]) == 0
@@ -31,15 +39,47 @@ def test_remarks_are_few_lines(bars, no_pictures, capsys):
     assert "elbo is left out: it needs" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_a_run_in_a_terminal(columns, bars):
-    lines = in_terminal([sys.executable, "-m", "dislab", *RUN, *NETWORK, *bars], columns)
+# One process, which trains and scores once: a run, its result at another width, all of it, another training.
+IN_WIDTHS = """
+import fcntl, struct, sys, termios
+from dislab.cli import main
+for columns, more in ((80, []), (120, []), (120, ["--all"]), (120, ["--metrics", "mig", "--out", "other"])):
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    assert main([*sys.argv[1:], *more]) == 0
+    print("end of a command")
+"""
+
+
+def test_a_run_in_a_terminal(bars):
+    lines = in_terminal([sys.executable, "-c", IN_WIDTHS, *RUN, *NETWORK, *bars], 80)
+    narrow, wide, every, trained = parts_between(lines, "end of a command")
+    check_training(narrow, 80)
+    check_training(trained, 120)
+    check_result(narrow, 80)
+    check_result(wide, 120)
+    [run] = dislab.runs_in("results")
+    text = "\n".join(every)
+    assert len(run.record["metrics"]) == len(METRICS.default()), "no score is asked for by name"
+    assert all(re.search(rf"^{name}  ", text, re.M) for name in run.record["metrics"] if name in run.scores)
+    assert not re.search(r"\d{3,}\.000", text)
+
+
+def parts_between(lines: list[str], mark: str) -> list[list[str]]:
+    """Return the lines before each line that is the mark."""
+    ends = [number for number, line in enumerate(lines) if line == mark]
+    return [lines[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def check_training(lines: list[str], columns: int) -> None:
     updates = [line for line in lines if line.startswith("training")]
     assert updates and all(len(line) <= columns for line in updates)
     last = re.fullmatch(r"training ━+ 100% 50/50 ETA \d+:\d\d:\d\d (.*)", updates[-1])
     terms = re.split(r"  +", last[1])
     assert all(re.fullmatch(r"\w+ [-+.e\d]+|[\d,]+ images/s", term) for term in terms), "whole terms only"
     assert terms[0].startswith("loss ") and len(terms) >= 2 + (columns > 80)
+
+
+def check_result(lines: list[str], columns: int) -> None:
     begin = next(number for number, line in enumerate(lines) if line.startswith("mlvae on bars (rendered)"))
     result = lines[begin:]
     assert sum(rows_of(line, columns) for line in result) <= 24
@@ -53,7 +93,7 @@ def test_a_run_in_a_terminal(columns, bars):
     assert not re.search(r"\d{3,}\.000", text)
 
 
-def test_all_shows_every_score(bars, no_pictures, capsys):
+def test_all_shows_every_score(bars, no_pictures, few_defaults, capsys):
     assert main([*RUN, *NETWORK, *bars, "--seeds", "0,1"]) == 0
     short = capsys.readouterr().out
     assert main([*RUN, *NETWORK, *bars, "--seeds", "0,1", "--all"]) == 0

@@ -21,12 +21,7 @@ ray = pytest.importorskip("ray", reason="needs Ray: pip install 'dislab[ray]'")
 pytestmark = pytest.mark.usefixtures("plugin", "small")
 RUNS = "run --model mlvae --dataset bars --steps 400 --batch-size 16 --set network=mlp --metrics mig,sap"
 RUNS = [*RUNS.split(), "--group-by", "size", "--precision", "fp32"]
-PLAIN = """
-import dislab.runs.perform
-import dislab.training.loop
-dislab.training.loop.SECONDS_BETWEEN_CHECKPOINTS = 0
-dislab.runs.perform.draw_pictures = lambda *scene: []
-"""
+EAGER = "import dislab.training.loop\ndislab.training.loop.SECONDS_BETWEEN_CHECKPOINTS = 0\n"
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +56,9 @@ def alone(plugin, tmp_path_factory):
 @pytest.fixture
 def plugins(plugin, monkeypatch) -> list[str]:
     """Options: the dataset, runs without pictures, and a checkpoint at every look at the loss."""
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)  # as plain.py does, but for this test alone
-    Path("plain.py").write_text(PLAIN)
-    return ["--plugin", str(plugin), "--plugin", "plain.py"]
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)  # as eager.py does, but for this test alone
+    Path("eager.py").write_text(EAGER)
+    return ["--plugin", str(plugin), "--plugin", "eager.py"]
 
 
 def has_checkpoints(folder: str, number: int) -> bool:

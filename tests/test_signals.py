@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from bars import PLAIN
+from forked import Forked
 from test_training import PROTOCOL, assert_same_progress, at_step, make_training, train
 
 from dislab import signals
@@ -21,7 +23,7 @@ INTERRUPTED = "dislab: interrupted; run the same command to resume"
 
 
 def start(*arguments: str, ignored: int | None = None, code: str = "") -> subprocess.Popen:
-    """A dislab program; Ctrl-C is not ignored, as it is in the background jobs of a shell."""
+    """A dislab program, a new Python; Ctrl-C is not ignored, as it is in the background jobs of a shell."""
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -33,7 +35,7 @@ def start(*arguments: str, ignored: int | None = None, code: str = "") -> subpro
     return subprocess.Popen([sys.executable, *command, *arguments], **pipes, preexec_fn=prepare)
 
 
-def wait_for_checkpoints(folder: str, number: int, process: subprocess.Popen) -> None:
+def wait_for_checkpoints(folder: str, number: int, process: Forked) -> None:
     for _ in range(3000):
         if len(list(Path(folder).rglob("checkpoint.safetensors"))) == number or process.poll() is not None:
             return
@@ -55,46 +57,56 @@ def test_ctrl_c_at_any_moment_is_one_line(after, bars):
 @pytest.mark.parametrize(("how", "jobs"), [(signal.SIGTERM, 1), (signal.SIGHUP, 2)])
 def test_signals_of_schedulers_and_terminals_save_checkpoints(how, jobs, bars):
     Path("eager.py").write_text(EAGER)
-    process = start(*SLOW, *bars, "--plugin", "eager.py", "--seeds", "0,1", "--jobs", str(jobs))
+    several = ["--seeds", "0,1", "--jobs", str(jobs)]
+    process = Forked(*SLOW, *bars, "--plugin", "eager.py", *several, log="said.txt")
     wait_for_checkpoints("results", jobs, process)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + how
+    assert process.wait(60) == 128 + how
+    err = Path("said.txt").read_text()
     assert err.splitlines()[-1] == f"dislab: ended by {how.name}; run the same command to resume"
     assert "Traceback" not in err and "failed" not in err
     assert len(list(Path("results").rglob("checkpoint.safetensors"))) == jobs
     assert not list(Path().rglob("*.claim-*")) and not list(Path().rglob("*.part"))
 
 
-def cpu_seconds(process: str) -> float:
-    """Return the CPU time that a process has taken."""
-    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+# Says which processes have taken a step.
+BEGUN = """
+import os
+from pathlib import Path
+from dislab.training.steps import SingleSteps
+step = SingleSteps.step
+def stepped(self):
+    terms = step(self)
+    Path(f"begun{os.getpid()}").touch()
+    return terms
+SingleSteps.step = stepped
+"""
 
 
 def test_a_worker_that_is_told_to_end_saves_its_checkpoint_and_its_parent_says_so(bars):
-    process = start(*SLOW, *bars, "--seeds", "0,1", "--jobs", "2")
+    Path("begun.py").write_text(BEGUN)
+    several = ["--seeds", "0,1", "--jobs", "2"]
+    process = Forked(*SLOW, *bars, "--plugin", "begun.py", *several, log="said.txt")
     for _ in range(3000):
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if len(list(Path("results").rglob("seed*/"))) == 2:
+        if len(list(Path().glob("begun[0-9]*"))) == 2:
             break
         time.sleep(0.02)
-    # The optimiser imports torch's compiler before the first step, which a busy machine may do slowly.
-    begun = [cpu_seconds(child) + 3 for child in children]
-    while any(cpu_seconds(child) < enough for child, enough in zip(children, begun, strict=True)):
-        time.sleep(0.05)
+    children = process.children()
+    assert not list(Path("results").rglob("checkpoint.safetensors"))
     for child in children:
         os.kill(int(child), signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    assert process.wait(60) == 1
+    err = Path("said.txt").read_text()
     lines = [line for line in err.splitlines() if "its process ended by the signal SIGTERM" in line]
-    assert process.returncode == 1 and "Traceback" not in err
+    assert "Traceback" not in err
     assert [line.partition(":")[0] for line in lines] == ["failed", "failed"]
     assert len(list(Path("results").rglob("checkpoint.safetensors"))) == 2
 
 
 def test_a_signal_that_is_ignored_stays_ignored(bars):
     """As nohup has it."""
-    arguments = [*SLOW, *bars, "--steps", "300", "--jobs", "1"]
+    Path("plain.py").write_text(PLAIN)
+    arguments = [*SLOW, *bars, "--steps", "300", "--jobs", "1", "--plugin", "plain.py"]
     process = start(*arguments, ignored=signal.SIGHUP)
     for _ in range(40):
         process.send_signal(signal.SIGHUP)

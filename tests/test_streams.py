@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bars import PLAIN, PLUGIN
 
 from dislab import streams
 from dislab.progress import Bar, say
@@ -31,6 +32,7 @@ def in_shell(command: str) -> subprocess.CompletedProcess:
     ],
 )
 def test_a_run_is_stored_whatever_becomes_of_its_output(redirected, code, bars):
+    Path("bars.py").write_text(PLUGIN + PLAIN)
     done = in_shell(f"dislab {RUN} --plugin bars.py {redirected}")
     assert done.returncode == code
     assert len(list(Path("results").rglob("run.json"))) == 1 + ("--seeds" in redirected)

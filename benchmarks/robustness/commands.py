@@ -33,6 +33,7 @@ IMPORTED = [
     "safetensors.torch",
     "scipy.io",
     "sklearn.svm",
+    "torch._dynamo",  # as the first step of an optimiser does, in a second and a half
     "dislab.cli",
     "dislab.cli.app",
     "dislab.report.figures",
@@ -101,10 +102,10 @@ class Command:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.execv(sys.executable, [sys.executable, "-m", "dislab", *self.arguments])
-        _like_new()
+        like_new()
         from dislab.runs import execute
 
-        execute.subprocess.Popen = _ForkedWorker
+        execute.subprocess.Popen = ForkedWorker
         before()
         sys.argv = ["dislab", *self.arguments]
         runpy.run_module("dislab", run_name="__main__")
@@ -219,7 +220,7 @@ def _fork(work: Callable, *arguments) -> int:
         os._exit(code & 0xFF)
 
 
-def _like_new() -> None:
+def like_new() -> None:
     """Make this child like a new process: its signals, its streams, no files of its parent."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -233,7 +234,7 @@ def _like_new() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-class _ForkedWorker(subprocess.Popen):
+class ForkedWorker(subprocess.Popen):
     """A worker process that is a child of its parent, instead of a new Python."""
 
     def _execute_child(self, *arguments) -> None:
@@ -253,6 +254,6 @@ class _ForkedWorker(subprocess.Popen):
         os.dup2(given["c2pwrite"], 1)
         os.environ.update(given["env"])
         os.setsid()
-        _like_new()
+        like_new()
         sys.argv = ["worker"]
         runpy.run_module(given["args"][2], run_name="__main__")
