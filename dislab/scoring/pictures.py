@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dislab import __version__
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import draw_groups, join_by_one
 from dislab.files import save_figure, write_atomically
@@ -190,7 +191,12 @@ def animation(scene: Scene) -> bytes:
     pictures = [Image.fromarray(sheet).quantize(palette=palette, dither=plain) for sheet in sheets]
     pictures += pictures[-2:0:-1]
     buffer = io.BytesIO()
-    options = {"append_images": pictures[1:], "duration": MILLISECONDS, "loop": 0}
+    options = {
+        "append_images": pictures[1:],
+        "duration": MILLISECONDS,
+        "loop": 0,
+        "comment": f"dislab {__version__}",
+    }
     pictures[0].save(buffer, format="GIF", save_all=True, **options)
     return buffer.getvalue()
 
