@@ -320,7 +320,7 @@ def _encode(
 
 def _complete(run: Run, wanted: Mapping[str, Asked], machine: Machine) -> Outcome:
     """Compute the scores that a finished run lacks of those that are asked for."""
-    with _scoring(list(wanted), machine.quiet) as progress:
+    with _scoring(list(wanted) if run.lacks(wanted) else [], machine.quiet) as progress:
         return _outcome(run, run.add_scores(wanted, progress))
 
 
