@@ -35,7 +35,12 @@ OWN_BEGINNINGS = (
     b"# As run by dislab",
 )
 # How pictures begin, and how those of dislab name it as their software.
-OWN_PICTURES = {b"\x89PNG": b"Software\0dislab ", b"<?xml": b">dislab ", b"%PDF": b"(dislab "}
+OWN_PICTURES = {
+    b"\x89PNG": b"Software\0dislab ",
+    b"<?xml": b">dislab ",
+    b"%PDF": b"(dislab ",
+    b"GIF8": b"dislab ",
+}
 
 _numbers = itertools.count()  # of temporary files: threads may write to one path at once
 
@@ -195,6 +200,9 @@ def write_own(path: Path, content: bytes) -> None:
     DislabError : the file is there, and dislab did not write it.
     RunFailed : it cannot be written.
     """
+    with suppress(OSError), open_file(path) as file:
+        if file.read() == content:  # also a GIF of an earlier version, which does not name dislab
+            return
     check_own(path)
     write_atomically(path, content)
 

@@ -22,7 +22,9 @@ from dislab.report.analysis import (
     variance_explained,
 )
 from dislab.report.figures import FIGURES
+from dislab.runs.machine import Machine
 from dislab.scoring.udr import udr
+from dislab.studies.study import _draw_figure
 
 
 def frame(scores: np.ndarray) -> pd.DataFrame:
@@ -173,11 +175,44 @@ def test_figures_show_their_tables(tmp_path):
         assert [*FIGURES[name].draw(runs, ax=axes)] == [*axes], "the caller's axes"
         with pytest.raises(DislabError, match="nothing to show"):
             FIGURES[name].draw([])
+        with pytest.raises(DislabError, match="nothing to show"):
+            FIGURES[name].draw(runs, table=FIGURES[name].table(runs)[:0])
     table = FIGURES["score_map"].table(runs).set_index(["latents", "beta"])
     cells = [record["scores"]["betavae_score"] for record in records[:: len(records) // 2]]
     assert table["betavae_score"][2, 1.0] == pytest.approx(np.mean(cells))
     assert table["beta_norm"][10, 4.0] == pytest.approx(40 / (64 * 64 * 3))
     assert FIGURES["score_map"].table(runs[:1]).empty, "nothing is swept"
+
+
+def test_data_sets_of_two_models_or_of_one_configuration_are_left_out(tmp_path, capsys, monkeypatch):
+    random = np.random.default_rng(0)
+    numbers = {"shapes3d": (3, 2), "two models": (1, 2), "one configuration": (5, 1)}  # seeds, models
+    records = [
+        made(model, seed, {"mig": random.random(), "sap": random.random()}, dataset=dataset)
+        for dataset, (seeds, models) in numbers.items()
+        for model in ("vae", "betavae")[:models]
+        for seed in range(seeds)
+    ]
+    runs = written(tmp_path / "r", *records)
+    models = models_of(runs)
+    [one, kept, two] = dict.fromkeys(models["data"])
+    assert set(variance_explained(models)["data"]) == {kept}
+    ranks = rank_correlation(models)
+    assert set(ranks["data"]) == {kept, "mean"} and set(ranks["n"]) == {6}
+    line = f"left out, because they have few models or one configuration: {one}; {two}"
+    assert main(["analyse", str(tmp_path / "r")]) == 0
+    assert capsys.readouterr().out.count(line) == 1 and "shapes3d" in kept
+    computed = []
+    monkeypatch.setattr(
+        "dislab.report.analysis_figures.variance_explained",
+        lambda models: computed.append(1) or variance_explained(models),
+    )
+    machine = Machine(out=str(tmp_path), quiet=False)
+    assert len(_draw_figure("variance_explained", runs, machine)) == 2
+    assert f"figure variance_explained: {line}" in capsys.readouterr().err
+    assert computed == [1], "the table and the picture are of one computation"
+    others = models[models["data"] != kept]
+    assert rank_correlation(others).empty and variance_explained(others).empty
 
 
 def test_an_analysis_needs_two_models(tmp_path, capsys):

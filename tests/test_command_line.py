@@ -250,11 +250,13 @@ def test_evaluate_a_file_of_arrays(tmp_path, capsys):
     rng = np.random.default_rng(0)
     factors = rng.integers(0, 4, (3000, 2))
     np.savez(tmp_path / "codes.npz", codes=factors + 0.01 * rng.standard_normal((3000, 2)), factors=factors)
-    assert main(["evaluate", str(tmp_path / "codes.npz"), "--metrics", "mig,factorvae_score"]) == 0
+    evaluate = ["evaluate", str(tmp_path / "codes.npz")]
+    assert main([*evaluate, "--metrics", "mig,factorvae_score"]) == 0
     out = capsys.readouterr().out
     expected = dislab.evaluate(**np.load(tmp_path / "codes.npz"), metrics=["mig", "factorvae_score"])
-    for name, value in expected.items():
-        assert re.search(rf"{name} +{value:.4f}", out)
+    for name, label in (("mig", "MIG"), ("factorvae_score", "FactorVAE")):
+        assert re.search(rf"^{label} +↑ +{expected[name]:.3f} +\w", out, re.M)
+    assert len(out.splitlines()) == 4 and "--all" not in out
 
 
 # A run that is repeated from its record

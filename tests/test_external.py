@@ -1,6 +1,7 @@
 """Codes that another program made: their scores become records, and rows of every table."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from conftest import make_tiny_dataset, one_line
 
 import dislab
 from dislab.cli import main
+from dislab.cli.tables import print_scores
 from dislab.errors import DislabError, DislabWarning, RunFailed
 from dislab.report.board import board_of
 from dislab.report.leaderboard import FORMATS, render
@@ -140,6 +142,28 @@ def test_there_is_no_model_to_load_or_to_train(dataset, capsys):
     assert "nothing to train" in capsys.readouterr().err
     shutil.rmtree(run.path)
     assert len(dislab.leaderboard("r")) == 1, "tables need the records alone"
+
+
+def test_scores_of_codes_are_printed_as_those_of_a_run(dataset, capsys, monkeypatch):
+    """Without a name the codes are no run: the same lines stand below no heading."""
+    codes = {"codes": codes_of(dataset), "factors": dataset.space.factors(np.arange(60))}
+    np.savez("codes.npz", **codes)
+    quick = ["mig", "sap@scale=unit", "modularity", "irs", "jemmig", "dcimig", "mig_sup", "mcc"]
+    scores = dislab.evaluate(**codes, dataset=dataset, metrics=[*quick, "elbo"], name="mine", out="r")
+    monkeypatch.setattr("dislab.runs.evaluate.evaluate", lambda **arguments: scores)
+    for names, everything, options in (
+        (None, False, []),
+        (None, True, ["--all"]),
+        (["sap", "elbo"], False, ["--metrics", "sap,elbo"]),
+    ):
+        print_scores(dislab.runs_in("r"), names, everything)
+        of_run = capsys.readouterr().out
+        assert main(["evaluate", "codes.npz", *options]) == 0
+        of_codes = capsys.readouterr().out
+        assert of_run.endswith(of_codes) and "elbo is left out: it needs" in of_codes
+        assert ("and 6 other scores: --all" in of_codes) == (not options)
+        assert re.search(rf"^{'sap' if everything else 'SAP'}@scale=unit +↑", of_codes, re.M)
+        assert ("mig " in of_codes.lower()) == (names is None)
 
 
 def test_the_command_line_records_a_file_of_codes(bars, capsys):

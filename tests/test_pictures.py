@@ -5,12 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 import dislab
+from dislab.files import check_own
 from dislab.models.mlvae import MLVAE
 from dislab.models.oracle import Oracle
 from dislab.models.vae import VAE
+from dislab.runs import perform
 from dislab.scoring import pictures
 from dislab.scoring.encoding import encode
 from dislab.scoring.table import CodeTable
@@ -300,6 +303,7 @@ def test_pictures_are_files_of_the_right_size(tmp_path):
     content = (tmp_path / "traversals.gif").read_bytes()
     with Image.open(tmp_path / "traversals.gif") as image:
         assert image.format == "GIF" and image.n_frames == 16 and len(content) < 300_000
+    check_own(tmp_path / "traversals.gif")
     for name, size in sizes.items():
         assert paths[name].suffix == ".png"
         assert size_of_file(paths[name]) == pytest.approx(expected_size(*size), abs=1.5), name
@@ -329,6 +333,48 @@ def test_a_model_without_content_and_style_has_no_pictures_of_groups(tmp_path):
     without_decoder = check_model(Oracle((1, 8, 8)), "oracle")
     assert pictures.draw_pictures(tmp_path / "none", without_decoder, dataset, table, ROWS) == []
     assert not (tmp_path / "none").exists()
+
+
+def test_a_finished_run_draws_the_pictures_that_it_lacks(tmp_path, monkeypatch):
+    """They show what was drawn after the training, from the parameters and codes in the run's folder."""
+    drawn = []
+
+    def draw(panels, title, ax=None):
+        drawn.append((title, [panel.tiles for panel in panels]))
+        return Figure().subplots()
+
+    monkeypatch.setattr(pictures, "draw", draw)
+    monkeypatch.setattr(pictures, "animation", lambda scene: b"GIF8")
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: path.write_text(path.name))
+    options = {"steps": 3, "batch_size": 12, "network": "mlp", "group_size": 4, "metrics": ["mig"]}
+    options |= {"out": tmp_path, "device": "cpu"}
+    dataset = make_dataset()
+    first = dislab.run("mlvae", dataset, **options)
+    names = {"reconstructions", "traversals", "swap", "interpolation", "generation", "evidence"}
+    assert {path.stem for path in first.path.glob("*.png")} == names and len(drawn) == len(names)
+    bare = dislab.run("mlvae", dataset, seed=1, pictures="none", **options)
+    assert {path.suffix for path in bare.path.iterdir()}.isdisjoint({".png", ".gif"})
+    monkeypatch.delattr(perform, "_train")  # nothing is trained again
+    for name in ("swap.png", "traversals.gif"):
+        (first.path / name).unlink()
+    kept = first.path / "evidence.png"
+    before = kept.stat().st_mtime_ns
+    run = dislab.run("mlvae", dataset, **options)
+    assert run.read("swap.png") == b"swap.png" and run.read("traversals.gif") == b"GIF8"
+    assert run.record == first.record and len((tmp_path / "records.jsonl").read_bytes().splitlines()) == 2
+    run = dislab.run("mlvae", dataset, pictures="svg", **options)
+    assert {path.stem for path in run.path.glob("*.svg")} == names
+    assert run.record["files"].keys() - first.record["files"].keys() == {f"{name}.svg" for name in names}
+    assert run.read("swap.svg") == b"swap.svg" and dislab.load(run.path).record == run.record
+    assert kept.stat().st_mtime_ns == before and len(drawn) == 3 * len(names)
+    for again in (drawn[len(names) : 2 * len(names)], drawn[2 * len(names) :]):
+        for (title, tiles), (other, others) in zip(drawn, again, strict=False):
+            assert title == other
+            torch.testing.assert_close(tiles, others, equal_nan=True)
+    (run.path / "swap.png").unlink()
+    (run.path / "model.safetensors").unlink()
+    dislab.run("mlvae", dataset, **options)
+    assert len(drawn) == 3 * len(names) and not (run.path / "swap.png").exists(), "nothing to draw it from"
 
 
 def test_a_tile_is_drawn_where_it_belongs(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 import dislab
 from dislab.cli import main
-from dislab.errors import DislabError, DislabWarning
+from dislab.errors import DislabError, DislabWarning, RunFailed
 from dislab.registry import METRICS
 from dislab.report.board import board_of
 from dislab.report.leaderboard import render
@@ -106,6 +106,11 @@ def test_an_interruption_loses_no_score_that_was_computed(tiny_dataset, tmp_path
             raise KeyboardInterrupt
         return 2.0
 
+    @dislab.register_metric("broken")
+    def broken(table, rng):
+        called.append("broken")
+        raise ValueError("it is broken")
+
     metrics = ["slow_one", "mig", "slow_two"]
     with pytest.raises(KeyboardInterrupt):
         dislab.run("oracle", tiny_dataset, metrics=metrics)
@@ -113,6 +118,11 @@ def test_an_interruption_loses_no_score_that_was_computed(tiny_dataset, tmp_path
     assert run.scores.keys() & {*metrics} == {"slow_one", "mig"}
     run = dislab.run("oracle", tiny_dataset, metrics=metrics)
     assert called == ["one", "two", "two"] and run.scores["slow_two"] == 2
+    called.clear()
+    with pytest.raises(RunFailed, match=r"'broken' failed, the other scores are kept in .*: it is broken"):
+        dislab.run("oracle", tiny_dataset, metrics=["slow_one", "broken"], out="other")
+    assert called == ["broken", "one"], "what failed is not computed again with the slow ones"
+    assert "slow_one" in dislab.runs_in("other")[0].scores
 
 
 def test_force_computes_scores_anew(runs):

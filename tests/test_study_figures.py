@@ -197,7 +197,7 @@ def test_pictures_are_those_of_the_first_seed(study, rows):
         mine = lines_of(table, row)
         first = runs[0]
         assert set(mine["seed"]) <= {first.config.seed}
-        expected = {path.name: path.read_bytes() for path in first.path.glob("*.[ps][nv]g")}
+        expected = {path.name: path.read_bytes() for path in first.path.glob("*.[psg][nvi][gf]")}
         assert sorted(files[name] for name in mine["picture"]) == sorted(expected.values())
         for name in mine["picture"]:
             [original] = [other for other in expected if name.endswith(f"-{other}")]
@@ -207,6 +207,7 @@ def test_pictures_are_those_of_the_first_seed(study, rows):
     assert (
         "swap.png" in names
         and "swap.svg" in names
+        and "traversals.gif" in names
         and "evidence_2.png" in names
         and "mlvae-style=1-" in names
     )

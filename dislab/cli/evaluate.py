@@ -21,7 +21,7 @@ from dislab.cli.options import (
     parse_groupings,
     parse_names,
 )
-from dislab.cli.tables import end, print_scores, print_table
+from dislab.cli.tables import end, print_scores, print_scores_of_codes
 from dislab.errors import DislabError, RunFailed
 from dislab.progress import say
 
@@ -97,7 +97,7 @@ def evaluate_command(
         options |= {"group_by": parse_groupings(group_by), "dataset": dataset, "data_dir": data_dir}
         if factors is not None:
             options["factors"] = factors
-        _evaluate_arrays(target, out, format_, options)
+        _evaluate_arrays(target, out, all_, format_, options)
     else:
         raise DislabError(
             f"'{target}' is neither a folder of runs nor a .npz file with the arrays codes and factors"
@@ -146,25 +146,20 @@ def _of_run(run) -> dict:
     return about | {part: run.record[part] for part in ("scored_rows", "scores", "left_out")}
 
 
-def _evaluate_arrays(path: Path, out: Path | None, format_: str, options: dict) -> None:
+def _evaluate_arrays(path: Path, out: Path | None, all_: bool, format_: str, options: dict) -> None:
     from dislab.data.npz import read_arrays
     from dislab.runs.evaluate import evaluate
-    from dislab.scoring.protocols import recorded_name
+    from dislab.runs.external import as_recorded
 
     # A CSV file has the factors, or the dataset: then those of the file of arrays are not needed.
     has_factors_file = "factors" in options
     needed = ("codes",) if has_factors_file or options["dataset"] is not None else ("codes", "factors")
     also = ("logvar",) if has_factors_file or "factors" in needed else ("factors", "logvar")
-    scores = evaluate(**read_arrays(path, needed, also), **options, out=out)
-    values = {
-        recorded_name(name.partition("@")[0], scores.protocols[name]): value for name, value in scores.items()
-    }
+    record = as_recorded(evaluate(**read_arrays(path, needed, also), **options, out=out))
     if format_ == "json":
-        print(json.dumps({"scores": values, "left_out": scores.left_out}, indent=1))
+        print(json.dumps({part: record[part] for part in ("scores", "left_out")}, indent=1))
     else:
-        print_table([("score", "value"), *((name, f"{value:.4f}") for name, value in values.items())])
-        for name, cause in scores.left_out.items():
-            say(f"{name} is left out: {cause}")
+        print_scores_of_codes(record, options["metrics"], all_)
     if options["name"] is not None:
         from dislab.report.leaderboard import write_leaderboard
         from dislab.runs.record import Results

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
+from collections.abc import Collection, Mapping
 
 from dislab.errors import RunFailed
 from dislab.progress import say
@@ -62,35 +64,84 @@ def print_scores(runs: list, names: list[str] | None = None, everything: bool = 
     names : of metrics; the others are not shown. None shows the headline scores.
     everything : show every score of every configuration, with what stands beside it.
     """
-    from dislab.registry import METRICS
     from dislab.report.board import tabulated
     from dislab.report.leaderboard import render, shown_in
-    from dislab.report.names import headlines
-    from dislab.scoring.request import DEFAULT
+    from dislab.report.tables import wrapped
 
     of_rows: dict[str, list] = {}
     for run in runs:
         of_rows.setdefault(run.config.row, []).append(run)
-    wanted = None
-    if names is not None and not any(name.partition("@")[0] == DEFAULT for name in names):
-        wanted = {entry.name for entry in METRICS.choose(name.partition("@")[0] for name in names)}
-    board = tabulated(runs)
-    scores = list(board.directions)
-    if wanted is not None:
-        scores = [score for score in scores if score.partition("@")[0] in wanted]
-    elif not everything:
-        scores = shown_in(board) if len(of_rows) > 1 else headlines(scores)
+    wanted, board = _metrics_of(names), tabulated(runs)
+    scores = _chosen(board.directions, wanted, everything)
     print()
     if everything:
         for same in of_rows.values():
-            _print_every_score(same, scores)
+            own = tabulated(same)
+            _print_heading(same)
+            if same[0].config.hyperparameters:
+                print("\n".join(wrapped(same[0].config.key["hyperparameters"], width_of_output())))
+            _print_every_score(own.frame.iloc[0], own.values, own.directions, scores, len(same))
     elif len(of_rows) > 1:
+        scores = shown_in(board) if wanted is None else scores
         print(render(board, "table", scores, width_of_output()), end="")
     else:
-        _print_result(runs, board, scores)
-    _print_remarks(runs, wanted, everything)
+        _print_heading(runs)
+        _print_result(board.frame.iloc[0], board.directions, scores, len(runs))
+    remarks = []
+    for run in {run.config.row: run for run in runs}.values():
+        remarks += [*_causes(run.scores.left_out), *run.scores.notes()]
+    _print_remarks(remarks, wanted, everything)
     for line in board.frame.attrs["remarks"] if everything else []:
         print(line)
+
+
+def print_scores_of_codes(
+    record: Mapping[str, Mapping], names: list[str] | None = None, everything: bool = False
+) -> None:
+    """Print the scores of codes as those of one run. The notes of metrics have been warnings.
+
+    Parameters
+    ----------
+    record : what `dislab.runs.external.as_recorded` returns.
+    names, everything : as for `print_scores`.
+    """
+    from dislab.report.board import PARTS, applicable
+    from dislab.report.frame import directions, in_order
+
+    wanted = _metrics_of(names)
+    values = dict(applicable(record)) if wanted is None else record["scores"]
+    values = {name: values[name] for name in in_order(values)}
+    row = {
+        f"{name}_{part}": number
+        for name, value in values.items()
+        for part, number in zip(PARTS, (value, math.nan, 1, math.nan), strict=True)
+    }
+    known = {name: better for name, better in directions([record["metrics"]]).items() if name in values}
+    scores = _chosen(known, wanted, everything)
+    if everything:
+        _print_every_score(row, values, known, scores, 1)
+    else:
+        _print_result(row, known, scores, 1)
+    _print_remarks(_causes(record["left_out"]), wanted, everything)
+
+
+def _metrics_of(names: list[str] | None) -> set[str] | None:
+    """Return the metrics that names stand for; None if the default ones are among them."""
+    from dislab.registry import METRICS
+    from dislab.scoring.request import DEFAULT
+
+    if names is None or any(name.partition("@")[0] == DEFAULT for name in names):
+        return None
+    return {entry.name for entry in METRICS.choose(name.partition("@")[0] for name in names)}
+
+
+def _chosen(scores: Collection[str], wanted: set[str] | None, everything: bool) -> list[str]:
+    """Return the scores to show: those of the wanted metrics, everything, or the headline scores."""
+    from dislab.report.names import headlines
+
+    if wanted is not None:
+        return [score for score in scores if score.partition("@")[0] in wanted]
+    return list(scores) if everything else headlines(scores)
 
 
 def _print_heading(same: list) -> None:
@@ -112,53 +163,63 @@ def _print_heading(same: list) -> None:
         print(f"trained without, and scored on: {key['hold_out']}")
 
 
-def _print_result(same: list, board, scores: list[str]) -> None:
-    """Print scores of one configuration, each with its direction and meaning."""
+def _print_result(row: Mapping[str, float], known: Mapping[str, str], scores: list[str], seeds: int) -> None:
+    """Print scores of one configuration, each with its direction and meaning.
+
+    Parameters
+    ----------
+    row : of a leaderboard, with the parts of each score.
+    known : the directions of all its scores.
+    seeds : how many it has.
+    """
     from dislab.report.names import ARROWS, label_of, meaning_of
     from dislab.report.tables import cell
 
-    _print_heading(same)
-    row = board.frame.iloc[0]
     lines = [("score", "", "value", "meaning")]
     for score in scores:
         mean, std, n = (row[f"{score}_{part}"] for part in ("mean", "std", "n"))
         if n:
-            arrow = ARROWS[board.directions[score]]
-            lines.append((label_of(score), arrow, cell(mean, std, n, len(same)), meaning_of(score)))
+            lines.append(
+                (label_of(score), ARROWS[known[score]], cell(mean, std, n, seeds), meaning_of(score))
+            )
     print()
     print_table(lines)
-    others = len(board.directions) - len(scores)
+    others = len(known) - len(scores)
     if others:
         print(f"and {others} other score{'s' if others > 1 else ''}: --all")
 
 
-def _print_every_score(same: list, scores: list[str]) -> None:
-    """Print the scores of one configuration, each with its spread and what its metric gives beside it."""
-    from dislab.report.board import tabulated
+def _print_every_score(
+    row: Mapping[str, float],
+    values: Collection[str],
+    known: Mapping[str, str],
+    scores: list[str],
+    seeds: int,
+) -> None:
+    """Print scores of one configuration, each with its spread and what its metric gives beside it.
+
+    Parameters
+    ----------
+    values : the names of all values of the row, those beside scores among them.
+    row, known, seeds : as for `_print_result`.
+    """
     from dislab.report.names import ARROWS
-    from dislab.report.tables import decimals_of, number, wrapped
+    from dislab.report.tables import decimals_of, number
     from dislab.scoring.protocols import metric_of
 
-    board = tabulated(same)
-    _print_heading(same)
-    if same[0].config.hyperparameters:
-        print("\n".join(wrapped(same[0].config.key["hyperparameters"], width_of_output())))
-    row = board.frame.iloc[0]
     lines = [("score", "", "mean", "std", "95% interval", "n")]
     for score in scores:
-        if score not in board.values:
+        if score not in values:
             continue
-        beside = [
-            name for name in board.values if name != score and metric_of(name, board.directions) == score
-        ]
+        beside = [name for name in values if name != score and metric_of(name, known) == score]
         for name in (score, *beside):
             mean, std, n, half = (row[f"{name}_{part}"] for part in ("mean", "std", "n", "ci95"))
             decimals = decimals_of(mean, std)
             interval = ""
             if half == half:
                 interval = f"{number(mean - half, decimals)} to {number(mean + half, decimals)}"
-            arrow = ARROWS[board.directions[score]] if name == score else ""
-            of_some = "" if n == len(same) else str(n)
+            arrow = ARROWS[known[score]] if name == score else ""
+            of_some = "" if n == seeds else str(n)
             title = name if name == score else f"  {name.removeprefix(score.partition('@')[0] + '_')}"
             lines.append((title, arrow, number(mean, decimals), number(std, decimals), interval, of_some))
     print()
@@ -166,14 +227,15 @@ def _print_every_score(same: list, scores: list[str]) -> None:
     print()
 
 
-def _print_remarks(runs: list, wanted: set[str] | None, everything: bool) -> None:
-    """Print which scores are left out, and what metrics remark; if nobody asked for it, in a few lines."""
-    lines = []
-    for run in {run.config.row: run for run in runs}.values():
-        causes = [(name, f"{name} is left out: {cause}") for name, cause in run.scores.left_out.items()]
-        for name, line in [*causes, *run.scores.notes()]:
-            if (wanted is None or name.partition("@")[0] in wanted) and line not in lines:
-                lines.append(line)
+def _causes(left_out: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the names of metrics that are left out, each with a line that says why."""
+    return [(name, f"{name} is left out: {cause}") for name, cause in left_out.items()]
+
+
+def _print_remarks(remarks: list[tuple[str, str]], wanted: set[str] | None, everything: bool) -> None:
+    """Print remarks, each with the name of its metric; if nobody asked for it, in a few lines."""
+    lines = [line for name, line in remarks if wanted is None or name.partition("@")[0] in wanted]
+    lines = list(dict.fromkeys(lines))
     if wanted is None and not everything and len(lines) > MOST_REMARKS:
         lines = [f"{len(lines)} remarks on scores, and why some are left out: --all"]
     elif wanted is None and not everything:

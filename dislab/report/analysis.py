@@ -107,6 +107,22 @@ def _udr_of(tables: Sequence[CodeTable]) -> np.ndarray:
     return np.stack([udr(codes, kl, "lasso"), udr(codes, kl, "spearman")], axis=1)
 
 
+def comparable(models: pd.DataFrame) -> pd.DataFrame:
+    """Return the models of the data sets that have at least three models of at least two configurations.
+
+    Two models agree or do not, and a single configuration explains nothing. `attrs` of the frame has
+    "left_out", a line that names the other data sets, if there are any.
+    """
+    groups = models.groupby("data", sort=False)["configuration"].agg(["size", "nunique"])
+    few = groups.index[(groups["size"] < 3) | (groups["nunique"] < 2)]
+    kept = models[~models["data"].isin(few)]
+    if len(few):
+        kept.attrs["left_out"] = (
+            f"left out, because they have few models or one configuration: {'; '.join(few)}"
+        )
+    return kept
+
+
 # Which scores agree? -------------------------------------------------------------------------------
 
 
@@ -116,9 +132,9 @@ def rank_correlation(models: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Columns data, score, other, spearman (NaN where a score is constant), n (models that have both). The data
-    set "mean" has the mean over the data sets.
+    set "mean" has the mean over the data sets. Data sets of too few models are left out, see `comparable`.
     """
-    lines = []
+    models, lines = comparable(models), []
     for data, here in models.groupby("data", sort=False):
         for score, other in product(scores_in(models), repeat=2):
             both = here[list(dict.fromkeys([score, other]))].dropna()
@@ -126,7 +142,9 @@ def rank_correlation(models: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(lines, columns=["data", "score", "other", "spearman", "n"])
     groups = table.groupby(["score", "other"], sort=False)
     mean = groups.agg(spearman=("spearman", "mean"), n=("n", "sum")).reset_index()
-    return pd.concat([table, mean.assign(data="mean")], ignore_index=True)
+    table = pd.concat([table, mean.assign(data="mean")], ignore_index=True)
+    table.attrs = models.attrs
+    return table
 
 
 def data_correlation(models: pd.DataFrame) -> pd.DataFrame:
@@ -195,9 +213,10 @@ def variance_explained(models: pd.DataFrame, resampled: int = RESAMPLED) -> pd.D
     Returns
     -------
     Columns data, score, by ("method" or "configuration", which is method and strength), share, low, high
-    (95 % interval), adjusted (R² without what as many random dummies explain), groups, n.
+    (95 % interval), adjusted (R² without what as many random dummies explain), groups, n. Data sets of too
+    few models are left out, see `comparable`.
     """
-    lines = []
+    models, lines = comparable(models), []
     for (data, here), score in product(models.groupby("data", sort=False), scores_in(models)):
         values = here.dropna(subset=[score])
         if len(values) < 2 or values[score].std() == 0:
@@ -214,7 +233,9 @@ def variance_explained(models: pd.DataFrame, resampled: int = RESAMPLED) -> pd.D
             interval = (max(low, 0.0), min(high, 1.0)) if len(values) > len(cells) else (np.nan, np.nan)
             lines.append((data, score, by, share, *interval, adjusted, number, len(values)))
     columns = ["data", "score", "by", "share", "low", "high", "adjusted", "groups", "n"]
-    return pd.DataFrame(lines, columns=columns)
+    table = pd.DataFrame(lines, columns=columns)
+    table.attrs = models.attrs
+    return table
 
 
 def _r2(cells: Sequence[np.ndarray], groups: np.ndarray) -> float:

@@ -30,20 +30,21 @@ SHARES = {"method": "tab:blue", "strength": "tab:orange", "seed": "lightgrey"}
 
 def rank_correlation_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return what `rank_correlation_map` shows: see `dislab.report.analysis.rank_correlation`."""
-    models = models_of(runs)
-    table = rank_correlation(models) if len(models) > 2 else pd.DataFrame(columns=["data", "spearman"])
-    table = table.dropna(subset=["spearman"])
+    table = rank_correlation(models_of(runs)).dropna(subset=["spearman"])
     one = table["data"].nunique() == 2  # the mean over one data set says nothing more
     return table[table["data"] != "mean"] if one else table
 
 
-def rank_correlation_map(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def rank_correlation_map(
+    runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None
+) -> np.ndarray:
     """Draw Spearman's correlation of each two scores over all models as a heat map, a panel per data set.
 
     Parameters
     ----------
     runs : finished runs of models that are trained.
     ax : matplotlib axes, one for each data set and one for their mean; by default those of a new figure.
+    table : what `rank_correlation_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -59,7 +60,9 @@ def rank_correlation_map(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     >>> from dislab.report.figures import FIGURES
     >>> axes = FIGURES["rank_correlation"].draw(dislab.runs_in("results"))  # doctest: +SKIP
     """
-    table = not_empty(rank_correlation_table(runs), "scores to compare with others")
+    table = not_empty(
+        rank_correlation_table(runs) if table is None else table, "scores to compare with others"
+    )
     data, names = list(dict.fromkeys(table["data"])), list(dict.fromkeys(table["score"]))
     columns, side = min(3, len(data)), 1.8 + 0.42 * len(names)
     size = (columns * side, -(-len(data) // columns) * side)
@@ -84,7 +87,9 @@ def variance_explained_table(runs: Sequence[Run]) -> pd.DataFrame:
     return variance_explained(models_of(runs))
 
 
-def variance_explained_bars(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def variance_explained_bars(
+    runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None
+) -> np.ndarray:
     """Draw the share of each score's variance that the method, the strength and the seed explain.
 
     Lines are the 95 % interval of method and strength together, where there are several seeds.
@@ -93,6 +98,7 @@ def variance_explained_bars(runs: Sequence[Run], ax: Panels = None) -> np.ndarra
     ----------
     runs : finished runs of models that are trained.
     ax : matplotlib axes, one for each data set; by default those of a new figure.
+    table : what `variance_explained_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def variance_explained_bars(runs: Sequence[Run], ax: Panels = None) -> np.ndarra
     ------
     DislabError : there are no such runs, or the number of axes is wrong.
     """
-    table = not_empty(variance_explained_table(runs), "scores of several models")
+    table = not_empty(variance_explained_table(runs) if table is None else table, "scores of several models")
     data, names = list(dict.fromkeys(table["data"])), list(dict.fromkeys(table["score"]))
     size = (8, 0.8 + len(data) * (0.7 + 0.26 * len(names)))
     panels = axes_for(ax, len(data), 1, size, sharex=True)
@@ -134,13 +140,16 @@ def chance_to_beat_table(runs: Sequence[Run]) -> pd.DataFrame:
     return chance_to_beat(models_of(runs))
 
 
-def chance_to_beat_dots(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def chance_to_beat_dots(
+    runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None
+) -> np.ndarray:
     """Draw the chance that a configuration, chosen once, beats a random model when it is trained again.
 
     Parameters
     ----------
     runs : finished runs of models that are trained, with several seeds.
     ax : matplotlib axes; by default those of a new figure.
+    table : what `chance_to_beat_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -150,7 +159,7 @@ def chance_to_beat_dots(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ------
     DislabError : there are no such runs, or the number of axes is wrong.
     """
-    table = not_empty(chance_to_beat_table(runs), "several seeds")
+    table = not_empty(chance_to_beat_table(runs) if table is None else table, "several seeds")
     panels = axes_for(ax, 1, 1, (6.5, 0.9 + 0.36 * len(table)))
     axes = panels[0]
     axes.plot(table["chance"], table["which"], "o", color="tab:blue", label="this study")
@@ -179,13 +188,14 @@ def trade_off_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def trade_off(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def trade_off(runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None) -> np.ndarray:
     """Draw MIG against ELBO and total correlation, a point per run (Chen et al. 2018, figure 4).
 
     Parameters
     ----------
     runs : finished runs with the scores mig, and elbo or total_correlation.
     ax : two matplotlib axes; by default those of a new figure.
+    table : what `trade_off_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -195,7 +205,9 @@ def trade_off(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ------
     DislabError : there are no such runs, or the number of axes is wrong.
     """
-    table = not_empty(trade_off_table(runs), "the scores mig, and elbo or total_correlation")
+    table = not_empty(
+        trade_off_table(runs) if table is None else table, "the scores mig, and elbo or total_correlation"
+    )
     panels = axes_for(ax, len(AGAINST), 2, (10, 4.2), sharey=True)
     colours = colours_of(table["name"])
     for axes, score in zip(panels, AGAINST, strict=True):
@@ -229,7 +241,7 @@ def score_map_table(runs: Sequence[Run], score: str = "betavae_score") -> pd.Dat
     return table.groupby(["latents", "beta", "beta_norm"], as_index=False).mean() if swept else table[:0]
 
 
-def score_map(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def score_map(runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None) -> np.ndarray:
     """Draw the BetaVAE score over the size of the code and beta (Higgins et al. 2017, figure 6).
 
     Each cell says its normalised beta, see `score_map_table`.
@@ -238,6 +250,7 @@ def score_map(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ----------
     runs : finished runs with the score betavae_score, which differ in `latents` and in `beta`.
     ax : matplotlib axes; by default those of a new figure.
+    table : what `score_map_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -247,7 +260,9 @@ def score_map(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ------
     DislabError : there are no such runs, or the number of axes is wrong.
     """
-    table = not_empty(score_map_table(runs), "betavae_score over several latents and beta")
+    table = not_empty(
+        score_map_table(runs) if table is None else table, "betavae_score over several latents and beta"
+    )
     cells = table.pivot_table("betavae_score", "latents", "beta")
     norms = table.pivot_table("beta_norm", "latents", "beta")
     panels = axes_for(ax, 1, 1, (1.5 + 0.9 * cells.shape[1], 1.2 + 0.7 * cells.shape[0]))

@@ -52,6 +52,7 @@ def summary(models: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[str]:
         f"configurations, {models['seed'].nunique()} seeds, {data} data set{'s' * (data > 1)}"
     ]
     shares = tables["variance_explained"]
+    lines += [f"what explains a score, and which agree: {line}" for line in shares.attrs.values()]
     if len(shares):
         means = shares.groupby("by")["share"].mean()
         lines.append(

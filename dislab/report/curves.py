@@ -51,7 +51,7 @@ def accuracy_over_k_table(runs: Sequence[Run]) -> pd.DataFrame:
     return spread(values_of(values), curved, ["quantity", "block", "k"])
 
 
-def accuracy_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def accuracy_over_k(runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None) -> np.ndarray:
     """Draw how well the class is read from k joined images: accuracy, and conditional entropy in bits.
 
     A line per model and block of its code: content, style (its value at k = 1, where nothing is joined) by
@@ -63,6 +63,7 @@ def accuracy_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ----------
     runs : finished runs with the score content_accuracy or content_entropy.
     ax : matplotlib axes, two for each dataset and other setting; by default those of a new figure.
+    table : what `accuracy_over_k_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -81,7 +82,9 @@ def accuracy_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     """
     from matplotlib.lines import Line2D
 
-    table = not_empty(accuracy_over_k_table(runs), "content_accuracy or content_entropy")
+    table = not_empty(
+        accuracy_over_k_table(runs) if table is None else table, "content_accuracy or content_entropy"
+    )
     row_names, settings = shown_rows(table, runs), shown_settings(table)
     colours = colours_of(row_names.values())
     panels = axes_for(ax, 2 * len(settings), 2, (11, 3.6 * len(settings)))
@@ -135,7 +138,7 @@ def evidence_over_k_table(runs: Sequence[Run]) -> pd.DataFrame:
     )
 
 
-def evidence_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def evidence_over_k(runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None) -> np.ndarray:
     """Draw what joining k images of a group does, see `dislab.scoring.evidence`.
 
     The mean variance of the content posterior, and the log-likelihood of an image and its reconstruction
@@ -145,6 +148,7 @@ def evidence_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ----------
     runs : finished runs of models with content and style.
     ax : matplotlib axes, three for each dataset and other setting; by default those of a new figure.
+    table : what `evidence_over_k_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -161,7 +165,7 @@ def evidence_over_k(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     >>> axes = evidence_over_k(dislab.runs_in("results"))  # doctest: +SKIP
     >>> axes[0].figure.savefig("evidence.pdf")  # doctest: +SKIP
     """
-    table = not_empty(evidence_over_k_table(runs), "content and style")
+    table = not_empty(evidence_over_k_table(runs) if table is None else table, "content and style")
     row_names, settings = shown_rows(table, runs), shown_settings(table)
     colours = colours_of(row_names.values())
     columns = len(EVIDENCE)

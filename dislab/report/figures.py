@@ -48,7 +48,7 @@ def cost_table(runs: Sequence[Run]) -> pd.DataFrame:
     return spread(values_of(values), trained, ["quantity"])
 
 
-def cost(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def cost(runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None) -> np.ndarray:
     """Draw what a model costs: seconds of training, and milliseconds per image at test time.
 
     Both are as the runs measured them, so they compare only between runs of one machine that did nothing
@@ -58,6 +58,7 @@ def cost(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ----------
     runs : finished runs of models that are trained.
     ax : two matplotlib axes; by default those of a new figure.
+    table : what `cost_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -80,7 +81,7 @@ def cost(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
         "train_seconds": "training, seconds",
         "encode_milliseconds_per_image": "test time, milliseconds per image",
     }
-    table = not_empty(cost_table(runs), "a training")
+    table = not_empty(cost_table(runs) if table is None else table, "a training")
     labels = labels_of(table, shown_rows(table, runs))
     panels = axes_for(ax, 2, 2, (11, 0.9 + 0.4 * len(labels)), sharey=True)
     for axes, (quantity, axis_name) in zip(panels, axis_names.items(), strict=True):
@@ -115,7 +116,7 @@ def style_leak_table(runs: Sequence[Run]) -> pd.DataFrame:
     return spread(values_of(values), styled, ["quantity"])
 
 
-def style_leak(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def style_leak(runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None) -> np.ndarray:
     """Draw how well the class is read from the style, by its posterior mean and by a draw of it.
 
     It stands beside the content, and against the information in the style: the mean KL to the prior over the
@@ -125,6 +126,7 @@ def style_leak(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ----------
     runs : finished runs of models with content and style, with the score style_accuracy.
     ax : two matplotlib axes; by default those of a new figure.
+    table : what `style_leak_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -141,7 +143,9 @@ def style_leak(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     >>> axes = style_leak(dislab.runs_in("results"))  # doctest: +SKIP
     >>> axes[0].figure.savefig("leak.pdf")  # doctest: +SKIP
     """
-    table = not_empty(style_leak_table(runs), "style_accuracy and a style with a KL")
+    table = not_empty(
+        style_leak_table(runs) if table is None else table, "style_accuracy and a style with a KL"
+    )
     by_accuracy = table[table["quantity"] == "style_accuracy"].sort_values("mean")
     labels = labels_of(by_accuracy, shown_rows(table, runs))
     heights = {row: height for height, row in enumerate(labels)}
@@ -173,7 +177,7 @@ def scores_by_model_table(runs: Sequence[Run]) -> pd.DataFrame:
     return table.sort_values("score", key=lambda scores: scores.map(order), kind="stable", ignore_index=True)
 
 
-def scores_by_model(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
+def scores_by_model(runs: Sequence[Run], ax: Panels = None, table: pd.DataFrame | None = None) -> np.ndarray:
     """Draw every metric's score: a panel per score, in it a dot per model and dataset.
 
     Lines are one standard deviation over seeds.
@@ -182,6 +186,7 @@ def scores_by_model(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     ----------
     runs : finished runs.
     ax : matplotlib axes, one for each score; by default those of a new figure.
+    table : what `scores_by_model_table` returns for these runs, if it is known already.
 
     Returns
     -------
@@ -198,7 +203,7 @@ def scores_by_model(runs: Sequence[Run], ax: Panels = None) -> np.ndarray:
     >>> axes = scores_by_model(dislab.runs_in("results"))  # doctest: +SKIP
     >>> axes[0].figure.savefig("scores.pdf")  # doctest: +SKIP
     """
-    table = not_empty(scores_by_model_table(runs), "a score")
+    table = not_empty(scores_by_model_table(runs) if table is None else table, "a score")
     known = directions(run.record["metrics"] for run in runs)
     row_names, settings = shown_rows(table, runs), shown_settings(table)
     colours = colours_of(settings.values())
@@ -239,7 +244,7 @@ class StudyFigure:
 
     Attributes
     ----------
-    draw : function of finished runs, and of axes by the name `ax`; it returns the axes that it drew on.
+    draw : function of finished runs, and of `ax` and `table` by name; it returns the axes that it drew on.
     table : function of finished runs; it returns what is drawn, empty if there is nothing to show.
     needs : metrics of which it needs at least one; none where any will do.
     """

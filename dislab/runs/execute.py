@@ -42,9 +42,9 @@ def execute(
 ) -> Iterator[Outcome]:
     """Do runs and yield what became of each, as it comes; one outcome for each digest.
 
-    A run that is finished is not done again; only scores that it lacks are computed. A run that another
-    process does is waited for, and taken over if that process dies. A run that fails does not stop the
-    others. Whatever ends the iteration early leaves checkpoints from which the same call goes on.
+    A run that is finished is not done again; only scores and pictures that it lacks are made. A run that
+    another process does is waited for, and taken over if that process dies. A run that fails does not stop
+    the others. Whatever ends the iteration early leaves checkpoints from which the same call goes on.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def execute(
     for run, lacks in recorded(results, merged):
         digest = run.record["digest"]
         durations.append(duration_of(run.record))
-        if not lacks:
+        if not lacks and not run.missing_pictures(machine.formats_of_runs):
             failure = results.tidy([run]).get(digest, "")
         elif run.path.is_dir():
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PARTS = ("config", "scores", "details", "left_out", "metrics", "timings", "environment", "report", "files")
 ABOUT = {"direction", "digest"}  # what a record says of a metric
+DRAWN_FROM = {"model.safetensors", "codes.safetensors"}  # files that pictures are drawn from
 
 
 class NotWhole(DislabError):
@@ -164,7 +165,7 @@ class Run:
 
     def add_scores(
         self,
-        metrics: Iterable[str] | None = None,
+        metrics: Iterable[str] | Mapping[str, Asked] | None = None,
         progress: Callable[[str], None] = lambda name: None,
         again: bool = False,
     ) -> Scores:
@@ -172,7 +173,8 @@ class Run:
 
         Parameters
         ----------
-        metrics : a request, see `dislab.scoring.request`; by default all that apply and are not slow.
+        metrics : a request, or what `asked` returns for one, see `dislab.scoring.request`; by default all
+            that apply and are not slow.
         progress : called with the name of each metric before it is computed.
         again : compute all scores of the request, also those that the run has.
 
@@ -184,7 +186,7 @@ class Run:
         ------
         RunFailed : the codes are missing or damaged, or the record cannot be written.
         """
-        wanted = asked(metrics)
+        wanted = metrics if isinstance(metrics, Mapping) else asked(metrics)
         if not self.lacks(wanted, again):
             return Scores()
         if not self.path.is_dir():
@@ -195,9 +197,7 @@ class Run:
             for part in _parts(missing(wanted, self.record, again)):
                 began = time.monotonic()
                 new = compute(part, self.codes, self.config.seed, progress)
-                scores.update(new)
-                for name in ("details", "left_out", "failed", "protocols", "metrics"):
-                    getattr(scores, name).update(getattr(new, name))
+                scores.add(new)
                 if new.metrics:
                     self._add(new, time.monotonic() - began)
         return scores
@@ -211,10 +211,53 @@ class Run:
         seconds += timings["score_seconds"] or 0
         self.record["timings"] = timings | {"score_seconds": round(seconds, 3)}
         self.__dict__.pop("scores", None)
+        self._save()
+
+    def missing_pictures(self, formats: Sequence[str]) -> list[str]:
+        """Return the names of the pictures that the run lacks, and that can be drawn again.
+
+        These are the pictures that it left, in each of the formats, and the animation. A run whose parameters
+        or codes are gone has none.
+
+        Parameters
+        ----------
+        formats : some of `dislab.files.FORMATS`.
+        """
+        files = self.record["files"]
+        stems = [name.removesuffix(".png") for name in files if name.endswith(".png")]
+        names = [f"{stem}.{kind}" for stem in stems for kind in formats]
+        names += [name for name in files if name.endswith(".gif")]
+        if not formats or not names or not self.path.is_dir():
+            return []
+        here = {path.name for path in self.path.iterdir()}
+        if not here >= DRAWN_FROM:
+            return []
+        return [name for name in names if name not in here or name not in files]
+
+    def add_files(self, files: Mapping[str, bytes]) -> None:
+        """Write files into the run's folder, and their digests into its record.
+
+        The record comes first: if the process is killed in between, no file looks damaged.
+
+        Raises
+        ------
+        RunFailed : a file or the record cannot be written.
+        """
+        with claimed(self.path):
+            before = self._latest()
+            digests = before["files"] | {name: digest(content) for name, content in files.items()}
+            self.record = before | {"files": digests}
+            if digests != before["files"]:
+                self._save()
+            for name, content in files.items():
+                write_atomically(self.path / name, content)
+
+    def _save(self) -> None:
+        """Write the record where it belongs."""
         if self._results is None:  # the folder of a single run, copied from elsewhere
             self.write()
         else:
-            self._results.write(self.record)
+            self.record = self._results.write(self.record).record
 
     def _latest(self) -> dict:
         """Return the record as it is in the records, or in run.json if the run is in no results folder."""

@@ -143,8 +143,13 @@ class Machine:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats that pictures are written in; PNG is always one, for pages."""
-        return tuple(dict.fromkeys(["png", *({self.pictures} - {NO_PICTURES})]))
+        """The formats that figures are written in; PNG is always one, for pages."""
+        return tuple(dict.fromkeys(["png", *self.formats_of_runs]))
+
+    @property
+    def formats_of_runs(self) -> tuple[str, ...]:
+        """The formats that pictures of runs are written in, if any."""
+        return () if self.pictures == NO_PICTURES else tuple(dict.fromkeys(["png", self.pictures]))
 
     def share(self, number: int) -> tuple[int, int] | None:
         """Return how `number` runs share the machine: runs at a time, and the threads of each.

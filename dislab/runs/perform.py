@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,13 +27,13 @@ from dislab.registry import MODELS, NETWORKS
 from dislab.runs.config import RunConfig
 from dislab.runs.finished import FORMAT, Run, recorded
 from dislab.runs.images import images_of
-from dislab.runs.machine import NO_PICTURES, Machine
+from dislab.runs.machine import Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import code_of_model, make_batches, make_model, make_validation
 from dislab.scoring.encoding import choose_rows, encode_model, reconstruction_errors
 from dislab.scoring.evidence import evidence
 from dislab.scoring.pictures import draw_pictures
-from dislab.scoring.request import asked
+from dislab.scoring.request import Asked, asked
 from dislab.scoring.score import compute
 from dislab.scoring.swaps import can_swap, swaps
 from dislab.scoring.table import CodeTable
@@ -119,8 +120,8 @@ def perform(
 
     A run is claimed before it is begun, and is busy where another process has claimed it. A run that was
     interrupted goes on from its last checkpoint to the same result. A run that is finished is not done again;
-    only scores that it lacks are computed. A model that is trained with others gets the numbers that it gets
-    alone.
+    only scores and pictures that it lacks are made. A model that is trained with others gets the numbers that
+    it gets alone.
     """
     results = Results(machine.out)
     mine: list[RunConfig] = []
@@ -136,7 +137,10 @@ def perform(
                 elif (run := results.finished(config)) is not None:
                     claim.release()
                     results.tidy([run])
-                    outcome = _complete(run, config, machine)
+                    outcome = _complete(run, asked(config.metrics), machine)
+                    if run.missing_pictures(machine.formats_of_runs):
+                        _draw_missing(run, config, machine)
+                        outcome = replace(outcome, record=run.record)
                 else:
                     claims[config.digest] = claim
                     mine.append(config)
@@ -156,10 +160,10 @@ def perform(
             try:
                 outcome = _finish(one, images, results, machine, claim)
                 claim.release()
-                if outcome.record is not None and any(
-                    each.metric.slow for each in asked(config.metrics).values()
-                ):
-                    outcome = _complete(results.find(config.digest), config, machine)
+                slow = {name: each for name, each in asked(config.metrics).items() if each.metric.slow}
+                if outcome.record is not None and slow:
+                    later = _complete(results.find(config.digest), slow, machine)
+                    outcome = replace(later, failure=outcome.failure or later.failure)
             except FAILURES as error:
                 outcome = _failed(config, error)
             claim.release()
@@ -258,9 +262,8 @@ def _finish(trained: Trained, images: Dataset, results: Results, machine: Machin
         joined = []
         with code_of_model(config.model, RunFailed):
             report = reported(network, images.image_shape) | trained.validated
-            pictures = []
-            if machine.pictures != NO_PICTURES:
-                pictures = draw_pictures(path, network, images, table, rows, config.title, machine.formats)
+            formats = machine.formats_of_runs
+            pictures = draw_pictures(path, network, images, table, rows, config.title, formats)
             if network.encode_groups is not None:
                 joined = evidence(network, images, rows, table.labels, config.seed, device)
     trained_on = config.protocol.steps * config.protocol.batch_size
@@ -316,10 +319,22 @@ def _encode(
     return table, rows, seconds
 
 
-def _complete(run: Run, config: RunConfig, machine: Machine) -> Outcome:
-    """Compute the scores that a finished run lacks."""
-    with _scoring(list(asked(config.metrics)), machine.quiet) as progress:
-        return _outcome(run, run.add_scores(config.metrics, progress))
+def _complete(run: Run, wanted: Mapping[str, Asked], machine: Machine) -> Outcome:
+    """Compute the scores that a finished run lacks of those that are asked for."""
+    with _scoring(list(wanted) if run.lacks(wanted) else [], machine.quiet) as progress:
+        return _outcome(run, run.add_scores(wanted, progress))
+
+
+def _draw_missing(run: Run, config: RunConfig, machine: Machine) -> None:
+    """Draw the pictures that a finished run lacks, of its parameters and codes."""
+    say(f"drawing the pictures of {config}", machine.quiet)
+    images, missing = images_of(config, machine), run.missing_pictures(machine.formats_of_runs)
+    rows = choose_rows(images, config.protocol.rows)
+    with tempfile.TemporaryDirectory() as folder:
+        scene = Path(folder), run.model, images, run.codes, rows
+        with _arithmetic(config, machine), code_of_model(config.model, RunFailed):
+            drawn = draw_pictures(*scene, config.title, machine.formats_of_runs)
+        run.add_files({path.name: path.read_bytes() for path in drawn if path.name in missing})
 
 
 @contextmanager

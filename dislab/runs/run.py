@@ -32,7 +32,7 @@ def run(
     """Train a model, encode the dataset and score the codes.
 
     A run that was interrupted goes on from its last checkpoint to the same result; one that is finished is
-    read from disk, and only scores that it lacks are computed.
+    read from disk, and only scores and pictures that it lacks are made.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dislab import __version__
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import draw_groups, join_by_one
 from dislab.files import save_figure, write_atomically
@@ -80,14 +81,14 @@ def draw_pictures(
     These are reconstructions.png, traversals.png, the same as an animation, traversals.gif, and for a model
     with content and style swap.png, interpolation.png, generation.png and evidence.png. With several
     groupings there is one of these for each: swap_1.png, swap_2.png, and so on. Nothing is drawn for a model
-    without `mean_image`.
+    without `mean_image`, or without a format.
 
     Parameters
     ----------
     about : a line for their titles: model, dataset, protocol and seed.
     formats : of all but the animation, some of `dislab.files.FORMATS`.
     """
-    if model.mean_image is None:
+    if model.mean_image is None or not formats:
         return []
     scene = Scene(model, dataset, table, rows, about)
     drawn = {"reconstructions": reconstructions(scene), "traversals": traversals(scene)}
@@ -190,7 +191,12 @@ def animation(scene: Scene) -> bytes:
     pictures = [Image.fromarray(sheet).quantize(palette=palette, dither=plain) for sheet in sheets]
     pictures += pictures[-2:0:-1]
     buffer = io.BytesIO()
-    options = {"append_images": pictures[1:], "duration": MILLISECONDS, "loop": 0}
+    options = {
+        "append_images": pictures[1:],
+        "duration": MILLISECONDS,
+        "loop": 0,
+        "comment": f"dislab {__version__}",
+    }
     pictures[0].save(buffer, format="GIF", save_all=True, **options)
     return buffer.getvalue()
 

@@ -49,6 +49,12 @@ class Scores(dict[str, float]):
         self.protocols: dict[str, str] = {}
         self.metrics: dict[str, dict] = {}
 
+    def add(self, other: Scores) -> None:
+        """Add the scores of another call, with all that stands beside them."""
+        self.update(other)
+        for name, values in vars(other).items():
+            getattr(self, name).update(values)
+
     def notes(self) -> list[tuple[str, str]]:
         """Return the remarks of the metrics as lines, each once, with the first metric that made it."""
         notes: dict[str, str] = {}

@@ -19,7 +19,7 @@ def pictures_of_rows(
 
     Parameters
     ----------
-    formats : which pictures, some of `dislab.files.FORMATS`.
+    formats : which pictures beside animations, some of `dislab.files.FORMATS`.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def pictures_of_rows(
     lines, files = [], {}
     for run, setting in zip(shown, settings, strict=True):
         for file in sorted(run.record["files"]):
-            if not file.endswith(tuple(formats)) or not (run.path / file).exists():
+            if not file.endswith((*formats, "gif")) or not (run.path / file).exists():
                 continue
             title = f"{setting_names[setting]} {names[run.config.row]} {file}"
             name = re.sub(r"[^\w.=]+", "-", title)

@@ -223,9 +223,12 @@ def _draw_figures(study: Study, runs: list[Run], machine: Machine) -> tuple[list
 def _draw_figure(name: str, runs: list[Run], machine: Machine) -> list[Path]:
     """Write one figure of a study; return its files, none if no run has what it shows."""
     folder, table = Path(machine.out), FIGURES[name].table(runs)
+    left_out = table.attrs.get("left_out")
+    if left_out:
+        say(f"figure {name}: {left_out}", machine.quiet)
     if table.empty:
         return []
-    figure = FIGURES[name].draw(runs)[0].figure
+    figure = FIGURES[name].draw(runs, table=table)[0].figure
     figure.set_dpi(min(DPI, MOST_PIXELS / max(figure.get_size_inches())))
     content = {f"{name}.{kind}": picture_of(figure, kind) for kind in machine.formats}
     content[f"{name}.csv"] = table.to_csv(index=False).encode()
