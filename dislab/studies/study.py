@@ -51,12 +51,13 @@ def plan(study: Study, machine: Machine) -> dict[str, RunConfig]:
         say(message, machine.quiet)
     if not kept:
         raise DislabError(f"the study '{study.name}' has nothing to run: all of it is optional")
-    planned = []
-    for draft, settings in kept:
+    firsts = {}
+    # Sorted by dataset, so that each is opened once.
+    for number, (draft, settings) in sorted(enumerate(kept), key=lambda one: one[1][1].dataset):
         with within(draft.where):
-            first = complete(settings, machine, lenient=True)
-        planned += map(first.with_seed, draft.seeds)
-    return merge(planned)
+            firsts[number] = complete(settings, machine, lenient=True)
+    seeds = (draft.seeds for draft, _ in kept)
+    return merge(firsts[number].with_seed(seed) for number, of in enumerate(seeds) for seed in of)
 
 
 def share_of(configs: Mapping[str, RunConfig], share: tuple[int, int]) -> dict[str, RunConfig]:
