@@ -26,7 +26,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import dislab
-from dislab.claim import Claim
 from dislab.cli.tables import print_table
 from dislab.progress import say
 from dislab.report.leaderboard import write_leaderboard
@@ -163,7 +162,7 @@ def growth(base: RunConfig, number: int) -> dict:
     row.mkdir(parents=True)
     for seed in range(number):
         (row / f"seed{seed}").mkdir()
-    claims = [Claim(row / f"seed{seed}") for seed in few]
+    claims = [results.claim(base.with_seed(seed).digest) for seed in few]
     _, line["claim, all seeds in one row"] = timed(
         FEW, lambda: [(one.take(), one.release()) for one in claims]
     )
