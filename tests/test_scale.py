@@ -4,8 +4,11 @@ import io
 import json
 import re
 import shutil
+import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -267,6 +270,38 @@ def test_what_a_cluster_refuses_is_one_line(options, words, small, monkeypatch, 
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
     assert main(["bench", "small.toml", *options]) == 2
     assert words in capsys.readouterr().err and not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("on", "address", "asked"),
+    [
+        ("ray", "10.0.0.1:6379", ("10.0.0.1", 6379)),
+        ("ray", "[fe80::1]:6379", ("fe80::1", 6379)),
+        ("ray://head:10001", "10.0.0.1:6379", ("head", 10001)),
+        ("ray", "auto", None),
+        ("ray", "", None),
+    ],
+)
+def test_an_address_that_does_not_answer_is_one_line(on, address, asked, small, monkeypatch, capsys):
+    """Ray itself, a stand-in here, would wait for minutes. Without an address it looks for a cluster."""
+
+    def init(address, **settings):
+        raise ConnectionError(f"nobody answers\nat {address}")
+
+    def create_connection(asked, seconds):
+        assert seconds <= 20
+        raise TimeoutError(f"timed out: {asked}")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    monkeypatch.setattr(machine, "find_spec", lambda name: True)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(execute, "_check_known_elsewhere", lambda configs: None)
+    assert main(["bench", "small.toml", "--on", on]) == 2
+    address = on if on != "ray" else address or "ray"
+    cause = f"TimeoutError: timed out: {asked}" if asked else "ConnectionError: nobody answers at "
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"dislab: no connection to Ray ({address}): {cause}")
 
 
 def test_runs_of_a_clusters_gpus_are_the_runs_of_a_gpu(small, gpus, monkeypatch):
