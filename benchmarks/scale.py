@@ -26,7 +26,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import dislab
-from dislab.claim import Claim
 from dislab.cli.tables import print_table
 from dislab.progress import say
 from dislab.report.leaderboard import write_leaderboard
@@ -146,9 +145,9 @@ def growth(base: RunConfig, number: int) -> dict:
     study = read_study("study.toml", range(number))
     line = {"runs": number}
     configs, line["plan"] = timed(number, lambda: plan(study, Machine()))
-    _, line["tasks"] = timed(number, lambda: execute.tasks_of(list(configs.values()), Machine()))
+    line["tasks"] = timed(number, lambda: execute.tasks_of(list(configs.values()), Machine()))[1]
     record = simulated(base)
-    _, line["schedule and display"] = timed(number, lambda: instantly(configs, folder, record))
+    line["schedule and display"] = timed(number, lambda: instantly(configs, folder, record))[1]
     results = Results(folder)
     with (folder / "records.jsonl").open("wb") as file:
         for config in configs.values():
@@ -157,13 +156,13 @@ def growth(base: RunConfig, number: int) -> dict:
     assert found == number
     few = range(number, number + FEW)
     new = [of_run(record, base.with_seed(seed)) for seed in few]
-    _, line["write a record"] = timed(FEW, lambda: [results.write(one) for one in new])
-    _, line["tables"] = timed(number, lambda: write_leaderboard(results))
+    line["write a record"] = timed(FEW, lambda: [results.write(one) for one in new])[1]
+    line["tables"] = timed(number, lambda: write_leaderboard(results))[1]
     row = (folder / base.folder).parent
     row.mkdir(parents=True)
     for seed in range(number):
         (row / f"seed{seed}").mkdir()
-    claims = [Claim(row / f"seed{seed}") for seed in few]
+    claims = [results.claim(base.with_seed(seed).digest) for seed in few]
     _, line["claim, all seeds in one row"] = timed(
         FEW, lambda: [(one.take(), one.release()) for one in claims]
     )

@@ -133,13 +133,10 @@ def test_ctrl_c_leaves_checkpoints(cluster, alone, plugins):
     check_same("stopped", alone, [0, 1])
 
 
-def test_an_address_without_a_cluster_is_one_line(plugins, monkeypatch, capsys):
-    def init(address, **settings):
-        raise ConnectionError(f"nobody answers\nat {address}")
-
-    monkeypatch.setattr(ray, "init", init)
-    assert main([*RUNS, "--out", "none", "--on", "ray://127.0.0.1:1", *plugins]) == 2
-    expected = (
-        "no connection to Ray (ray://127.0.0.1:1): ConnectionError: nobody answers at ray://127.0.0.1:1"
-    )
-    assert expected in capsys.readouterr().err.splitlines()[-1]
+@pytest.mark.parametrize("on", ["ray", "ray://127.0.0.1:1"])
+def test_an_address_where_nobody_listens_is_one_line(on, plugins, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main([*RUNS, "--out", "none", "--on", on, *plugins]) == 2
+    address = "127.0.0.1:1" if on == "ray" else on
+    says = f"dislab: no connection to Ray ({address}): ConnectionRefusedError: "
+    assert capsys.readouterr().err.splitlines()[-1].startswith(says)

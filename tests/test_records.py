@@ -395,7 +395,8 @@ def test_what_a_killed_process_left_is_tidied(results, configs):
     for left in ("checkpoint.safetensors", f"run.json.0.{dead}.part"):
         (path / left).write_text("half")
     owner = processes.this_process() | {"started": "1"}
-    path.with_name("seed0.claim-1").write_text(json.dumps(owner))
+    claim = results.claim(configs[0].digest).path
+    claim.with_name(f"{claim.name}.claim-1").write_text(json.dumps(owner))
     list(execute(configs, Machine()))
     assert {file.name for file in path.iterdir()} == {
         "run.json",
@@ -403,7 +404,18 @@ def test_what_a_killed_process_left_is_tidied(results, configs):
         "history.csv",
         "model.safetensors",
     }
-    assert sorted(file.name for file in path.parent.iterdir()) == ["seed0", "seed1"]
+    assert not list(claim.parent.iterdir())
+
+
+def test_a_claim_lists_no_folder_of_runs(results, configs, monkeypatch):
+    """Its cost would grow with the runs in that folder."""
+    listed, listdir, scandir = set(), os.listdir, os.scandir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.add(Path(path).name) or listdir(path))
+    monkeypatch.setattr(os, "scandir", lambda path: listed.add(Path(path).name) or scandir(path))
+    claim = results.claim(configs[0].digest)
+    assert claim.take() and not results.claim(configs[0].digest).take()
+    claim.release()
+    assert listed == {"claims"}
 
 
 def test_a_run_whose_process_died_before_run_json_is_finished(results, configs):

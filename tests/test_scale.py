@@ -4,8 +4,11 @@ import io
 import json
 import re
 import shutil
+import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,8 +22,9 @@ from dislab.data import devices
 from dislab.runs import execute, machine
 from dislab.runs.machine import Machine
 from dislab.runs.resolve import resolve
-from dislab.studies.file import read_study
-from dislab.studies.study import plan, share_of
+from dislab.studies.file import find_study, read_study
+from dislab.studies.study import check_names, plan, share_of
+from dislab.training.protocol import choose_protocol
 
 pytestmark = pytest.mark.usefixtures("plugin")
 CHEAP = SMALL.replace('["vae", "betavae"]', '["oracle", "pca"]').replace("\nset =", "\nseeds = [0, 1, 2]\n#")
@@ -62,6 +66,55 @@ def test_shares_of_a_study_end_in_the_tables_of_all(small, capsys):
     for name in ("scores.csv", "scores_by_model.csv"):
         one, other = (pd.read_csv(Path(folder, name)) for folder in ("whole", "shares"))
         assert one.equals(other) and len(one)
+
+
+# A share of a study's seeds and steps
+
+
+def test_a_study_at_scale_has_a_share_of_seeds_and_steps():
+    studies = [read_study(find_study("locatello2019"), None, scale) for scale in (0.01, 1)]
+    assert [study.number for study in studies] == [252, 12_600]
+    assert {draft.seeds for draft in studies[0].drafts} == {(0,)}
+    for (_, one), (_, whole) in zip(*(check_names(study, Machine()) for study in studies), strict=True):
+        assert one.protocol == choose_protocol("paper", steps=3000)
+        changes = {"capacity_steps": 1000} if one.entry.name == "annealedvae" else {}
+        assert one.hyperparameters == whole.hyperparameters | changes
+        assert (one.entry, one.dataset, one.metrics) == (whole.entry, whole.dataset, whole.metrics)
+
+
+@pytest.mark.parametrize(
+    ("scale", "seeds", "steps", "capacity_steps"),
+    [(1.0, [7, 5, 6], 30, 700), (0.5, [7, 5], 15, 350), (0.07, [7], 2, 49), (1e-9, [7], 1, 1)],
+)
+def test_shares_of_seeds_and_steps_are_rounded_and_at_least_one(scale, seeds, steps, capacity_steps, small):
+    text = SMALL.replace('["vae", "betavae"]', '["annealedvae", "betavae", "oracle"]')
+    Path("short.toml").write_text(text.replace("\nset =", "\nseeds = [7, 5, 6]\n#"))
+    configs = plan(read_study("short.toml", None, scale), Machine()).values()
+    for model, number in (("annealedvae", steps), ("betavae", steps), ("oracle", 0)):
+        mine = [config for config in configs if config.model == model]
+        assert [config.seed for config in mine] == seeds and {c.protocol.steps for c in mine} == {number}
+        assert {c.protocol_name for c in mine} == {f"quick+steps={steps}+batch_size=16"}
+    found = [(c.hyperparameters["capacity_steps"], 0) for c in configs if c.model == "annealedvae"]
+    found += [(capacity_steps, c.hyperparameters["warmup_steps"]) for c in configs if c.model == "betavae"]
+    assert set(found) == {(capacity_steps, 0)}, "also a default is scaled, and 0 stays 0"
+
+
+def test_a_study_at_scale_says_so_in_every_row(small, capsys):
+    arguments = ["bench", "small.toml", "--scale", "0.1", "--seeds", "0-3"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert numbers(capsys.readouterr().out)["runs"] == "8", "seeds that a user names are all run"
+    assert main([*arguments, "--shard", "1/8"]) == 0
+    table = pd.read_csv("results/small/leaderboard.csv")
+    assert list(table["protocol"]) == ["quick+steps=3+batch_size=16"] and len(runs_of("results")) == 1
+    heading = Path("results/small/study.toml").read_text().splitlines()[0]
+    assert heading.endswith(": dislab bench small.toml --seeds 0,1,2,3 --scale 0.1")
+
+
+@pytest.mark.parametrize("text", ["0", "-0.5", "1.5", "nan", "inf", "1%", "", "1/100"])
+def test_a_scale_that_is_none_is_one_line(text, small, capsys):
+    assert main(["bench", "small.toml", f"--scale={text}"]) == 2
+    assert f"--scale is '{text}': write a number above 0, and 1 at most" in capsys.readouterr().err
+    assert not Path("results").exists()
 
 
 # What a study would do
@@ -181,6 +234,8 @@ def test_a_worker_for_each_device(gpus, monkeypatch):
     ("device", "jobs", "words"),
     [
         ("cuda:0,cuda:0", None, "name each device once"),
+        ("cuda,cuda:0", None, "name each device once"),
+        ("cuda:0, cuda", 4, "name each device once"),
         ("cuda:0,cpu", None, "name each device once, and GPUs only"),
         ("cuda:0,cuda:1", 1, "jobs is 1: the 2 devices 'cuda:0,cuda:1' need a process each"),
     ],
@@ -215,6 +270,38 @@ def test_what_a_cluster_refuses_is_one_line(options, words, small, monkeypatch, 
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
     assert main(["bench", "small.toml", *options]) == 2
     assert words in capsys.readouterr().err and not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("on", "address", "asked"),
+    [
+        ("ray", "10.0.0.1:6379", ("10.0.0.1", 6379)),
+        ("ray", "[fe80::1]:6379", ("fe80::1", 6379)),
+        ("ray://head:10001", "10.0.0.1:6379", ("head", 10001)),
+        ("ray", "auto", None),
+        ("ray", "", None),
+    ],
+)
+def test_an_address_that_does_not_answer_is_one_line(on, address, asked, small, monkeypatch, capsys):
+    """Ray itself, a stand-in here, would wait for minutes. Without an address it looks for a cluster."""
+
+    def init(address, **settings):
+        raise ConnectionError(f"nobody answers\nat {address}")
+
+    def create_connection(asked, seconds):
+        assert seconds <= 20
+        raise TimeoutError(f"timed out: {asked}")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False, init=init))
+    monkeypatch.setattr(machine, "find_spec", lambda name: True)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(execute, "_check_known_elsewhere", lambda configs: None)
+    assert main(["bench", "small.toml", "--on", on]) == 2
+    address = on if on != "ray" else address or "ray"
+    cause = f"TimeoutError: timed out: {asked}" if asked else "ConnectionError: nobody answers at "
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"dislab: no connection to Ray ({address}): {cause}")
 
 
 def test_runs_of_a_clusters_gpus_are_the_runs_of_a_gpu(small, gpus, monkeypatch):

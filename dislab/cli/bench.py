@@ -20,6 +20,7 @@ from dislab.cli.options import (
     a_path,
     load_plugins,
     make_machine,
+    parse_scale,
     parse_seeds,
     parse_shard,
 )
@@ -46,6 +47,12 @@ def bench_command(
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2 | 0-9", help="Seeds, instead of the study's.")
     ] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE", help="Try the study with a share of its seeds and training steps, such as 0.01."
+        ),
+    ] = "1",
     shard: Annotated[
         str,
         typer.Option(
@@ -71,7 +78,7 @@ def bench_command(
     interrupted, and does nothing twice.
     """
     numbers = None if seeds is None else parse_seeds(seeds)
-    share = parse_shard(shard)
+    part, share = parse_scale(scale), parse_shard(shard)
     load_plugins(plugin)
     from dislab.studies.file import find_study, read_study, shipped_studies
 
@@ -82,7 +89,7 @@ def bench_command(
         return
     if study is None:
         raise DislabError("name a study (dislab bench --list lists those that come with dislab), or a file")
-    read = read_study(find_study(study), numbers)
+    read = read_study(find_study(study), numbers, part)
     from dislab.studies.forecast import forecast
     from dislab.studies.study import run_study, short_lines  # it imports torch
 

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -165,6 +166,14 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not 1 <= number <= of:
         raise DislabError(f"--shard is '{text}': write a share and their number, from 1/100 to 100/100")
     return number, of
+
+
+def parse_scale(text: str) -> float:
+    """Return the share of a study's seeds and steps that a text names."""
+    with suppress(ValueError):
+        if 0 < float(text) <= 1:
+            return float(text)
+    raise DislabError(f"--scale is '{text}': write a number above 0, and 1 at most, such as 0.01")
 
 
 def parse_seeds(text: str) -> list[int]:

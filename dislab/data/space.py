@@ -97,7 +97,7 @@ class FactorSpace:
         rows = np.asarray(rows)
         if self._values is not None:
             return self._values[rows].astype(np.int64)
-        return np.stack(np.unravel_index(rows, self.sizes), axis=-1).astype(np.int64)
+        return np.stack(np.unravel_index(rows, self.sizes), axis=-1).astype(np.int64, copy=False)
 
     def rows(self, factors) -> np.ndarray:
         """Return the rows int64 [B] of the factor values [B, K]; raise ValueError if this is no full grid."""

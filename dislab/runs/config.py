@@ -185,7 +185,9 @@ class RunConfig:
         """
         if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
             raise DislabError(f"seed is {seed!r}: it must be a whole number, 0 or more")
-        return replace(self, seed=int(seed))
+        other = replace(self, seed=int(seed))
+        other.__dict__["row"] = self.row  # the seed is no part of it
+        return other
 
 
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:

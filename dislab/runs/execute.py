@@ -114,7 +114,7 @@ def execute(
                     outcome = Outcome(config.digest, whole[config.digest])
                     display.end(outcome)
                     yield outcome
-                elif results.claim(config).is_free():  # that process failed, or died
+                elif results.claim(config.digest).is_free():  # that process failed, or died
                     busy.remove(config)
                     todo.append(config)
             if busy and not todo:

@@ -55,7 +55,6 @@ def write_external(
     results = Results(out)
     results.create()
     path = results.folder / config.folder
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = table_file(table, rows)
     record = {
         "format": FORMAT,
@@ -81,7 +80,7 @@ def write_external(
         },
         "environment": environment_of(torch.device("cpu")) | {"precision": None},
     }
-    with claimed(path):
+    with claimed(results.claim(config.digest).path):
         before = results.find(config.digest)
         if before is not None and before.record["files"] == record["files"]:
             for part in recorded(scores):
@@ -96,7 +95,7 @@ def write_external(
                 DislabWarning,
                 stacklevel=3,  # of `dislab.evaluate`'s caller,
             )
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / CODES, content)
         return results.write(record)
 

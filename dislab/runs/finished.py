@@ -192,7 +192,8 @@ class Run:
         if not self.path.is_dir():
             raise RunFailed(self.gone)
         scores = Scores()
-        with claimed(self.path):
+        claim = self.path if self._results is None else self._results.claim(self.record["digest"]).path
+        with claimed(claim):
             self.record = self._latest()  # with what other processes have added
             for part in _parts(missing(wanted, self.record, again)):
                 began = time.monotonic()
@@ -348,7 +349,7 @@ def record_in(line: bytes, path: Path) -> dict | None:
         scores = set(map(type, record["scores"].values()))
         parts = [record[name] for name in PARTS] + [record["config"]["protocol"]]
         is_whole = is_whole and all(isinstance(part, dict) for part in parts)
-        is_whole = is_whole and isinstance(record["digest"], str) and _is_within(record["folder"])
+        is_whole = is_whole and _is_within(record["digest"]) and _is_within(record["folder"])
         is_whole = is_whole and scores <= {int, float, bool}
         is_whole = is_whole and all(about.keys() >= ABOUT for about in record["metrics"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -356,9 +357,9 @@ def record_in(line: bytes, path: Path) -> dict | None:
     return record if is_whole else None
 
 
-def _is_within(folder: str) -> bool:
-    """Return whether a run's folder lies in its results folder."""
-    return not folder.startswith("/") and ".." not in folder.split("/") and "\0" not in folder
+def _is_within(path: str) -> bool:
+    """Return whether a path of a record leads to nothing outside of its results folder."""
+    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
 
 
 def _decoded(line: bytes):

@@ -11,6 +11,7 @@ from dislab.registry import Entry, unknown_name
 # Hyper-parameters that are numbers of dimensions of a code.
 SIZES = ("latents", "content", "style", "categories", "continuous", "incompressible")
 MOST_DIMENSIONS = 10_000
+TRAINING_STEPS = ("capacity_steps", "warmup_steps", "label_steps")  # that count training steps
 
 
 def defaults(model: type) -> dict[str, object]:

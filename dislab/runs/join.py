@@ -77,8 +77,7 @@ def _join(source: Results, results: Results, origin: dict[str, Path]) -> Joined:
         before = results.find(digest)
         if before is None:
             target = results.run_of(run.record)
-            target.path.parent.mkdir(parents=True, exist_ok=True)
-            with claimed(target.path):  # another process may be doing this run
+            with claimed(results.claim(digest).path):  # another process may be doing this run
                 before = results.find(digest)
                 if before is None:
                     _bring_files(run, target)
@@ -124,8 +123,9 @@ def _add(run: Run, before: Run, results: Results) -> bool:
     more = run.record["metrics"].keys() - before.record["metrics"].keys()
     if not more:
         return False
-    with claimed(before.path):
-        record = results.find(before.record["digest"]).record  # with what other processes have added
+    digest = before.record["digest"]
+    with claimed(results.claim(digest).path):
+        record = results.find(digest).record  # with what other processes have added
         parts = {part: run.record[part] | record[part] for part in ("scores", "details", "metrics")}
         left_out = run.record["left_out"] | record["left_out"]
         parts["left_out"] = {name: why for name, why in left_out.items() if name not in parts["scores"]}

@@ -83,7 +83,8 @@ class Machine:
         directory = None if data_dir is None else str(data_dir)
         names = device.split(",") if isinstance(device, str) else [device]
         devices = [str(choose_device(name.strip() if isinstance(name, str) else name)) for name in names]
-        if len(set(devices)) < len(devices) or len({name.partition(":")[0] for name in devices}) > 1:
+        numbered = {name if ":" in name else f"{name}:0" for name in devices}  # cuda is the first GPU
+        if len(numbered) < len(devices) or len({name.partition(":")[0] for name in devices}) > 1:
             raise DislabError(f"device is '{device}': name each device once, and GPUs only, as cuda:0,cuda:1")
         if jobs is not None and jobs < len(devices):
             raise DislabError(f"jobs is {jobs}: the {len(devices)} devices '{device}' need a process each")

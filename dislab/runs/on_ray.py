@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from dislab.runs.record import Results
 
 MOST_WAITING = 1000  # tasks that wait in Ray; it looks at all of them again and again
 SECONDS_BETWEEN_LOOKS = 1.0  # at the progress of tasks
+SECONDS_TO_ANSWER = 10  # for the machine at an address
 # Variables of the environment that nodes get. The key of wandb is none: Ray shows them to all who see it.
 OF_NODES = ("DISLAB_", "WANDB_MODE", "WANDB_PROJECT")
 
@@ -40,13 +42,15 @@ def connected(machine: Machine) -> Iterator[tuple[int, int]]:
     import ray
 
     was_there, on_sigterm = ray.is_initialized(), signal.getsignal(signal.SIGTERM)
+    address = (os.environ.get("RAY_ADDRESS") or None) if machine.on == "ray" else machine.on
     try:
         if not was_there:
-            address = None if machine.on == "ray" else machine.on
+            _check_answers(address or "")
             ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         resources = ray.cluster_resources()
     except Exception as error:
-        raise DislabError(f"no connection to Ray ({machine.on}): {said_by(error, with_type=True)}") from error
+        cause = said_by(error, with_type=True)
+        raise DislabError(f"no connection to Ray ({address or machine.on}): {cause}") from error
     finally:
         with suppress(ValueError):  # in another thread than the main one, where Ray sets none
             signal.signal(signal.SIGTERM, on_sigterm)
@@ -60,6 +64,13 @@ def connected(machine: Machine) -> Iterator[tuple[int, int]]:
         if not was_there:
             with signals.blocked():
                 ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError if nobody listens at an address HOST:PORT; Ray would try again for minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if port.isdecimal():  # else it is "auto" or "local", or Ray says what is wrong with it
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
 
 
 def on_ray(

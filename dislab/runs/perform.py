@@ -130,7 +130,7 @@ def perform(
         for config in configs:
             outcome = None
             try:
-                claim = results.claim(config)
+                claim = results.claim(config.digest)
                 if not claim.take():
                     outcome = Outcome(config.digest, busy=True)
                 # Its last owner may just have finished it.

@@ -4,6 +4,7 @@ results/
     records.jsonl                           a line for each finished run: its record
     leaderboard.csv                         a line for each configuration
     scores.csv                              a line for each run and score
+    claims/                                 which process does which run now
     shapes3d-rendered/quick/mlvae-1a2b3c4d5e6f/seed0/
         run.json                            the same record, for reading
         model.safetensors                   the trained parameters
@@ -36,6 +37,7 @@ from dislab.runs.config import RunConfig
 from dislab.runs.finished import NoRecord, NotWhole, Run, as_json, read_record, record_in
 from dislab.runs.lines import NAMED, RECORDS, Lines, home_of, is_records
 
+CLAIMS = "claims"
 SHORT = 400  # bytes in which a line names its run
 
 
@@ -50,7 +52,7 @@ class Results:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.lines = Lines(self.folder)
-        self._swept: set[Path] = set()  # folders in which the claims of killed processes were removed
+        self._is_swept = False  # whether the claims of killed processes were removed
 
     @classmethod
     def around(cls, path: str | Path) -> Results | None:
@@ -181,25 +183,24 @@ class Results:
 
         A damaged one is written anew from the records, and the line is by the digest of its run.
         """
-        parents, damaged = set(), {}
+        damaged = {}
         for run in runs:
             if not run.path.is_dir():
                 continue
-            parents.add(run.path.parent)
             sweep(run.path)
-            claim = Claim(run.path)
+            digest = run.record["digest"]
             with suppress(RunFailed, OSError):  # a folder that cannot be written to
-                if not run.is_tidy and claim.take():
+                if not run.is_tidy and (claim := self.claim(digest)).take():
                     try:
-                        text = self._mend(self.find(run.record["digest"]) or run)
+                        text = self._mend(self.find(digest) or run)
                         if text:
-                            damaged[run.record["digest"]] = text
+                            damaged[digest] = text
                         (run.path / "checkpoint.safetensors").unlink(missing_ok=True)
                     finally:
                         claim.release()
-        for parent in parents - self._swept:
-            sweep_claims(parent)
-        self._swept |= parents
+        if not self._is_swept:
+            sweep_claims(self.folder / CLAIMS)
+            self._is_swept = True
         return damaged
 
     def _mend(self, run: Run) -> str:
@@ -226,19 +227,21 @@ class Results:
         """Hold the records and the leaderboard, as a context manager; wait until they are free."""
         return claimed(self.folder / RECORDS)
 
-    def claim(self, config: RunConfig) -> Claim:
+    def claim(self, digest: str) -> Claim:
         """Return the claim on a run, which is to be taken before the run is begun or changed.
+
+        Claims have a folder of their own: to take one lists its folder, and a row may have thousands of runs.
 
         Raises
         ------
-        RunFailed : the run's folder cannot be made.
+        RunFailed : the folder of claims cannot be made.
         """
-        path = self.folder / config.folder
+        folder = self.folder / CLAIMS
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunFailed(f"cannot make the run's folder '{path}': {error.strerror}") from None
-        return Claim(path)
+            raise RunFailed(f"cannot make the folder '{folder}': {error.strerror}") from None
+        return Claim(folder / digest)
 
 
 def load(path: str | Path) -> Run:

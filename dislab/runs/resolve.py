@@ -26,7 +26,7 @@ from dislab.runs import hyperparameters as hyper
 from dislab.runs.config import EXTERNAL, MEMORY, RunConfig
 from dislab.runs.images import images_of, open_images, remember, source_of
 from dislab.runs.machine import Machine
-from dislab.scoring.before_training import check_scores
+from dislab.scoring.before_training import check_scores, given_by
 from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
 from dislab.scoring.request import request
 from dislab.training.batches import Batches
@@ -221,9 +221,10 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
             check_outputs(network, images)
             show_dataset(network, images, config.seed)
     # The runs of a sweep have the same rows, and to sort a full grid by its groups takes a while.
-    same = (config.dataset, config.source, config.hold_out, config.group_by, config.metrics, quiet, lenient)
     protocol, make = config.protocol, MODELS[config.model].make
-    same = (*same, make, protocol.batch_size, protocol.rows, protocol.validate, network.group_size)
+    scored = (config.dataset, config.source, config.hold_out, config.group_by, config.metrics, protocol.rows)
+    scored = (*scored, quiet, lenient)
+    same = (*scored, make, protocol.batch_size, protocol.validate, network.group_size)
     same = (*same, network.changed, network.resample, network.binds_factors and network.latents)
     if same in _checked:
         return
@@ -232,8 +233,10 @@ def _check_untrained(config: RunConfig, images: Dataset, quiet: bool, lenient: b
         if batches.remark:
             say(batches.remark, quiet)
         make_validation(config, images, network, torch.device("cpu"))
-    check_scores(config.metrics, network, images, config.group_by, protocol.rows, quiet, lenient)
-    _checked.add(same)
+    given = given_by(network, images)
+    if (*scored, given) not in _checked:
+        check_scores(config.metrics, given, images, config.group_by, protocol.rows, quiet, lenient)
+    _checked.update((same, (*scored, given)))
 
 
 _checked: set[tuple] = set()  # what `_check_untrained` has checked once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from dislab.scoring.table import CodeTable
 
 def check_scores(
     metrics: Iterable[str],
-    model: torch.nn.Module,
+    given: Collection[str],
     dataset: Dataset,
     group_by: Sequence[Sequence[str]],
     max_rows: int | None,
@@ -34,7 +34,7 @@ def check_scores(
     Parameters
     ----------
     metrics : the request, see `dislab.scoring.request`.
-    model : the untrained model, in evaluation mode, where the images are.
+    given : what the model gives, see `given_by`.
     dataset, group_by, max_rows : which rows are scored, and by which groupings.
     quiet : say nothing.
     lenient : a metric that is named and does not apply is said, not refused.
@@ -46,7 +46,7 @@ def check_scores(
     """
     wanted = asked(metrics)
     rows = choose_rows(dataset, max_rows)
-    table = _table_to_come(model, dataset, rows, group_by)
+    table = _table_to_come(given, dataset, rows, group_by)
     lacking = {name: why for name, one in wanted.items() if (why := lacks(table, one))}
     split = f" (hold-out '{dataset.split}')" if dataset.split else ""
     where = f"the {len(rows):,} rows that are scored{split}"
@@ -68,20 +68,33 @@ def check_scores(
         say(f"{', '.join(names)} will be left out for {dataset.name}: {why}, in {where}", quiet)
 
 
-def _table_to_come(model, dataset: Dataset, rows: np.ndarray, group_by) -> CodeTable:
-    """Return the code table of a run but for its codes, which are zeros."""
+def given_by(model: torch.nn.Module, dataset: Dataset) -> tuple[str, ...]:
+    """Return what an untrained model gives for its scores beside codes, of NEEDS.
+
+    The model is in evaluation mode, where the images are.
+    """
     try:
-        has_variances = first_codes(model, dataset, rows)[1] is not None
+        has_variances = first_codes(model, dataset, dataset.evaluation_rows())[1] is not None
     except DislabError:  # such as of a model that must be fitted first
         has_variances = True
+    gives = {
+        "variances": has_variances,
+        "reconstruction": model.reconstruction is not None,
+        "swaps": can_swap(model),
+    }
+    return tuple(name for name, is_given in gives.items() if is_given)
+
+
+def _table_to_come(given: Collection[str], dataset: Dataset, rows: np.ndarray, group_by) -> CodeTable:
+    """Return the code table of a run but for its codes, which are zeros."""
 
     def zeros(inputs):
         codes = torch.zeros(len(inputs), 1)
-        return (codes, codes) if has_variances else codes
+        return (codes, codes) if "variances" in given else codes
 
     table = encode(zeros, dataset, rows, group_by=group_by, by_row=True, on_demand=True)
-    if model.reconstruction is not None:
+    if "reconstruction" in given:
         table.reconstruction = np.zeros(1, np.float32)
-    if can_swap(model):
+    if "swaps" in given:
         table.swaps = np.zeros((1, 5), np.int64)
     return table

@@ -246,7 +246,7 @@ def _plain(value):
 def _has(table: CodeTable, need: str) -> bool:
     """Return whether a table has what a metric needs, a key of NEEDS."""
     if need in ("factor", "two factors", "quantities"):
-        return np.count_nonzero(np.ptp(table.factors, axis=0)) >= (2 if need == "two factors" else 1)
+        return table.num_varying >= (2 if need == "two factors" else 1)
     if need == "grid":
         return table.full_grid
     if need == "matrices":

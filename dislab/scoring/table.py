@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -208,6 +209,11 @@ class CodeTable:
             setattr(other, name, own)
         other._sorted = {}
         return other
+
+    @cached_property
+    def num_varying(self) -> int:
+        """Return how many factors vary in the rows."""
+        return int(np.count_nonzero(np.ptp(self.factors, axis=0)))
 
     @property
     def viewpoint(self) -> np.ndarray | None:

@@ -114,6 +114,7 @@ class Study:
     path, text : its file and that file's content.
     drafts : its runs, in their order.
     seeds : those that replace the file's, or ().
+    scale : the share of the file's seeds and training steps that is run.
     rank_by : the score that orders its tables, "" where the file does not say.
     figures : names of FIGURES, or "pictures"; None where the file does not say.
     """
@@ -124,6 +125,7 @@ class Study:
     text: str
     drafts: tuple[Draft, ...]
     seeds: tuple[int, ...]
+    scale: float
     rank_by: str
     figures: tuple[str, ...] | None
 
@@ -158,13 +160,14 @@ def find_study(text: str) -> Path:
     raise unknown_name("study", text, [*shipped, *beside])
 
 
-def read_study(path: str | Path, seeds: Sequence[int] | None = None) -> Study:
+def read_study(path: str | Path, seeds: Sequence[int] | None = None, scale: float = 1.0) -> Study:
     """Read a study file; what it names is not looked up yet, see `plan`.
 
     Parameters
     ----------
     path : the file.
     seeds : in place of the file's.
+    scale : the share of the file's seeds and training steps that is run, above 0 and at most 1.
 
     Raises
     ------
@@ -186,10 +189,10 @@ def read_study(path: str | Path, seeds: Sequence[int] | None = None) -> Study:
         for number, table in enumerate(content["runs"], start=1):
             with within(f"[[runs]] table {number}"):
                 _check_keys(table, TABLE_KEYS, required=["model", "dataset"])
-                runs += _number(content, table, seeds)
+                runs += _number(content, table, seeds, scale)
                 if runs > MOST_RUNS:
                     raise DislabError(f"the study has {runs:,} runs up to here: at most {MOST_RUNS:,}")
-                drafts += _expand(f"{path}: [[runs]] table {number}", content, table, seeds)
+                drafts += _expand(f"{path}: [[runs]] table {number}", content, table, seeds, scale)
         figures = content.get("figures")
         return Study(
             name=path.stem,
@@ -198,6 +201,7 @@ def read_study(path: str | Path, seeds: Sequence[int] | None = None) -> Study:
             text=text,
             drafts=tuple(drafts),
             seeds=tuple(seeds or ()),
+            scale=scale,
             rank_by=content.get("rank_by", ""),
             figures=None if figures is None else tuple(figures),
         )
@@ -220,11 +224,13 @@ def _check_keys(table: Mapping, keys: Mapping[str, tuple], required: list[str]) 
             raise DislabError(f"{key} is no hyper-parameter: write it beside set, not in it")
 
 
-def _expand(where: str, study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> list[Draft]:
+def _expand(
+    where: str, study: Mapping, table: Mapping, seeds: Sequence[int] | None, scale: float
+) -> list[Draft]:
     """Return the runs of a table: datasets x models x hyper-parameter values, the last fastest."""
     chosen = {key: table.get(key, study.get(key)) for key in TRAINING if key != "seeds"}
     chosen |= {key: table.get(key) for key in ("group_by", "hold_out", "source", "factors")}
-    seeds = _seeds(study, table, seeds)
+    seeds = _seeds(study, table, seeds, scale)
     chosen = {key: value for key, value in chosen.items() if value is not None}
     swept = {name: _listed(value) for name, value in table.get("set", {}).items()}
     combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
@@ -241,14 +247,23 @@ def _expand(where: str, study: Mapping, table: Mapping, seeds: Sequence[int] | N
     ]
 
 
-def _seeds(study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(seeds or table.get("seeds", study.get("seeds")) or [0]))
+def _seeds(study: Mapping, table: Mapping, seeds: Sequence[int] | None, scale: float) -> tuple[int, ...]:
+    """Return the seeds of a table: the user's, or the first of the file's."""
+    if seeds:
+        return tuple(dict.fromkeys(seeds))
+    listed = tuple(dict.fromkeys(table.get("seeds", study.get("seeds")) or [0]))
+    return listed[: scaled(len(listed), scale)]
 
 
-def _number(study: Mapping, table: Mapping, seeds: Sequence[int] | None) -> int:
+def scaled(number: int, scale: float) -> int:
+    """Return a share of a number, rounded to the nearest whole number, but at least 1; 0 stays 0."""
+    return max(1, round(number * scale)) if number > 0 else number
+
+
+def _number(study: Mapping, table: Mapping, seeds: Sequence[int] | None, scale: float) -> int:
     """Return how many runs a table names."""
     lists = [table["dataset"], table["model"], *table.get("set", {}).values()]
-    return math.prod(map(len, map(_listed, lists))) * len(_seeds(study, table, seeds))
+    return math.prod(map(len, map(_listed, lists))) * len(_seeds(study, table, seeds, scale))
 
 
 def _listed(value) -> list:

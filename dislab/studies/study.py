@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from dislab.report.leaderboard import RANK_BY, tabulate, write_leaderboard
 from dislab.runs.config import RunConfig, merge
 from dislab.runs.execute import execute
 from dislab.runs.finished import Run
+from dislab.runs.hyperparameters import TRAINING_STEPS
 from dislab.runs.machine import Machine
 from dislab.runs.record import Results
 from dislab.runs.resolve import Checked, check_settings, complete
 from dislab.scoring.request import asked
-from dislab.studies.file import Draft, Study, within
+from dislab.studies.file import Draft, Study, scaled, within
 from dislab.studies.pictures import pictures_of_rows
+from dislab.training.protocol import choose_protocol
 
 MOST_PIXELS = 60_000  # of a figure's longer side; matplotlib draws up to 65,535
 PICTURES = "pictures"  # the name, among a study's figures, of the pictures of its runs
@@ -51,12 +53,13 @@ def plan(study: Study, machine: Machine) -> dict[str, RunConfig]:
         say(message, machine.quiet)
     if not kept:
         raise DislabError(f"the study '{study.name}' has nothing to run: all of it is optional")
-    planned = []
-    for draft, settings in kept:
+    firsts = {}
+    # Sorted by dataset, so that each is opened once.
+    for number, (draft, settings) in sorted(enumerate(kept), key=lambda one: one[1][1].dataset):
         with within(draft.where):
-            first = complete(settings, machine, lenient=True)
-        planned += map(first.with_seed, draft.seeds)
-    return merge(planned)
+            firsts[number] = complete(settings, machine, lenient=True)
+    seeds = (draft.seeds for draft, _ in kept)
+    return merge(firsts[number].with_seed(seed) for number, of in enumerate(seeds) for seed in of)
 
 
 def share_of(configs: Mapping[str, RunConfig], share: tuple[int, int]) -> dict[str, RunConfig]:
@@ -78,12 +81,23 @@ def check_names(study: Study, machine: Machine) -> list[tuple[Draft, Checked]]:
     checked, metrics = [], {}
     for draft in study.drafts:
         with within(draft.where):
-            settings = check_settings(machine=machine, **draft.settings)
+            settings = _at_scale(check_settings(machine=machine, **draft.settings), study.scale)
             metrics |= {one.metric.name: one for one in asked(settings.metrics).values()}
             checked.append((draft, settings))
     with within(study.name):
         _check_report(study, metrics)
     return checked
+
+
+def _at_scale(settings: Checked, scale: float) -> Checked:
+    """Return settings with a share of the training steps, also where hyper-parameters count them."""
+    name, before = settings.protocol.name.partition("+")[0], settings.protocol
+    protocol = choose_protocol(name, steps=scaled(before.steps, scale), batch_size=before.batch_size)
+    values = settings.hyperparameters
+    counts = {
+        name: scaled(values[name], scale) for name in TRAINING_STEPS if isinstance(values.get(name), int)
+    }
+    return replace(settings, protocol=protocol, hyperparameters=values | counts)
 
 
 def _check_report(study: Study, metrics: Mapping) -> None:
@@ -178,7 +192,8 @@ def _write_copy(study: Study, folder: Path) -> None:
     if _is_copy(study, folder):
         return
     seeds = f" --seeds {','.join(map(str, study.seeds))}" if study.seeds else ""
-    heading = f"# As run by dislab {dislab.__version__}: dislab bench {study.path.name}{seeds}\n"
+    scale = "" if study.scale == 1 else f" --scale {study.scale}"
+    heading = f"# As run by dislab {dislab.__version__}: dislab bench {study.path.name}{seeds}{scale}\n"
     write_own(folder / "study.toml", (heading + study.text).encode())
 
 
