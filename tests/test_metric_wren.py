@@ -229,6 +229,36 @@ def test_logits_equal_loops_over_all_81_pairs_and_follow_the_answers():
     torch.testing.assert_close(network(context, answers[:, order]), logits[:, order])
 
 
+def test_a_network_of_33_units_solves_every_matrix_of_factors():
+    """Its weights are set by hand: that factors stay below 1 is due to training alone.
+
+    Edge units are |difference| of each factor and which row both panels are in; then 1 where panels of the
+    first two rows, or of the last, are equal in a factor. The graph network sees how many of the 18 and 9
+    ordered pairs are: a factor that is constant before and not in the last row counts against the answer.
+    """
+    panels = Panels(table_of((5, 5, 5, 4, 4, 4)))
+    codes = torch.from_numpy(panels.values).float()
+    network = WReN(6, edge=[15, 12], graph=[6])
+    first, second, third, last = (*network.edge, *network.graph)
+    with torch.no_grad():
+        for layer in (first, second, third, last):
+            layer.weight.zero_(), layer.bias.zero_()
+        for k in range(6):
+            first.weight[2 * k, [k, 15 + k]] = torch.tensor([1.0, -1.0])
+            first.weight[2 * k + 1] = -first.weight[2 * k]
+            second.weight[[k, 6 + k], 2 * k : 2 * k + 2] = -1
+            third.weight[k, [k, 6 + k]] = torch.tensor([0.5, -0.25])
+        for row in range(3):
+            first.weight[12 + row, [at + 3 * row + i for at in (6, 21) for i in range(3)]] = 1
+            first.bias[12 + row] = -1
+        second.weight[:6, 12:14] = second.weight[6:, 14:] = 1
+        third.bias[:] = 9 / 4 - 2 * (14 / 4 + 1)
+        last.weight[:] = -1
+    for kind in ("mixed", "hard1"):
+        matrices = draw_matrices(panels, kind, 1_000, np.random.default_rng(0))
+        assert networks.accuracy(networks.logits_of(network, codes, matrices), matrices) == 1
+
+
 def test_the_first_weights_are_lecuns():
     torch.manual_seed(0)
     layer = WReN(300, edge=[400], graph=[1]).edge[0]

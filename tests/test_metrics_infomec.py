@@ -150,6 +150,7 @@ def test_the_classifier_of_infoexplicitness_stops_where_that_of_scikit_learn_doe
     expected = log_loss(classes, theirs.predict_proba(codes)) / np.log(num_classes)
     assert log_loss_of_classifier(codes, classes) == pytest.approx(expected, rel=1e-6)
     monkeypatch.setattr(logistic, "CELLS", 300)
+    monkeypatch.setattr(logistic, "LEAST_ROWS", 1)
     assert log_loss_of_classifier(codes, classes) == pytest.approx(expected, rel=1e-6)
 
 
@@ -162,6 +163,7 @@ def test_penalised_regression_is_that_of_scikit_learn(num_classes, dtype, tolera
     theirs = LogisticRegression(C=1 / 5).fit(codes, classes)
     expected = theirs.predict_proba(codes)
     monkeypatch.setattr(logistic, "CELLS", 900)
+    monkeypatch.setattr(logistic, "LEAST_ROWS", 1)
     weights = logistic.logistic_regression(codes, classes, penalty=5.0)
     logits = logistic.class_logits(codes, weights)
     np.testing.assert_allclose(softmax(logits, axis=1), expected, atol=tolerance)

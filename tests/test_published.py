@@ -6,6 +6,8 @@ from conftest import one_line
 
 import dislab
 from dislab.errors import DislabError
+from dislab.scoring.protocols import DEFAULT_METRIC_PROTOCOL
+from dislab.scoring.request import asked
 
 
 def test_every_value_has_a_source():
@@ -30,7 +32,8 @@ def test_steps_are_those_that_the_source_names():
     """A representation of 100 steps must not be called one of 200,000, which the same paper trains."""
     table = dislab.published()
     named = table["table"].str.extract(r"(\d+) training steps")[0].astype("Int64")
-    named = named.fillna(table["metric"].str.extract(r"trained (\d+) steps")[0].astype("Int64"))
+    early = table["metric"].isin(["fov_regression_r2", "wren_accuracy@softtpr2024"])
+    named[early] = 100
     said = table["how_obtained"].str.contains("200k steps").map({True: 200_000, False: pd.NA})
     pd.testing.assert_series_equal(
         table["steps"], named.fillna(said.astype("Int64")), check_names=False, check_dtype=True
@@ -55,7 +58,22 @@ def test_variants_of_mpi3d_are_never_joined():
 def test_ratio_is_not_called_an_r2():
     values = dislab.published(dataset="cars3d")
     [row] = values[values["value"] == 0.989].itertuples()
-    assert "efficiency" in row.metric and "0.948" in row.protocol_note
+    assert row.metric == "fov_regression_r2_efficiency_10000" and "0.948" in row.protocol_note
+
+
+def test_scores_have_the_names_that_records_have():
+    """What the same file prints of Soft TPR's tasks: tables 2 to 5, and the page that has one of table 40."""
+    table = dislab.published()
+    counts = table["metric"].value_counts()
+    assert not table["metric"].str.contains("samples|representation").any()
+    assert counts["fov_regression_r2"] == 24 and counts["wren_accuracy@softtpr2024"] == 8
+    assert counts["fov_regression_r2_100"] == counts["fov_regression_r2_250"] == 8
+    assert counts["wren_accuracy@softtpr2024+num_train=500"] == 8
+    wren = dislab.published(dataset="shapes3d", score="wren_accuracy")
+    assert len(wren) == 17 and set(wren["steps"].dropna()) == {100, 200_000}
+    for name in wren["metric"].unique():
+        [recorded] = asked([name], DEFAULT_METRIC_PROTOCOL, {}, {})
+        assert recorded == name, "a record would call it otherwise"
 
 
 @pytest.mark.parametrize("name", [{"dataset": "shapes3"}, {"score": "migg"}])

@@ -22,6 +22,7 @@ from dislab.registry import MODELS
 from dislab.report.html import best, figures
 from dislab.report.html.beside import difference, published_of
 from dislab.report.html.chart import Scale
+from dislab.report.html.model import MORE, _elsewhere, _tasks
 from dislab.report.html.pages import write_report
 from dislab.report.html.provenance import repeat
 from dislab.report.html.rows import cell_of, tables_of
@@ -185,6 +186,30 @@ def test_published_values_belong_to_one_dataset_and_one_score():
     # Images that are joined by their true class are another task.
     assert published_of("mlvae", "mnist", "content_accuracy").value == 0.3855
     assert published_of("mlvae", "mnist", "content_accuracy_k10").value == 0.9971
+
+
+def test_a_published_value_stands_beside_the_score_of_the_same_settings(tmp_path):
+    """Soft TPR's 0.193 is of 500 matrices and its own protocol; its R² of early codes is of any settings."""
+    ours = {
+        "wren_accuracy": 0.5,
+        "wren_accuracy@softtpr2024+num_train=500": 0.3,
+        "fov_regression_r2@softtpr2024": 0.9,
+        "fov_regression_r2_100": 0.7,
+    }
+    table = table_of(tmp_path, made("mlvae", scores=ours, directions=dict.fromkeys(ours, "up")))
+    entries = [(table, table.rows[0])]
+    [more] = [group for group in _tasks("mlvae", entries) if group["title"] == MORE]
+    shown = {line["score"]: (line["mean"], line["value"]) for line in more["lines"]}
+    assert shown == {
+        "WReN acc.": ("0.500", ""),
+        "WReN acc. (softtpr2024+num_train=500)": ("0.300", "0.193"),
+        "FoV R² (Soft TPR) (softtpr2024)": ("0.900", "0.551"),
+    }
+    lines = _elsewhere("mlvae", entries)
+    elsewhere = {line["score"] for line in lines if line["dataset"] == "Shapes3D"}
+    assert {"WReN acc. (softtpr2024)", "WReN acc. (softtpr2024+num_train=100)"} <= elsewhere
+    assert not elsewhere & {*shown} and "FoV R² (Soft TPR)" not in elsewhere
+    assert published_of("gvae", "mpi3d_real", "fov_regression_r2_100@softtpr2024").value == 0.181
 
 
 def test_what_differs_from_a_published_value(tmp_path):

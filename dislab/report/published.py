@@ -9,6 +9,19 @@ import pandas as pd
 
 from dislab.registry import DATASETS, METRICS, unknown_name
 
+# Names in the file, as regular expressions, and dislab's names of the same. The column steps says for how
+# long a representation was trained. Abstract reasoning is a score of codes of Shapes3D.
+NAMES = {
+    "dataset": {"^abstract_reasoning_shapes3d$": "shapes3d"},
+    "metric": {
+        r"^fov_regression_r2 \(representation trained \d+ steps\)$": "fov_regression_r2",
+        r"^fov_regression_r2 \((\d+) downstream samples\)$": r"fov_regression_r2_\1",
+        r"^fov_regression_efficiency \(R2 at 10,000 samples .*$": "fov_regression_r2_efficiency_10000",
+        r"^wren_accuracy \(representation trained \d+ steps\)$": "wren_accuracy@softtpr2024",
+        r"^wren_accuracy \((\d+) samples\)$": r"wren_accuracy@softtpr2024+num_train=\1",
+    },
+}
+
 
 def published(dataset: str | None = None, score: str | None = None) -> pd.DataFrame:
     """Return published numbers, one row per value; those of other papers were trained by other protocols.
@@ -21,7 +34,8 @@ def published(dataset: str | None = None, score: str | None = None) -> pd.DataFr
     ----------
     dataset : only rows of this dataset. Variants are datasets of their own: mpi3d_toy, mpi3d_real, and
         mpi3d_variant_disputed if caption and code of a source contradict each other.
-    score : only rows of this score, the column metric.
+    score : only rows of this score, the column metric. A name without settings, as wren_accuracy, stands for
+        rows of all settings, as wren_accuracy@softtpr2024.
 
     Raises
     ------
@@ -37,10 +51,11 @@ def published(dataset: str | None = None, score: str | None = None) -> pd.DataFr
     table = _table()
     for column, name, registry in (("dataset", dataset, DATASETS), ("metric", score, METRICS)):
         if name is not None:
-            known = set(_table()[column])
+            every, plain = _table()[column], table[column].str.partition("@")[0]
+            known = {*every, *every.str.partition("@")[0]}
             if name not in known and name not in registry:
                 raise unknown_name(f"{column} of published numbers", name, sorted(known))
-            table = table[table[column] == name]
+            table = table[(table[column] == name) | (plain == name)]
     return table.reset_index(drop=True)
 
 
@@ -50,4 +65,4 @@ def _table() -> pd.DataFrame:
     with files(__package__).joinpath("published.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype=numbers)
     texts = [name for name in table if table[name].dtype.kind not in "fi"]
-    return table.fillna(dict.fromkeys(texts, ""))
+    return table.fillna(dict.fromkeys(texts, "")).replace(NAMES, regex=True)

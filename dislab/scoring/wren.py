@@ -15,6 +15,7 @@ from torch.nn import functional
 from dislab.scoring.matrices import NUM_CONTEXT, Matrices, reordered
 
 BATCH = 32  # matrices in a step
+NUM_PAIRS = (NUM_CONTEXT + 1) ** 2  # ordered pairs of panels of which WReN takes the sum
 BATCH_OF_TEST = 128
 # The deviation of a Normal cut off at two of its deviations, to whose inverse it is scaled before it is cut.
 CUT_OFF = 0.87962566103423978

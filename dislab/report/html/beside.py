@@ -48,10 +48,12 @@ class Published:
 def published_of(method: str, dataset: str, score: str) -> Published | None:
     """Return the published value of a score: that of the longest training, with the others in words.
 
-    Only the same dataset counts: mpi3d_real is no other word for mpi3d_toy.
+    A score with settings has the value published with these, or else that of its plain name. Only the same
+    dataset counts: mpi3d_real is no other word for mpi3d_toy.
     """
-    values = _values().get((method, dataset, score.partition("@")[0]))
-    if not values:
+    names = score, score.partition("@")[0]
+    values = next(filter(None, (_values().get((method, dataset, name)) for name in names)), None)
+    if values is None:
         return None
     first, *others = sorted(values, key=lambda one: (STUDY in one.table, -(one.steps or 0), -(one.n or 0)))
     return replace(first, others=tuple(_in_words(other) for other in others))

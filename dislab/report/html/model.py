@@ -139,12 +139,14 @@ def _links(rows: Sequence[Row], out: Path) -> list[tuple[str, str]]:
 def _tasks(name: str, entries: Sequence[tuple[Table, Row]]) -> list[dict]:
     """Return the groups of the table of results; one without a value, ours or published, is left out."""
     covered = {score for *_, scores in TASKS for score in scores}
-    others = {score for _, row in entries for score in row.cells if score not in covered}
-    more = [
-        score for score in sorted(others) if any(published_of(name, t.dataset, score) for t, _ in entries)
-    ]
+    more = {
+        score.partition("@")[0]
+        for table, row in entries
+        for score in row.cells
+        if published_of(name, table.dataset, score)
+    }
     groups = []
-    for title, note, scores in (*TASKS, (MORE, "", more)):
+    for title, note, scores in (*TASKS, (MORE, "", sorted(more - covered))):
         lines = [line for table, row in entries for line in _lines(name, table, row, scores)]
         if lines:
             groups.append({"title": title, "note": note, "lines": _merged(lines)})
@@ -155,9 +157,8 @@ def _lines(name: str, table: Table, row: Row, scores: Sequence[str]) -> list[dic
     lines = []
     for score in scores:
         recorded = [one for one in row.cells if one.partition("@")[0] == score] or [score]
-        there = published_of(name, table.dataset, score)
         for one in recorded:
-            cell = row.cells.get(one)
+            cell, there = row.cells.get(one), published_of(name, table.dataset, one)
             if cell is not None or there is not None:
                 lines.append(_line(table, row, one, cell, there))
     return lines
@@ -246,7 +247,12 @@ def _shared(lines: Sequence[dict]) -> list[str]:
 def _elsewhere(name: str, entries: Sequence[tuple[Table, Row]]) -> list[dict]:
     """Return the published values of a model on datasets, or of scores, that have no row here."""
     values = published()
-    here = {(table.dataset, score.partition("@")[0]) for table, row in entries for score in row.cells}
+    here = {
+        (table.dataset, one)
+        for table, row in entries
+        for score in row.cells
+        for one in (score, score.partition("@")[0])
+    }
     lines = []
     for _, line in values[values["method"] == name].iterrows():
         if (line["dataset"], line["metric"]) in here:
