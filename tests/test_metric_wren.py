@@ -1,5 +1,7 @@
 """Abstract visual reasoning: matrices by brute force, the network against slow loops, and what it learns."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -257,6 +259,20 @@ def test_a_network_of_33_units_solves_every_matrix_of_factors():
     for kind in ("mixed", "hard1"):
         matrices = draw_matrices(panels, kind, 1_000, np.random.default_rng(0))
         assert networks.accuracy(networks.logits_of(network, codes, matrices), matrices) == 1
+
+
+def test_units_begin_with_the_differences_of_codes_within_one_row():
+    torch.manual_seed(0)
+    network = WReN(2, edge=[6, 4], graph=[3])
+    networks.begin_with_rows(network)
+    codes, position = torch.randn(9, 2), torch.eye(9)
+    weight = network.edge[0].weight[:, :2]
+    for one, other in itertools.product(range(9), repeat=2):
+        seen = network.edge[0](torch.cat([codes[one], position[one], codes[other], position[other]]))
+        difference = weight @ (codes[one] - codes[other])
+        for unit in range(6):
+            outside = (one // 3 != unit % 3) + (other // 3 != unit % 3)
+            torch.testing.assert_close(seen[unit], difference[unit] - 3.0 * outside)
 
 
 def test_the_first_weights_are_lecuns():

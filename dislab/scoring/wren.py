@@ -15,8 +15,9 @@ from torch.nn import functional
 from dislab.scoring.matrices import NUM_CONTEXT, Matrices, reordered
 
 BATCH = 32  # matrices in a step
-NUM_PAIRS = (NUM_CONTEXT + 1) ** 2  # ordered pairs of panels of which WReN takes the sum
 BATCH_OF_TEST = 128
+NUM_ROWS = 3  # of a matrix
+SHUT = 3.0  # of the standard deviation of the difference of two codes, which is about 1.4
 # The deviation of a Normal cut off at two of its deviations, to whose inverse it is scaled before it is cut.
 CUT_OFF = 0.87962566103423978
 
@@ -101,6 +102,25 @@ class NormalisedWReN(nn.Module):
         shape = len(ones), ones.shape[1], others.shape[1], -1
         pairs = torch.cat([ones[:, :, None].expand(shape), others[:, None].expand(shape)], dim=3)
         return self.edge(pairs.flatten(0, 2)).unflatten(0, (len(ones), -1)).sum(dim=1)
+
+
+def begin_with_rows(network: WReN) -> None:
+    """Let every unit of a network's first layer begin as a comparison of two panels of one row.
+
+    Its weights for the two codes are opposite, so it sees their difference. Its weights for positions shut
+    it off, through its ReLU, where a panel is not in its row; a third of the units has each row. Nothing is
+    fixed: training may change all of it. The relations of rows, which are what a matrix is made of, are
+    learned without this start, too, but in many more steps (docs/tasks.md).
+    """
+    first, after = network.edge[0], network.graph[0]
+    num_codes = first.in_features // 2 - NUM_CONTEXT - 1
+    row_of_unit = torch.arange(first.out_features) % NUM_ROWS
+    row_of_position = torch.arange(NUM_CONTEXT + 1) // NUM_ROWS
+    with torch.no_grad():
+        codes = torch.randn(first.out_features, num_codes) / num_codes**0.5
+        elsewhere = -SHUT * (row_of_unit[:, None] != row_of_position).to(codes.dtype)
+        first.weight.copy_(torch.cat([codes, elsewhere, -codes, elsewhere], dim=1))
+        after.weight /= NUM_CONTEXT + 1  # some nine pairs of panels are in one row
 
 
 def _layers(sizes: Sequence[int]) -> nn.ModuleList:
