@@ -46,11 +46,12 @@ class Fused(nn.Sequential):
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = inputs
         for relu, layer in _with_relus(self):
-            if _supports_layer(layer) and _supports_input(hidden):
+            is_supported = _supports_layer(layer)
+            if is_supported and _supports_input(hidden):
                 hidden = _convolve(layer, hidden, rectify=relu is not None)
                 continue
             hidden = hidden if relu is None else relu(hidden)
-            if _supports_layer(layer) and _supports_patches(layer, hidden):
+            if is_supported and _supports_patches(layer, hidden):
                 hidden = _ByPatches.apply(*_tensors(layer, hidden), layer.transposed)
             else:
                 hidden = layer(hidden)

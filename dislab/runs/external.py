@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dislab.claim import claimed
 from dislab.data.dataset import Dataset
 from dislab.errors import DislabWarning
 from dislab.files import digest, write_atomically
@@ -80,7 +79,7 @@ def write_external(
         },
         "environment": environment_of(torch.device("cpu")) | {"precision": None},
     }
-    with claimed(results.claim(config.digest).path):
+    with results.claimed(config.digest):
         before = results.find(config.digest)
         if before is not None and before.record["files"] == record["files"]:
             for part in recorded(scores):

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,8 +193,7 @@ class Run:
         if not self.path.is_dir():
             raise RunFailed(self.gone)
         scores = Scores()
-        claim = self.path if self._results is None else self._results.claim(self.record["digest"]).path
-        with claimed(claim):
+        with self._claimed():
             self.record = self._latest()  # with what other processes have added
             for part in _parts(missing(wanted, self.record, again)):
                 began = time.monotonic()
@@ -244,7 +244,7 @@ class Run:
         ------
         RunFailed : a file or the record cannot be written.
         """
-        with claimed(self.path):
+        with self._claimed():
             before = self._latest()
             digests = before["files"] | {name: digest(content) for name, content in files.items()}
             self.record = before | {"files": digests}
@@ -252,6 +252,12 @@ class Run:
                 self._save()
             for name, content in files.items():
                 write_atomically(self.path / name, content)
+
+    def _claimed(self) -> AbstractContextManager:
+        """Hold the claim on the run, by its folder if it is in no results folder."""
+        if self._results is None:
+            return claimed(self.path)
+        return self._results.claimed(self.record["digest"])
 
     def _save(self) -> None:
         """Write the record where it belongs."""

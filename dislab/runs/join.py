@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dislab.claim import claimed
 from dislab.errors import DislabError, RunFailed
 from dislab.files import temporary
 from dislab.runs.finished import Run
@@ -77,7 +76,7 @@ def _join(source: Results, results: Results, origin: dict[str, Path]) -> Joined:
         before = results.find(digest)
         if before is None:
             target = results.run_of(run.record)
-            with claimed(results.claim(digest).path):  # another process may be doing this run
+            with results.claimed(digest):  # another process may be doing this run
                 before = results.find(digest)
                 if before is None:
                     _bring_files(run, target)
@@ -124,7 +123,7 @@ def _add(run: Run, before: Run, results: Results) -> bool:
     if not more:
         return False
     digest = before.record["digest"]
-    with claimed(results.claim(digest).path):
+    with results.claimed(digest):
         record = results.find(digest).record  # with what other processes have added
         parts = {part: run.record[part] | record[part] for part in ("scores", "details", "metrics")}
         left_out = run.record["left_out"] | record["left_out"]

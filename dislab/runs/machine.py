@@ -145,7 +145,7 @@ class Machine:
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats that figures are written in; PNG is always one, for pages."""
-        return tuple(dict.fromkeys(["png", *self.formats_of_runs]))
+        return self.formats_of_runs or ("png",)
 
     @property
     def formats_of_runs(self) -> tuple[str, ...]:

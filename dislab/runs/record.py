@@ -27,7 +27,7 @@ import gc
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from dislab.claim import Claim, claimed, sweep_claims
@@ -242,6 +242,10 @@ class Results:
         except OSError as error:
             raise RunFailed(f"cannot make the folder '{folder}': {error.strerror}") from None
         return Claim(folder / digest)
+
+    def claimed(self, digest: str) -> AbstractContextManager:
+        """Hold the claim on a run, as a context manager; wait until it is free."""
+        return claimed(self.claim(digest).path)
 
 
 def load(path: str | Path) -> Run:

@@ -17,7 +17,7 @@ from dislab.scoring.matrices import NUM_CONTEXT, Matrices, reordered
 BATCH = 32  # matrices in a step
 BATCH_OF_TEST = 128
 NUM_ROWS = 3  # of a matrix
-SHUT = 3.0  # of the standard deviation of the difference of two codes, which is about 1.4
+SHUT = 3.0  # shuts a unit off: what it sees of two codes, their difference, has a deviation of about 1.4
 # The deviation of a Normal cut off at two of its deviations, to whose inverse it is scaled before it is cut.
 CUT_OFF = 0.87962566103423978
 
