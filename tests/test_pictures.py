@@ -13,7 +13,8 @@ from dislab.files import check_own
 from dislab.models.mlvae import MLVAE
 from dislab.models.oracle import Oracle
 from dislab.models.vae import VAE
-from dislab.runs import perform
+from dislab.runs import finished, perform
+from dislab.runs.record import Results
 from dislab.scoring import pictures
 from dislab.scoring.encoding import encode
 from dislab.scoring.table import CodeTable
@@ -355,6 +356,13 @@ def test_a_finished_run_draws_the_pictures_that_it_lacks(tmp_path, monkeypatch):
     bare = dislab.run("mlvae", dataset, seed=1, pictures="none", **options)
     assert {path.suffix for path in bare.path.iterdir()}.isdisjoint({".png", ".gif"})
     monkeypatch.delattr(perform, "_train")  # nothing is trained again
+    free, write = [], finished.write_atomically
+
+    def noted(path, content):
+        free.append(Results(tmp_path).claim(first.record["digest"]).is_free())
+        write(path, content)
+
+    monkeypatch.setattr(finished, "write_atomically", noted)
     for name in ("swap.png", "traversals.gif"):
         (first.path / name).unlink()
     kept = first.path / "evidence.png"
@@ -367,6 +375,7 @@ def test_a_finished_run_draws_the_pictures_that_it_lacks(tmp_path, monkeypatch):
     assert run.record["files"].keys() - first.record["files"].keys() == {f"{name}.svg" for name in names}
     assert run.read("swap.svg") == b"swap.svg" and dislab.load(run.path).record == run.record
     assert kept.stat().st_mtime_ns == before and len(drawn) == 3 * len(names)
+    assert free and not any(free), "files are written under the claim of the run"
     for again in (drawn[len(names) : 2 * len(names)], drawn[2 * len(names) :]):
         for (title, tiles), (other, others) in zip(drawn, again, strict=False):
             assert title == other
