@@ -10,11 +10,11 @@ import numpy as np
 from dislab.errors import DislabWarning
 from dislab.registry import register_metric
 from dislab.scoring.aggregate_posterior import (
+    Mixture,
     entropy_of_density,
     joint_log_density,
     kl_per_dimension,
     log_density_at,
-    mixture_density,
     posterior,
 )
 from dislab.scoring.table import CodeTable
@@ -116,7 +116,8 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
         mean, variance = normals.normals(dimensions=d)
         conditional[d] = 0.5 * (1 + np.log(2 * math.pi * variance)).mean()
         prior[d] = -0.5 * (math.log(2 * math.pi) + (mean**2 + variance).mean())
-        density = mixture_density(mean, variance)
+        mixture = Mixture(mean, variance)
+        density = mixture.points, mixture.density()
         # H(z_d) >= H(z_d|n), but rounding on the grid can make the information of a few equal rows negative.
         marginal_entropy[d] = max(entropy_of_density(*density), conditional[d])
         product += log_density_at(z[:, d], *density)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dislab.registry import register_metric
-from dislab.scoring.aggregate_posterior import entropy_of_density, mixture_density, posterior
+from dislab.scoring.aggregate_posterior import Mixture, entropy_of_density, posterior
 from dislab.scoring.information import entropy, gaps
-from dislab.scoring.table import CodeTable, rows_by_value, spread
+from dislab.scoring.table import CodeTable, spread
 
 
 @register_metric(
@@ -46,15 +46,15 @@ def mig_sampled(table: CodeTable, rng: np.random.Generator) -> dict:
     normals = posterior(table)
     entropies = entropy(table.factors)
     varying = entropies > 0
-    groups = [rows_by_value(factor) for factor in table.factors.T[varying]]
-    information = np.empty((table.mean.shape[1], len(groups)))
+    values = [np.unique(factor, return_inverse=True)[1] for factor in table.factors.T[varying]]
+    shares = [np.bincount(value) / len(table) for value in values]
+    information = np.empty((table.mean.shape[1], len(values)))
     for d in range(len(information)):
-        mean, variance = normals.normals(dimensions=d)
-        information[d] = entropy_of_density(*mixture_density(mean, variance))
-        for k, rows_of_values in enumerate(groups):
-            for rows in rows_of_values:
-                density = mixture_density(mean[rows], variance[rows])
-                information[d, k] -= len(rows) / len(table) * entropy_of_density(*density)
+        mixture = Mixture(*normals.normals(dimensions=d))
+        information[d] = entropy_of_density(mixture.points, mixture.density())
+        for k, (value, share) in enumerate(zip(values, shares, strict=True)):
+            of_values = entropy_of_density(mixture.points, mixture.densities(value, len(share)))
+            information[d, k] -= share @ of_values
     gap = gaps(information.clip(min=0)) / entropies[varying]
     return {
         "mig_sampled": gap.mean(),

@@ -92,13 +92,20 @@ def pairs(
 
     Rows that agree in the other factors are shuffled and paired one after the other; no row is in two pairs.
     """
-    key = np.zeros(len(factors), np.int64)
+    key, largest = np.zeros(len(factors), np.int64), 0
     for column in np.delete(factors, k, axis=1).T:
-        key = np.unique(key * (column.max() + 1) + column, return_inverse=True)[1]
+        size = int(column.max()) + 1
+        if (largest + 1) * size > 2**63:  # a sort of all rows, which few tables need
+            key = np.unique(key, return_inverse=True)[1]
+            largest = int(key.max())
+        key = key * size + column
+        largest = (largest + 1) * size - 1
     order = rng.permutation(len(key))
     order = order[np.argsort(key[order], kind="stable")]
     key = key[order]
-    place = np.arange(len(key)) - np.searchsorted(key, key)  # among the rows that agree
+    number = np.arange(len(key))
+    is_first = np.append(True, key[1:] != key[:-1])
+    place = number - np.maximum.accumulate(np.where(is_first, number, 0))  # among the rows that agree
     first = np.flatnonzero((place[:-1] % 2 == 0) & (key[:-1] == key[1:]))
     one, other = order[first], order[first + 1]
     differ = np.flatnonzero(factors[one, k] != factors[other, k])

@@ -12,10 +12,10 @@ from scipy.stats import norm
 from dislab.metrics.kl_decomposition import regression_mean
 from dislab.scoring import aggregate_posterior
 from dislab.scoring.aggregate_posterior import (
+    Mixture,
     entropy_of_density,
     joint_log_density,
     log_density_at,
-    mixture_density,
     posterior,
 )
 from dislab.scoring.score import score
@@ -53,10 +53,11 @@ MIXTURES = {
 @pytest.mark.parametrize("name", MIXTURES)
 def test_entropy_and_density_of_a_mixture(name):
     mean, variance = (np.asarray(values, dtype=np.float64) for values in MIXTURES[name])
-    assert entropy_of_density(*mixture_density(mean, variance)) == pytest.approx(
+    mixture = Mixture(mean, variance)
+    points, density = mixture.points, mixture.density()
+    assert entropy_of_density(points, density) == pytest.approx(
         entropy_by_quadrature(mean, variance), abs=5e-5
     )
-    points, density = mixture_density(mean, variance)
     step = points[1] - points[0]
     assert density.sum() * step == pytest.approx(1, abs=1e-8)
     assert (density * points).sum() * step == pytest.approx(mean.mean(), rel=1e-9, abs=1e-6)
@@ -76,7 +77,23 @@ def test_entropy_of_one_normal_wherever_it_lies_on_the_grid():
             mean = np.array([0.0, offset * deviation])
             variance = np.full(2, deviation**2)
             expected = entropy_by_quadrature(mean, variance)
-            assert entropy_of_density(*mixture_density(mean, variance)) == pytest.approx(expected, abs=5e-5)
+            mixture = Mixture(mean, variance)
+            entropy = entropy_of_density(mixture.points, mixture.density())
+            assert entropy == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("cells", [1, 10_000_000])
+def test_the_densities_of_groups(monkeypatch, cells):
+    monkeypatch.setattr(aggregate_posterior, "CELLS", cells)
+    mean, variance = (np.asarray(values) for values in MIXTURES["mixed"])
+    mixture = Mixture(mean, variance)
+    group = np.arange(200) % 7
+    densities = mixture.densities(group, 7)
+    for number, entropy in enumerate(entropy_of_density(mixture.points, densities)):
+        rows = group == number
+        assert entropy == pytest.approx(entropy_by_quadrature(mean[rows], variance[rows]), abs=5e-5)
+    whole = np.average(densities, axis=0, weights=np.bincount(group))
+    np.testing.assert_allclose(whole, mixture.density(), atol=1e-9)
 
 
 @pytest.mark.parametrize("offset", [0.0, 5000.0])

@@ -7,6 +7,7 @@ summed row by row, at given z.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from typing import NamedTuple
@@ -23,6 +24,7 @@ RATIO = 1.2  # of the variances of neighbouring levels, among which a row is sha
 HIGHEST_LOGVAR = 100.0
 CHUNK = 20_000  # rows that are worked on together, so that they stay in the cache
 MOST_ABOVE = 10.0  # nats by which a term may exceed its reference
+CELLS = 10_000_000  # of the grids of several groups that are worked on together: 80 MB
 ROWS, SAMPLES = 1024, 256  # of one block of pairs (z, row): 2 MB in float64
 
 
@@ -100,71 +102,107 @@ def kl_per_dimension(table: CodeTable) -> np.ndarray:
     return 0.5 * total / len(table)
 
 
-def mixture_density(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return points [G] of an even grid and the density there [G] of 1/N Σ_n Normal(mean_n, variance_n).
+class Mixture:
+    """N Normals on a line, as masses on an even grid: the density of all of them, or of groups of rows.
 
     A row is shared between the two nearest grid points and among three levels of variance, in parts that keep
     its mean and its variance exact. Its third moment is not exact, which changes the entropy of a few rows by
     less than 1e-4 nats, and that of many rows by less. Each level is then smoothed by its own Normal: a
     product with exp(-variance ω² / 2) in Fourier space.
+
+    Parameters
+    ----------
+    mean, variance : float64 [N].
+
+    Attributes
+    ----------
+    points : [G], the grid.
     """
-    import torch
-    from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
-    least, most = variance.min(), variance.max()
-    step = math.sqrt(least) / STEPS
-    first = mean.min() - REACH * math.sqrt(most)
-    reach = mean.max() + REACH * math.sqrt(most) - first
-    length = next_fast_len(math.ceil(reach / step) + 2, real=True)
+    def __init__(self, mean: np.ndarray, variance: np.ndarray):
+        import torch
+        from scipy.fft import next_fast_len, rfftfreq
 
-    lowest = least * (1 - 0.25 / STEPS**2) / RATIO
-    num_levels = 4 + int(math.log(most / lowest) / math.log(RATIO))
-    levels = lowest * RATIO ** np.arange(num_levels)
-    inverses, below, above = 1 / levels, 1 / RATIO - 1, RATIO - 1
-    mass = np.zeros(num_levels * length)
-    for start in range(0, len(mean), CHUNK):
-        position = (mean[start : start + CHUNK] - first) / step
-        cell = position.astype(np.int64)
-        right = position - cell
-        # Two masses 1 - right and right, a step apart, have a variance of right (1 - right) step².
-        smoothing = variance[start : start + CHUNK] - right * (1 - right) * step**2
-        level = (smoothing * (1 / lowest)).astype(
-            np.float32
-        )  # either of two levels does where they are close
-        torch.from_numpy(level).log_()  # in half the time of numpy's
-        level = np.rint(level * np.float32(1 / math.log(RATIO))).astype(np.int64)  # 1 .. num_levels - 3
-        # Lagrange's formula, in units of the level: Σ share level^p = variance^p for p = 0, 1, 2.
-        excess = smoothing * inverses[level] - 1
-        parts = np.empty((2, 3, len(cell)))
-        shares = parts[0]
-        for share, one, other in ((shares[0], below, above), (shares[2], above, below)):
-            np.subtract(excess, other, out=share)
-            share *= excess
-            share *= 1 / (one * (one - other))
-        np.subtract(1, shares[0], out=shares[1])
-        shares[1] -= shares[2]
-        np.multiply(shares, right, out=parts[1])
-        shares -= parts[1]
-        index = np.add.outer([[-length, 0, length], [1 - length, 1, 1 + length]], level * length + cell)
-        mass += np.bincount(index.ravel(), parts.ravel(), minlength=len(mass))
+        least, most = variance.min(), variance.max()
+        step = math.sqrt(least) / STEPS
+        first = mean.min() - REACH * math.sqrt(most)
+        reach = mean.max() + REACH * math.sqrt(most) - first
+        length = next_fast_len(math.ceil(reach / step) + 2, real=True)
+        self.points, self._step = first + step * np.arange(length), step
+        lowest = least * (1 - 0.25 / STEPS**2) / RATIO
+        num_levels = 4 + int(math.log(most / lowest) / math.log(RATIO))
+        levels = lowest * RATIO ** np.arange(num_levels)
+        self._smoothing = np.exp(-0.5 * levels[:, None] * (2 * math.pi * rfftfreq(length, step)) ** 2)
 
-    mass = mass.reshape(num_levels, length)
-    taken = mass.any(axis=1)
-    frequency = 2 * math.pi * rfftfreq(length, step)
-    smoothed = rfft(mass[taken], axis=1) * np.exp(-0.5 * levels[taken, None] * frequency**2)
-    density = irfft(smoothed.sum(axis=0), length) / (len(mean) * step)
-    return first + step * np.arange(length), density.clip(min=0)
+        inverses, below, above = 1 / levels, 1 / RATIO - 1, RATIO - 1
+        self._index = np.empty(len(mean), np.int64)  # of a row's lower level and left point, in [levels, G]
+        self._parts = np.empty((2, 3, len(mean)))  # of a row, by points and levels
+        for start in range(0, len(mean), CHUNK):
+            some = slice(start, start + CHUNK)
+            position = (mean[some] - first) / step
+            cell = position.astype(np.int64)
+            right = position - cell
+            # Two masses 1 - right and right, a step apart, have a variance of right (1 - right) step².
+            smoothing = variance[some] - right * (1 - right) * step**2
+            # Either of two levels does where they are close, so float32 is enough.
+            level = (smoothing * (1 / lowest)).astype(np.float32)
+            torch.from_numpy(level).log_()  # in half the time of numpy's
+            level = np.rint(level * np.float32(1 / math.log(RATIO))).astype(np.int64)  # 1 .. num_levels - 3
+            # Lagrange's formula, in units of the level: Σ share level^p = variance^p for p = 0, 1, 2.
+            excess = smoothing * inverses[level] - 1
+            left_shares, shares = self._parts[:, :, some]
+            for share, one, other in ((left_shares[0], below, above), (left_shares[2], above, below)):
+                np.subtract(excess, other, out=share)
+                share *= excess
+                share *= 1 / (one * (one - other))
+            np.subtract(1, left_shares[0], out=left_shares[1])
+            left_shares[1] -= left_shares[2]
+            np.multiply(left_shares, right, out=shares)
+            left_shares -= shares
+            np.add((level - 1) * length, cell, out=self._index[some])
+
+    def density(self) -> np.ndarray:
+        """Return 1/N Σ_n Normal(mean_n, variance_n) of all rows at the points of the grid, [G]."""
+        return self.densities(np.zeros(len(self._index), np.int64), 1)[0]
+
+    def densities(self, group: np.ndarray, number: int) -> np.ndarray:
+        """Return the density of the rows of each group, [number, G]; `group` int64 [N] has no group empty."""
+        from scipy.fft import irfft, rfft
+
+        counts = np.bincount(group, minlength=number)
+        levels, length = len(self._smoothing), len(self.points)
+        at_once = max(1, CELLS // (levels * length))
+        if number > at_once:  # the grid is long: it would take too much memory for all groups
+            density = np.empty((number, length))
+            for first in range(0, number, at_once):
+                rows = np.flatnonzero((group >= first) & (group < first + at_once))
+                few = copy.copy(self)
+                few._index, few._parts = self._index[rows], self._parts[:, :, rows]
+                last = min(first + at_once, number)
+                density[first:last] = few.densities(group[rows] - first, last - first)
+            return density
+        index = group * (levels * length) + self._index
+        mass = np.zeros(number * levels * length)
+        for point, parts in enumerate(self._parts):
+            for level, part in enumerate(parts):
+                # The masses of this point and level lie so far behind those of the first.
+                behind = mass[level * length + point :]
+                behind += np.bincount(index, part, minlength=len(behind))
+        mass = mass.reshape(number, levels, length)
+        taken = mass.any(axis=(0, 2))
+        smoothed = np.einsum("nlf,lf->nf", rfft(mass[:, taken]), self._smoothing[taken])
+        return irfft(smoothed, length).clip(min=0) / (counts[:, None] * self._step)
 
 
-def entropy_of_density(points: np.ndarray, density: np.ndarray) -> float:
-    """Return the differential entropy -∫ q ln q in nats, of what `mixture_density` returns."""
+def entropy_of_density(points: np.ndarray, density: np.ndarray) -> np.ndarray:
+    """Return the differential entropy -∫ q ln q in nats, [...], of densities [..., G] at the points [G]."""
     from scipy.special import entr
 
-    return entr(density).sum() * (points[1] - points[0])
+    return entr(density).sum(axis=-1) * (points[1] - points[0])
 
 
 def log_density_at(z: np.ndarray, points: np.ndarray, density: np.ndarray) -> np.ndarray:
-    """Return ln q at every z, float64 [S], by interpolation of what `mixture_density` returns."""
+    """Return ln q at every z, float64 [S], by interpolation of a density [G] at the points of a `Mixture`."""
     from scipy.interpolate import CubicSpline
 
     # Rounding in the tails is cut off by a floor; no z that was drawn from q lies there.
