@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from dislab.cli import main
 from dislab.errors import DislabError
+from dislab.files import check_own
 from dislab.report.analysis import (
     chance_to_beat,
     data_correlation,
@@ -169,7 +170,10 @@ def test_figures_show_their_tables(tmp_path):
     ]
     runs = written(tmp_path, *records)
     for name in ("rank_correlation", "variance_explained", "chance_to_beat", "trade_off", "score_map"):
-        assert not FIGURES[name].table(runs).empty
+        table = FIGURES[name].table(runs)
+        assert not table.empty
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        check_own(tmp_path / f"{name}.csv")  # or the study could not be run again
         own = FIGURES[name].draw(runs)
         axes = Figure().subplots(len(own), squeeze=False).flatten()
         assert [*FIGURES[name].draw(runs, ax=axes)] == [*axes], "the caller's axes"

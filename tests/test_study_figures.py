@@ -103,7 +103,7 @@ def read(study: Path, name: str) -> pd.DataFrame:
         assert image.format == "PNG" and min(image.size) > 100
         image.load()
     assert "<svg " in (study / f"{name}.svg").read_text()
-    check_own(study / f"{name}.svg")
+    check_own(study / f"{name}.svg", study / f"{name}.csv")
     return pd.read_csv(study / f"{name}.csv", keep_default_na=False, na_values={"std": [""]})
 
 
