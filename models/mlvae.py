@@ -46,7 +46,8 @@ class MLVAE(VAE):
 
     Parameters
     ----------
-    content : number of content dimensions of a grouping, shared by the images of a group.
+    content : number of content dimensions of a grouping, shared by the images of a group. Dimensions that the
+        class does not need lower `content_accuracy`: on Shapes3D, grouped by object hue, three are enough.
     style : number of style dimensions, one code per image. Only a small style keeps the class out of it. On
         MNIST ten dimensions carry the digit nearly as well as the content does, four about half as well. On
         Shapes3D, grouped by object hue, three carry it in some runs and two no better than chance.
