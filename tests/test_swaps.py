@@ -224,7 +224,7 @@ def test_a_judge_reads_images_of_any_size(shape):
 
 @pytest.mark.skipif("DISLAB_DATA" not in os.environ, reason="DISLAB_DATA is not set: no real MNIST files")
 def test_a_third_of_its_training_lets_the_judge_read_mnist(monkeypatch):
-    monkeypatch.setattr(module, "STEPS", 200)
+    monkeypatch.setattr(module, "STEPS", 400)
     dataset = dislab.load_dataset("mnist")
     rows = dataset.evaluation_rows()
     tested, others = module._divided(dataset, rows, ("digit",), np.random.default_rng(0))
