@@ -19,7 +19,7 @@ from dislab.scoring.class_readout import draw_images
 from dislab.scoring.protocols import IMAGES
 from dislab.scoring.table import CodeTable, rows_by_value
 
-MOST_SWAPS = 2_000  # about as many by each grouping; a share of them has a standard error of at most 0.011
+MOST_SWAPS = 1_000  # about as many by each grouping; a share of them has a standard error of at most 0.016
 BATCH = 128  # images that are encoded, decoded or read together
 # Of the judge's training; the rate falls to 0 in a straight line. As many images in steps of 128, in [0, 1]
 # and with a first kernel of 5, took as long, and the judge read 55% of Cars3D instead of 87%.
