@@ -50,11 +50,9 @@ def mcc(table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000) 
     mcc_pearson_assignment, mcc_spearman_assignment : the dimension of every factor, 0 .. D - 1, None for one
         without.
     """
-    from scipy.stats import rankdata
-
     sample = table.draw(rng, num_train)
     codes, factors = np.where(varies(sample.codes), sample.codes, 0), sample.factors
-    ranks = rankdata(codes, axis=0), rankdata(factors, axis=0)
+    ranks = mean_ranks(codes), mean_ranks(factors)
     scores = {}
     for name, pair in (("mcc_pearson", (codes, factors)), ("mcc_spearman", ranks)):
         correlations = absolute_correlations(*pair)
@@ -65,6 +63,18 @@ def mcc(table: CodeTable, rng: np.random.Generator, *, num_train: int = 10_000) 
         scores[f"{name}_per_factor"] = sample.per_factor(own)
         scores[f"{name}_assignment"] = sample.per_factor(spread(dimensions, matched, len(own)))
     return scores
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """Return the rank of each value within its column [N, n], float64; tied values share their mean rank.
+
+    It is scipy.stats.rankdata, whose import takes two thirds of a second.
+    """
+    ranks = []
+    for column in values.T:
+        _, of_value, counts = np.unique(column, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[of_value])
+    return np.column_stack(ranks)
 
 
 def best_matching(correlations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,12 +25,16 @@ class Panel:
     boxes: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # colour -> (row, column) of tiles
 
     def sheet(self) -> np.ndarray:
-        """Return the tiles as one picture, float [height, width] of grey or [height, width, 3]."""
+        """Return the tiles as one picture, float32 [height, width] of grey or [height, width, 4] with alpha.
+
+        Alpha is 1. matplotlib would add it in float64, and take a fifth longer for the picture.
+        """
         rows, columns, channels, height, width = self.tiles.shape
-        sheet = torch.ones(channels, rows * (height + GAP), columns * (width + GAP))
+        planes = 1 if channels == 1 else 4
+        sheet = torch.ones(planes, rows * (height + GAP), columns * (width + GAP))
         for row, column in np.ndindex(rows, columns):
             y, x = row * (height + GAP), column * (width + GAP)
-            sheet[:, y : y + height, x : x + width] = self.tiles[row, column].nan_to_num(1.0)
+            sheet[:channels, y : y + height, x : x + width] = self.tiles[row, column].nan_to_num(1.0)
         return (sheet[0] if channels == 1 else sheet.permute(1, 2, 0)).numpy()
 
     def draw(self, axes):
