@@ -31,7 +31,7 @@ OWN_BEGINNINGS = (
     b"dataset,source,protocol,hold_out,",
     b"row,dataset,source,protocol,hold_out,",
     *(b"data,score,", b"score,data,other,", b"which,chance,", b"data,chosen_by,"),  # of an analysis
-    *(b"name,seed,mig,", b"latents,beta,beta_norm,"),  # of figures of sweeps
+    *(b"name,seed,mig,elbo,total_correlation", b"latents,beta,beta_norm,"),  # of figures of sweeps
     b"<!-- made by dislab",
     b"# As run by dislab",
 )

@@ -105,8 +105,8 @@ def pairs(
     key = key[order]
     number = np.arange(len(key))
     is_first = np.append(True, key[1:] != key[:-1])
-    place = number - np.maximum.accumulate(np.where(is_first, number, 0))  # among the rows that agree
-    first = np.flatnonzero((place[:-1] % 2 == 0) & (key[:-1] == key[1:]))
+    rank = number - np.maximum.accumulate(np.where(is_first, number, 0))  # among the rows that agree
+    first = np.flatnonzero((rank[:-1] % 2 == 0) & (key[:-1] == key[1:]))
     one, other = order[first], order[first + 1]
     differ = np.flatnonzero(factors[one, k] != factors[other, k])
     chosen = rng.permutation(differ)[:max_pairs]

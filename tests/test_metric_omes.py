@@ -37,6 +37,13 @@ def test_pairs_differ_in_one_factor_and_no_row_is_used_twice(k):
     assert [len(half) for half in pairs(factors, k, rng, 7)] == [7, 7]
 
 
+def test_pairs_of_factors_with_more_combinations_than_a_key_has_numbers():
+    small = np.random.default_rng(0).integers(4, size=(400, 5))
+    found = [pairs(small * scale, 4, np.random.default_rng(1), 1000) for scale in (1, 1_000_000)]
+    np.testing.assert_array_equal(*found)
+    assert len(found[0][0]) > 50
+
+
 def test_correlations_equal_numpys():
     rng = np.random.default_rng(0)
     one, other = rng.standard_normal((2, 50, 3))

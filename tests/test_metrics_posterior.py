@@ -82,18 +82,16 @@ def test_entropy_of_one_normal_wherever_it_lies_on_the_grid():
             assert entropy == pytest.approx(expected, abs=5e-5)
 
 
-@pytest.mark.parametrize("cells", [1, 10_000_000])
-def test_the_densities_of_groups(monkeypatch, cells):
-    monkeypatch.setattr(aggregate_posterior, "CELLS", cells)
+@pytest.mark.parametrize("most_per_row", [0, 10_000])
+def test_the_entropies_of_groups_on_grids_of_their_own_or_on_one(monkeypatch, most_per_row):
+    monkeypatch.setattr(aggregate_posterior, "MOST_PER_ROW", most_per_row)
     mean, variance = (np.asarray(values) for values in MIXTURES["mixed"])
-    mixture = Mixture(mean, variance)
-    group = np.arange(200) % 7
-    densities = mixture.densities(group, 7)
-    for number, entropy in enumerate(entropy_of_density(mixture.points, densities)):
-        rows = group == number
-        assert entropy == pytest.approx(entropy_by_quadrature(mean[rows], variance[rows]), abs=5e-5)
-    whole = np.average(densities, axis=0, weights=np.bincount(group))
-    np.testing.assert_allclose(whole, mixture.density(), atol=1e-9)
+    group = np.random.default_rng(0).integers(7, size=200)
+    group[group == 3] = 0
+    group[11] = 3  # alone
+    entropies = Mixture(mean, variance).entropies(group, 7)
+    expected = [entropy_by_quadrature(mean[group == one], variance[group == one]) for one in range(7)]
+    np.testing.assert_allclose(entropies, expected, atol=5e-5)
 
 
 @pytest.mark.parametrize("offset", [0.0, 5000.0])

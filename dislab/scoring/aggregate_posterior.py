@@ -7,7 +7,6 @@ summed row by row, at given z.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dislab.errors import DislabError, DislabWarning
-from dislab.scoring.table import CodeTable
+from dislab.scoring.table import CodeTable, rows_by_value
 
 REACH = 8.0  # standard deviations by which a grid goes beyond the outermost means; 1e-15 is left out
 STEPS = 4  # grid points per standard deviation of the narrowest row
@@ -24,7 +23,7 @@ RATIO = 1.2  # of the variances of neighbouring levels, among which a row is sha
 HIGHEST_LOGVAR = 100.0
 CHUNK = 20_000  # rows that are worked on together, so that they stay in the cache
 MOST_ABOVE = 10.0  # nats by which a term may exceed its reference
-CELLS = 10_000_000  # of the grids of several groups that are worked on together: 80 MB
+MOST_PER_ROW = 2  # frequencies of a grid that groups share, for each row
 ROWS, SAMPLES = 1024, 256  # of one block of pairs (z, row): 2 MB in float64
 
 
@@ -103,7 +102,7 @@ def kl_per_dimension(table: CodeTable) -> np.ndarray:
 
 
 class Mixture:
-    """N Normals on a line, as masses on an even grid: the density of all of them, or of groups of rows.
+    """N Normals on a line, as masses on an even grid: the density of all, and entropies of groups of rows.
 
     A row is shared between the two nearest grid points and among three levels of variance, in parts that keep
     its mean and its variance exact. Its third moment is not exact, which changes the entropy of a few rows by
@@ -123,6 +122,7 @@ class Mixture:
         import torch
         from scipy.fft import next_fast_len, rfftfreq
 
+        self._mean, self._variance = mean, variance
         least, most = variance.min(), variance.max()
         step = math.sqrt(least) / STEPS
         first = mean.min() - REACH * math.sqrt(most)
@@ -163,34 +163,34 @@ class Mixture:
 
     def density(self) -> np.ndarray:
         """Return 1/N Σ_n Normal(mean_n, variance_n) of all rows at the points of the grid, [G]."""
-        return self.densities(np.zeros(len(self._index), np.int64), 1)[0]
+        return self._densities(np.zeros(len(self._index), np.int64), 1)[0]
 
-    def densities(self, group: np.ndarray, number: int) -> np.ndarray:
-        """Return the density of the rows of each group, [number, G]; `group` int64 [N] has no group empty."""
+    def entropies(self, group: np.ndarray, number: int) -> np.ndarray:
+        """Return the entropy of the mixture of each group's rows, in nats, float64 [number].
+
+        `group` is int [N], 0 .. number - 1; every group has a row.
+        """
+        if number * self._smoothing.size > MOST_PER_ROW * len(group):
+            # A few rows have shorter grids of their own, and all together fit into memory.
+            mixtures = (Mixture(self._mean[rows], self._variance[rows]) for rows in rows_by_value(group))
+            return np.array([entropy_of_density(one.points, one.density()) for one in mixtures])
+        return entropy_of_density(self.points, self._densities(group, number))
+
+    def _densities(self, group: np.ndarray, number: int) -> np.ndarray:
+        """Return the density of the rows of each group on the grid of all rows, [number, G]."""
         from scipy.fft import irfft, rfft
 
-        counts = np.bincount(group, minlength=number)
         levels, length = len(self._smoothing), len(self.points)
-        at_once = max(1, CELLS // (levels * length))
-        if number > at_once:  # the grid is long: it would take too much memory for all groups
-            density = np.empty((number, length))
-            for first in range(0, number, at_once):
-                rows = np.flatnonzero((group >= first) & (group < first + at_once))
-                few = copy.copy(self)
-                few._index, few._parts = self._index[rows], self._parts[:, :, rows]
-                last = min(first + at_once, number)
-                density[first:last] = few.densities(group[rows] - first, last - first)
-            return density
         index = group * (levels * length) + self._index
         mass = np.zeros(number * levels * length)
         for point, parts in enumerate(self._parts):
             for level, part in enumerate(parts):
-                # The masses of this point and level lie so far behind those of the first.
-                behind = mass[level * length + point :]
-                behind += np.bincount(index, part, minlength=len(behind))
+                of_part = mass[level * length + point :]
+                of_part += np.bincount(index, part, minlength=len(of_part))
         mass = mass.reshape(number, levels, length)
         taken = mass.any(axis=(0, 2))
         smoothed = np.einsum("nlf,lf->nf", rfft(mass[:, taken]), self._smoothing[taken])
+        counts = np.bincount(group, minlength=number)
         return irfft(smoothed, length).clip(min=0) / (counts[:, None] * self._step)
 
 

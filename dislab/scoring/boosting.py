@@ -317,9 +317,9 @@ class Grower:
         return self.train.codes[dimension[:, None], rows.gather(2, position)[:, :, 0]]
 
 
-def _take(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Return the values at places of the flat array, in their shape: in a third of the time of torch.take."""
-    return values.flatten().index_select(0, places.flatten()).view(places.shape)
+def _take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return what torch.take returns, in a third of the time."""
+    return values.flatten().index_select(0, index.flatten()).view(index.shape)
 
 
 def _gain(counts, sums, number, mean, penalty) -> torch.Tensor:
