@@ -21,8 +21,8 @@ from dislab.scoring.table import CodeTable, rows_by_value
 
 MOST_SWAPS = 1_000  # by each grouping, and at least half as many: equally many of each class
 BATCH = 128  # images that are encoded, decoded or read together
-# Of the judge's training; the rate falls to 0 in a straight line. On Cars3D, where it takes all steps, steps of
-# 128 for as many images, in [0, 1] and with a first kernel of 5, took as long: it read 55% instead of 87%.
+# Of the judge's training; the rate falls to 0 in a straight line. On Cars3D, where it takes all steps, steps
+# of 128 for as many images, in [0, 1] and with a first kernel of 5, took as long: it read 55% instead of 87%.
 TRAIN_BATCH, STEPS, RATE = 64, 1200, 4e-3
 CHECK, WELL = 50, 0.01  # training ends when the mean loss of the last CHECK steps is below WELL nats
 SIDE = 32  # pixels: the judge sees larger images averaged down, to a smaller side of SIDE or more
