@@ -95,7 +95,7 @@ def test_installed_plugin_joins_through_an_entry_point(tmp_path):
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[dislab.metrics]\nextra = extra_metric\n")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-m", "dislab", "list", "metrics"]
     listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert "active_dimensions" in listed and "factorvae_score" in listed

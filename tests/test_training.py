@@ -242,7 +242,7 @@ def test_killed_training_goes_on_to_the_same_result(tmp_path, uninterrupted, mom
         [sys.executable, "-c", KILLED, str(checkpoint), moment, str(torch.get_num_threads())],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )
     try:
         assert process.stdout.readline() == "waiting\n"
