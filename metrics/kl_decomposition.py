@@ -117,10 +117,10 @@ def kl_decomposition(table: CodeTable, rng: np.random.Generator, *, num_samples:
         conditional[d] = 0.5 * (1 + np.log(2 * math.pi * variance)).mean()
         prior[d] = -0.5 * (math.log(2 * math.pi) + (mean**2 + variance).mean())
         mixture = Mixture(mean, variance)
-        density = mixture.points, mixture.density()
+        on_grid = mixture.points, mixture.density()
         # H(z_d) >= H(z_d|n), but rounding on the grid can make the information of a few equal rows negative.
-        marginal_entropy[d] = max(entropy_of_density(*density), conditional[d])
-        product += log_density_at(z[:, d], *density)
+        marginal_entropy[d] = max(entropy_of_density(*on_grid), conditional[d])
+        product += log_density_at(z[:, d], *on_grid)
     conditional_entropy = conditional.sum()
 
     controls = np.column_stack(

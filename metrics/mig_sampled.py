@@ -53,7 +53,7 @@ def mig_sampled(table: CodeTable, rng: np.random.Generator) -> dict:
         mixture = Mixture(*normals.normals(dimensions=d))
         information[d] = entropy_of_density(mixture.points, mixture.density())
         for k, (value, share) in enumerate(zip(values, shares, strict=True)):
-            information[d, k] -= share @ mixture.entropies(value, len(share))
+            information[d, k] -= share @ mixture.entropies(value)
     gap = gaps(information.clip(min=0)) / entropies[varying]
     return {
         "mig_sampled": gap.mean(),

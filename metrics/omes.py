@@ -92,14 +92,14 @@ def pairs(
 
     Rows that agree in the other factors are shuffled and paired one after the other; no row is in two pairs.
     """
-    key, largest = np.zeros(len(factors), np.int64), 0
+    key, bound = np.zeros(len(factors), np.int64), 1  # keys are below the bound
     for column in np.delete(factors, k, axis=1).T:
         size = int(column.max()) + 1
-        if (largest + 1) * size > 2**63:  # a sort of all rows, which few tables need
+        if bound * size > 2**63:  # a sort of all rows, which few tables need
             key = np.unique(key, return_inverse=True)[1]
-            largest = int(key.max())
+            bound = int(key.max()) + 1
         key = key * size + column
-        largest = (largest + 1) * size - 1
+        bound *= size
     order = rng.permutation(len(key))
     order = order[np.argsort(key[order], kind="stable")]
     key = key[order]

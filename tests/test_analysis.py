@@ -180,7 +180,7 @@ def test_figures_show_their_tables(tmp_path):
         with pytest.raises(DislabError, match="nothing to show"):
             FIGURES[name].draw([])
         with pytest.raises(DislabError, match="nothing to show"):
-            FIGURES[name].draw(runs, table=FIGURES[name].table(runs)[:0])
+            FIGURES[name].draw(runs, table=table[:0])
     table = FIGURES["score_map"].table(runs).set_index(["latents", "beta"])
     cells = [record["scores"]["betavae_score"] for record in records[:: len(records) // 2]]
     assert table["betavae_score"][2, 1.0] == pytest.approx(np.mean(cells))

@@ -89,7 +89,7 @@ def test_the_entropies_of_groups_on_grids_of_their_own_or_on_one(monkeypatch, mo
     group = np.random.default_rng(0).integers(7, size=200)
     group[group == 3] = 0
     group[11] = 3  # alone
-    entropies = Mixture(mean, variance).entropies(group, 7)
+    entropies = Mixture(mean, variance).entropies(group)
     expected = [entropy_by_quadrature(mean[group == one], variance[group == one]) for one in range(7)]
     np.testing.assert_allclose(entropies, expected, atol=5e-5)
 

@@ -23,7 +23,7 @@ RATIO = 1.2  # of the variances of neighbouring levels, among which a row is sha
 HIGHEST_LOGVAR = 100.0
 CHUNK = 20_000  # rows that are worked on together, so that they stay in the cache
 MOST_ABOVE = 10.0  # nats by which a term may exceed its reference
-MOST_PER_ROW = 2  # frequencies of a grid that groups share, for each row
+MOST_PER_ROW = 2  # frequencies per row, of the grids of all groups, up to which groups share one grid
 ROWS, SAMPLES = 1024, 256  # of one block of pairs (z, row): 2 MB in float64
 
 
@@ -163,34 +163,34 @@ class Mixture:
 
     def density(self) -> np.ndarray:
         """Return 1/N Σ_n Normal(mean_n, variance_n) of all rows at the points of the grid, [G]."""
-        return self._densities(np.zeros(len(self._index), np.int64), 1)[0]
+        return self._densities(np.zeros(len(self._index), np.int64))[0]
 
-    def entropies(self, group: np.ndarray, number: int) -> np.ndarray:
-        """Return the entropy of the mixture of each group's rows, in nats, float64 [number].
+    def entropies(self, group: np.ndarray) -> np.ndarray:
+        """Return the entropy of the mixture of each group's rows, in nats, float64 [groups].
 
-        `group` is int [N], 0 .. number - 1; every group has a row.
+        `group` is int [N], the number of each row's group: 0, 1, … without a gap.
         """
-        if number * self._smoothing.size > MOST_PER_ROW * len(group):
-            # A few rows have shorter grids of their own, and all together fit into memory.
+        if (int(group.max()) + 1) * self._smoothing.size > MOST_PER_ROW * len(group):
+            # If groups have few rows, grids of their own are shorter and take less memory.
             mixtures = (Mixture(self._mean[rows], self._variance[rows]) for rows in rows_by_value(group))
             return np.array([entropy_of_density(one.points, one.density()) for one in mixtures])
-        return entropy_of_density(self.points, self._densities(group, number))
+        return entropy_of_density(self.points, self._densities(group))
 
-    def _densities(self, group: np.ndarray, number: int) -> np.ndarray:
-        """Return the density of the rows of each group on the grid of all rows, [number, G]."""
+    def _densities(self, group: np.ndarray) -> np.ndarray:
+        """Return the density of the rows of each group on the grid of all rows, [groups, G]."""
         from scipy.fft import irfft, rfft
 
+        counts = np.bincount(group)
         levels, length = len(self._smoothing), len(self.points)
         index = group * (levels * length) + self._index
-        mass = np.zeros(number * levels * length)
+        mass = np.zeros(len(counts) * levels * length)
         for point, parts in enumerate(self._parts):
             for level, part in enumerate(parts):
                 of_part = mass[level * length + point :]
                 of_part += np.bincount(index, part, minlength=len(of_part))
-        mass = mass.reshape(number, levels, length)
+        mass = mass.reshape(len(counts), levels, length)
         taken = mass.any(axis=(0, 2))
         smoothed = np.einsum("nlf,lf->nf", rfft(mass[:, taken]), self._smoothing[taken])
-        counts = np.bincount(group, minlength=number)
         return irfft(smoothed, length).clip(min=0) / (counts[:, None] * self._step)
 
 

@@ -19,7 +19,7 @@ from dislab.scoring.class_readout import draw_images
 from dislab.scoring.protocols import IMAGES
 from dislab.scoring.table import CodeTable, rows_by_value
 
-MOST_SWAPS = 1_000  # by each grouping, and at least half as many: equally many of each class
+MOST_SWAPS = 1_000  # for each grouping; down to half of it if the classes cannot share it evenly
 BATCH = 128  # images that are encoded, decoded or read together
 # Of the judge's training; the rate falls to 0 in a straight line. On Cars3D, where it takes all steps, steps
 # of 128 for as many images, in [0, 1] and with a first kernel of 5, took as long: it read 55% instead of 87%.
