@@ -100,18 +100,19 @@ class Bar:
             listener(self.title, done, self.total, note)
         self.show(done, note, left)
 
-    def show(self, done: float, note: str = "", left: float | None = None) -> None:
+    def show(self, done: float, note: str = "", left: float | None = None, whole: int | None = None) -> None:
         """Show that `done` units are done.
 
         Parameters
         ----------
         note : a few words, such as loss terms or images per second. A terminal that is too narrow cuts it.
         left : seconds to go, if the caller knows better than the mean time of the units done.
+        whole : number of units that are done as a whole, if `done` has parts of several units.
         """
         self._done = done
-        self._show(done, note, left)
+        self._show(done, note, left, int(done) if whole is None else whole)
 
-    def _show(self, done: float, note: str, left: float | None) -> None:
+    def _show(self, done: float, note: str, left: float | None, whole: int) -> None:
         if self.quiet:
             return
         now = time.monotonic()
@@ -119,14 +120,14 @@ class Bar:
             left = (now - self._began) / (done - self.start) * (self.total - done)
         if self._around is not None:
             part = self._around._done + done / max(1, self.total)
-            self._around._show(part, f"{self.title} {int(done)}/{self.total}  {note}", left)
+            self._around._show(part, f"{self.title} {whole}/{self.total}  {note}", left, int(part))
         elif self._live:
             end = None if left is None else now + left
-            self._live.update(self._live.task_ids[0], completed=done, note=note, end=end)
+            self._live.update(self._live.task_ids[0], completed=done, whole=whole, note=note, end=end)
         elif now - self._spoke >= SECONDS_BETWEEN_LINES or done == self.total:
             self._spoke = now
             eta = "-:--:--" if left is None else clock(left)
-            say(f"{self.title} {int(done)}/{self.total}  {note}  ETA {eta}")
+            say(f"{self.title} {whole}/{self.total}  {note}  ETA {eta}")
 
 
 def _has_terminal() -> bool:
@@ -166,7 +167,7 @@ def _live_bar(title: str, total: int, start: int):
     class Steps(ProgressColumn):
         def render(self, task) -> Text:
             part = task.completed / task.total if task.total else 1
-            return Text(f"{100 * part:3.0f}% {int(task.completed)}/{int(task.total)}")
+            return Text(f"{100 * part:3.0f}% {task.fields['whole']}/{int(task.total)}")
 
     class TimeLeft(ProgressColumn):
         def render(self, task) -> Text:
@@ -187,5 +188,5 @@ def _live_bar(title: str, total: int, start: int):
         console=console,
         refresh_per_second=4,
     )
-    live.add_task(title, total=total, completed=start, note="", end=None)
+    live.add_task(title, total=total, completed=start, whole=start, note="", end=None)
     return live

@@ -10,6 +10,7 @@ from torch import nn
 
 from dislab.errors import DislabError
 from dislab.models.vae import VAE
+from dislab.training.adam import Adam
 from dislab.training.batches import Batches
 from dislab.training.checkpoint import Member
 from dislab.training.loop import steps_of, train_members
@@ -86,7 +87,7 @@ def test_each_loss_moves_its_own_parameters_only(tmp_path):
     member.resume(1e-3)
     steps = steps_of([member], PROTOCOL, quiet=True)
     before = {name: value.clone() for name, value in member.model.state_dict().items()}
-    steps.adversary = torch.optim.SGD(member.model.adversary.parameters(), lr=0.0)
+    steps.adversary = Adam(list(member.model.adversary.parameters()), learning_rate=0.0)
     steps.step()
     moved = {
         name for name, value in member.model.state_dict().items() if not torch.equal(value, before[name])

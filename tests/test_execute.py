@@ -325,6 +325,20 @@ def test_the_time_left_of_models_that_are_trained_at_once(monkeypatch):
     assert estimate.fraction() == pytest.approx(0.9 * 16 / 2)
 
 
+def test_runs_that_have_not_ended_are_not_counted(monkeypatch, capsys):
+    monkeypatch.setattr("dislab.progress.SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("dislab.progress._has_terminal", lambda: False)
+    base = resolve("vae", "bars", Machine(), network="mlp")
+    configs = [base, base.with_seed(1)]
+    durations = [(display.kind_of(base.to_json()), 10.0)]
+    with display.Display(configs, configs, durations, Machine(quiet=False), (2, 1)) as shown:
+        for config in configs:
+            shown.hear([config.digest], "training", 0, 2000, "")
+            shown.hear([config.digest], "training", 1900, 2000, "")
+    lines = re.findall("runs ./2  training .*", capsys.readouterr().err)
+    assert len(lines) == 4 and lines[-1].startswith("runs 0/2  training 95%: vae")
+
+
 def test_the_time_left_is_that_of_the_runs_most_alike():
     vae, mlvae, oracle = (True, "vae", "bars", 9), (True, "mlvae", "bars", 9), (False, "oracle", "bars", 0)
     durations = display.Durations()

@@ -64,7 +64,7 @@ class Display:
         left = self.estimate.left()
         if left is not None:  # else the bar would guess
             what = f"{title} {100 * done // max(1, total)}%: {self.configs[digests[0]]}"
-            self.bar.show(self.ended + self.estimate.fraction(), what, left)
+            self.bar.show(self.ended + self.estimate.fraction(), what, left, whole=self.ended)
 
     def end(self, outcome) -> None:
         """Show that a run has ended."""
@@ -79,7 +79,7 @@ class Display:
             goes_on = left is not None and self.ended < self.number
             words = f", about {clock(left)} left" if goes_on else ""
             say(f"run {self.ended} of {self.number} done{words}: {config}")
-        self.bar.show(self.ended + self.estimate.fraction(), str(config), left)
+        self.bar.show(self.ended + self.estimate.fraction(), str(config), left, whole=self.ended)
 
 
 class Estimate:

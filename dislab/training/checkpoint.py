@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, about_of, is_sealed, sealed, write_atomically
 from dislab.progress import say
+from dislab.training.adam import Adam
 from dislab.training.batches import Batches
 from dislab.training.loggers import Callback
 from dislab.training.validation import Validation
@@ -53,8 +54,8 @@ class Member:
     failure: RunFailed | None = None  # why the training ended before its last step
     callbacks: Sequence[Callback] = ()  # called with each step that is logged, and its loss terms
     at_once: int = 1  # models trained at once, this one included
-    optimiser: torch.optim.Adam | None = None  # set by `resume`
-    adversary: torch.optim.Adam | None = None  # the adversary's, if the model has one
+    optimiser: Adam | None = None  # set by `resume`
+    adversary: Adam | None = None  # the adversary's, if the model has one
 
     def log(self, done: int, terms: Sequence[str], values: Sequence[float]) -> None:
         """Add the loss terms of a step to the history, or set `failure` if one of them is not finite."""
@@ -75,10 +76,10 @@ class Member:
         model, adversary = self.model, getattr(self.model, "adversary", None)
         against = [] if adversary is None else list(adversary.parameters())
         others = [one for one in model.parameters() if all(one is not other for other in against)]
-        self.optimiser = adam(others, learning_rate, getattr(model, "adam", None))
+        self.optimiser = Adam(others, learning_rate, getattr(model, "adam", None))
         if against:
             options = dict(model.adversary_adam)
-            self.adversary = adam(against, options.pop("lr"), options)
+            self.adversary = Adam(against, options.pop("lr"), options)
         model.train()
         if self.checkpoint.is_file():
             self._load()
@@ -147,6 +148,10 @@ class Member:
             # channels are last in the one, they must be last in the others.
             for parameter, moments in optimiser.state.items():
                 for name in ("exp_avg", "exp_avg_sq"):
+                    if moments[name].shape != parameter.shape:
+                        raise DislabError(
+                            f"'{path}' is of another version of dislab, delete it to train anew"
+                        )
                     moments[name] = torch.empty_like(parameter).copy_(moments[name])
         generator.set_state(tensors["generator"])
         if self.validation is not None:
@@ -157,19 +162,7 @@ class Member:
         self.history.seconds = float(about["seconds"])
         self.done = int(about["step"])
 
-    def _optimisers(self) -> dict[str, torch.optim.Adam]:
+    def _optimisers(self) -> dict[str, Adam]:
         """Return the optimisers by the names that their states have in the checkpoint."""
         both = {"adam": self.optimiser, "adversary": self.adversary}
         return {name: optimiser for name, optimiser in both.items() if optimiser is not None}
-
-
-def adam(
-    parameters: list[Tensor], learning_rate: float, options: Mapping[str, object] | None = None
-) -> torch.optim.Adam:
-    """Return Adam, with its published betas unless the options have others.
-
-    It runs as one kernel and can be part of a CUDA graph.
-    """
-    # A tensor, so that a CUDA graph reads the rate of every step.
-    rate = torch.tensor(learning_rate, device=parameters[0].device)
-    return torch.optim.Adam(parameters, lr=rate, fused=True, capturable=rate.is_cuda, **(options or {}))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dislab.progress import say
+from dislab.training.adam import Adam
 from dislab.training.batches import Batch, batch_of, draw_together
 from dislab.training.checkpoint import Member
 from dislab.training.model import check_adversary_loss, check_terms
@@ -59,7 +60,7 @@ class SingleSteps:
             self.number += 1
         return terms
 
-    def _descend(self, optimiser: torch.optim.Adam, loss: Tensor, update: bool) -> None:
+    def _descend(self, optimiser: Adam, loss: Tensor, update: bool) -> None:
         """Compute the gradients of a loss, and change the parameters of an optimiser by them."""
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -69,10 +70,10 @@ class SingleSteps:
             optimiser.step()
 
     @contextmanager
-    def _training(self, optimiser: torch.optim.Adam) -> Iterator[None]:
+    def _training(self, optimiser: Adam) -> Iterator[None]:
         """Let only the parameters of this optimiser have gradients, if the model has an adversary."""
         both = {self.optimiser, self.adversary} if self.against else set()
-        frozen = [one for other in both - {optimiser} for one in other.param_groups[0]["params"]]
+        frozen = [one for other in both - {optimiser} for one in other.whole]
         frozen = [one for one in frozen if one.requires_grad]
         for parameter in frozen:
             parameter.requires_grad_(False)
