@@ -172,7 +172,7 @@ def assert_same_progress(checkpoint: Path, steps: int) -> None:
     member.resume(PROTOCOL.learning_rate)
     assert member.done == steps
     assert torch.equal(member.batches.generator.get_state(), generator_after(steps))
-    counts = {int(state["step"]) for state in member.optimiser.state_dict()["state"].values()}
+    counts = {int(value) for name, value in member.optimiser.state().items() if name.endswith("step")}
     assert counts == {steps}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import join_by_one
+from dislab.networks.adam import Adam
 from dislab.scoring.class_readout import draw_images
 from dislab.scoring.protocols import IMAGES
 from dislab.scoring.table import CodeTable, rows_by_value
@@ -202,7 +203,7 @@ def _judge(dataset: Dataset, rows: list[np.ndarray], device) -> Judge:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs too
         judge = Judge(dataset.image_shape, len(rows)).to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(judge.parameters(), RATE, fused=True)
+    optimiser = Adam(judge.parameters(), RATE)
     rng, losses = np.random.default_rng(0), []
     order, counts = np.concatenate(rows), np.array([len(part) for part in rows])
     begin = np.cumsum(counts) - counts
@@ -211,7 +212,7 @@ def _judge(dataset: Dataset, rows: list[np.ndarray], device) -> Judge:
         chosen = order[begin[classes] + rng.integers(counts[classes])]
         images = unit_images(dataset.images(chosen).to(device))
         loss = nn.functional.cross_entropy(judge(images), torch.from_numpy(classes).to(device))
-        optimiser.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
+        optimiser.rate.fill_(RATE * (1 - step / STEPS))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dislab.errors import DislabError, RunFailed, said_by
 from dislab.files import UNSEALED, about_of, is_sealed, sealed, write_atomically
+from dislab.networks.adam import Adam
 from dislab.progress import say
-from dislab.training.adam import Adam
 from dislab.training.batches import Batches
 from dislab.training.loggers import Callback
 from dislab.training.validation import Validation
@@ -76,10 +76,10 @@ class Member:
         model, adversary = self.model, getattr(self.model, "adversary", None)
         against = [] if adversary is None else list(adversary.parameters())
         others = [one for one in model.parameters() if all(one is not other for other in against)]
-        self.optimiser = Adam(others, learning_rate, getattr(model, "adam", None))
+        self.optimiser = Adam(others, learning_rate, **(getattr(model, "adam", None) or {}))
         if against:
             options = dict(model.adversary_adam)
-            self.adversary = Adam(against, options.pop("lr"), options)
+            self.adversary = Adam(against, options.pop("lr"), **options)
         model.train()
         if self.checkpoint.is_file():
             self._load()
@@ -91,8 +91,7 @@ class Member:
         generator = self.batches.generator
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for kind, optimiser in self._optimisers().items():
-            for index, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"{kind}.{index}.{name}": value for name, value in state.items()}
+            tensors |= {f"{kind}.{name}": value for name, value in optimiser.state().items()}
         tensors["generator"] = generator.get_state()
         best = self.validation
         if best is not None:
@@ -125,7 +124,7 @@ class Member:
                 f"the run was begun on {about['device']}: go on there (--device), or delete '{path}'"
             )
         parameters: dict[str, Tensor] = {}
-        states: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in self._optimisers()}
+        states: dict[str, dict[str, Tensor]] = {kind: {} for kind in self._optimisers()}
         best: dict[str, Tensor] = {}
         for name, value in tensors.items():
             kind, _, key = name.partition(".")
@@ -134,25 +133,17 @@ class Member:
             elif kind == "best":
                 best[key] = value
             elif kind in states:
-                index, _, key = key.partition(".")
-                states[kind].setdefault(int(index), {})[key] = value
+                states[kind][key] = value
         try:
             self.model.load_state_dict(parameters)
         except RuntimeError as error:
             reason = said_by(error)
             raise DislabError(f"'{path}' is of another model, delete it to train anew: {reason}") from None
-        for kind, optimiser in self._optimisers().items():
-            settings = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": states[kind], "param_groups": settings})
-            # Fused Adam walks through the memory of a parameter and of its moments side by side: if the
-            # channels are last in the one, they must be last in the others.
-            for parameter, moments in optimiser.state.items():
-                for name in ("exp_avg", "exp_avg_sq"):
-                    if moments[name].shape != parameter.shape:
-                        raise DislabError(
-                            f"'{path}' is of another version of dislab, delete it to train anew"
-                        )
-                    moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        try:
+            for kind, optimiser in self._optimisers().items():
+                optimiser.load(states[kind])
+        except ValueError:
+            raise DislabError(f"'{path}' is of another version of dislab, delete it to train anew") from None
         generator.set_state(tensors["generator"])
         if self.validation is not None:
             self.validation.parameters = best

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dislab.data.dataset import Dataset, unit_images
 from dislab.data.groups import Groups, join_by_one
 from dislab.errors import DislabError
+from dislab.networks.adam import OPTIONS
 from dislab.networks.distributions import LIKELIHOODS
 from dislab.scoring.encoding import first_codes
 from dislab.scoring.outputs import check_shapes, describe
@@ -46,7 +47,7 @@ class Model(Protocol):
     changed: int | str  # with "pairs": number of factors that are redrawn, or "random"
     resample: str  # with "pairs": one of RESAMPLES
     binds_factors: bool  # with "pairs": whether each factor has a latent of its own
-    adam: Mapping[str, object]  # options of torch.optim.Adam other than the rate, which the protocol sets
+    adam: Mapping[str, object]  # OPTIONS of dislab.networks.adam, as in {"betas": (0.5, 0.999)}
     # A part of the model that `loss` does not train but `adversary_loss` does, in so many steps (1) after
     # each of the model's, by an Adam with these options, of which "lr" is needed.
     adversary: nn.Module
@@ -160,6 +161,13 @@ def _wrong_in_model(model: nn.Module) -> str | None:
             return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be {lowest} or more"
     if model.adversary is not None and "lr" not in model.adversary_adam:
         return f": `adversary_adam` needs a rate, as in {{'lr': 1e-4}}, and is {model.adversary_adam!r}"
+    for attribute in ("adam", "adversary_adam"):
+        unknown = set(getattr(model, attribute) or {}) - {
+            *OPTIONS,
+            "lr" if attribute == "adversary_adam" else "",
+        }
+        if unknown:
+            return f": `{attribute}` has '{min(unknown)}': its options are {', '.join(OPTIONS)}"
     if model.supervision == "pairs":
         if model.group_size not in (0, 2):
             return f": `group_size` is {model.group_size}: with supervision 'pairs' it must be 2, or 0"

@@ -12,8 +12,8 @@ from torch import nn
 
 from dislab.errors import DislabWarning
 
-# Warnings of torch that are left out, by their first words: dislab chooses what they warn of.
-MEANT = ("Synchronization debug mode is a prototype", "This instance was constructed with capturable=True")
+# A warning of torch that is left out, by its first words: dislab chooses what it warns of.
+MEANT = "Synchronization debug mode is a prototype"
 
 
 @contextmanager
@@ -86,11 +86,10 @@ def _operations(on_gpu: str) -> list[tuple[object, str]]:
 def _short_warnings() -> Iterator[None]:
     """Turn torch's long warnings of operations that are not deterministic into short ones, one for each.
 
-    Leave out the warnings that begin as one of MEANT.
+    Leave out the warning that begins as MEANT.
     """
     with warnings.catch_warnings():
-        for meant in MEANT:
-            warnings.filterwarnings("ignore", meant)
+        warnings.filterwarnings("ignore", MEANT)
         show, operations = warnings.showwarning, set()
 
         def shorten(message, *others) -> None:

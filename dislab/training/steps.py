@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from dislab.networks.adam import Adam
 from dislab.progress import say
-from dislab.training.adam import Adam
 from dislab.training.batches import Batch, batch_of, draw_together
 from dislab.training.checkpoint import Member
 from dislab.training.model import check_adversary_loss, check_terms
@@ -62,18 +62,18 @@ class SingleSteps:
 
     def _descend(self, optimiser: Adam, loss: Tensor, update: bool) -> None:
         """Compute the gradients of a loss, and change the parameters of an optimiser by them."""
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss.backward()
         if update:
             if optimiser is self.optimiser and self.protocol.warmup is not None:
-                optimiser.param_groups[0]["lr"].copy_(self.protocol.rate(self.number))
+                optimiser.rate.copy_(self.protocol.rate(self.number))
             optimiser.step()
 
     @contextmanager
     def _training(self, optimiser: Adam) -> Iterator[None]:
         """Let only the parameters of this optimiser have gradients, if the model has an adversary."""
         both = {self.optimiser, self.adversary} if self.against else set()
-        frozen = [one for other in both - {optimiser} for one in other.whole]
+        frozen = [one for other in both - {optimiser} for one in other.parameters]
         frozen = [one for one in frozen if one.requires_grad]
         for parameter in frozen:
             parameter.requires_grad_(False)
