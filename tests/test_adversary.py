@@ -137,3 +137,11 @@ def test_an_adversary_needs_its_loss_and_its_rate():
     Lacking.adversary_adam = {"betas": BETAS}
     with pytest.raises(DislabError, match="`adversary_adam` needs a rate"):
         check_model(Lacking(IMAGE_SHAPE), "lacking")
+    Lacking.adversary_adam = {"lr": 1e-3, "beta1": 0.5}
+    with pytest.raises(DislabError, match="`adversary_adam` has 'beta1': its options are lr, betas, eps"):
+        check_model(Lacking(IMAGE_SHAPE), "lacking")
+    Lacking.adversary_adam, Lacking.adam = {"lr": 1e-3, "betas": BETAS}, {"amsgrad": True}
+    with pytest.raises(DislabError, match="`adam` has 'amsgrad': its options are betas, eps, weight_decay"):
+        check_model(Lacking(IMAGE_SHAPE), "lacking")
+    Lacking.adam = {"eps": 1e-4}
+    assert check_model(Lacking(IMAGE_SHAPE), "lacking").adam == {"eps": 1e-4}
