@@ -62,13 +62,10 @@ class Adam:
         gradients: list[Tensor | None] = []
         for one in self.parameters:
             gradients += [None] * len(_parts(one)) if one.grad is None else _parts(one.grad)
-        moved = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        for _, some in groupby(moved, lambda index: self._parts[index].dtype):  # the kernel takes one type
-            indices = list(some)
-            parts, slopes, first, second, steps = (
-                [of[index] for index in indices]
-                for of in (self._parts, gradients, self._first, self._second, self._steps)
-            )
+        every = zip(self._parts, gradients, self._first, self._second, self._steps, strict=True)
+        moved = [of_part for of_part in every if of_part[1] is not None]
+        for _, some in groupby(moved, lambda of_part: of_part[0].dtype):  # the kernel takes one type
+            parts, slopes, first, second, steps = map(list, zip(*some, strict=True))
             torch._foreach_add_(steps, 1)
             options = {"lr": self.rate, "amsgrad": False, "maximize": False, **self._settings}
             self._kernel(parts, slopes, first, second, [], steps, **options)

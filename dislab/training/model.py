@@ -161,13 +161,10 @@ def _wrong_in_model(model: nn.Module) -> str | None:
             return f": `{attribute}` is {textwrap.shorten(repr(value), 60)}: it must be {lowest} or more"
     if model.adversary is not None and "lr" not in model.adversary_adam:
         return f": `adversary_adam` needs a rate, as in {{'lr': 1e-4}}, and is {model.adversary_adam!r}"
-    for attribute in ("adam", "adversary_adam"):
-        unknown = set(getattr(model, attribute) or {}) - {
-            *OPTIONS,
-            "lr" if attribute == "adversary_adam" else "",
-        }
+    for attribute, options in (("adam", OPTIONS), ("adversary_adam", ("lr", *OPTIONS))):
+        unknown = set(getattr(model, attribute) or {}) - set(options)
         if unknown:
-            return f": `{attribute}` has '{min(unknown)}': its options are {', '.join(OPTIONS)}"
+            return f": `{attribute}` has '{min(unknown)}': its options are {', '.join(options)}"
     if model.supervision == "pairs":
         if model.group_size not in (0, 2):
             return f": `group_size` is {model.group_size}: with supervision 'pairs' it must be 2, or 0"
