@@ -47,6 +47,11 @@ def random_table(num_rows=400, num_dims=4, seed=0):
     return CodeTable(mean, factors, logvar=logvar)
 
 
+def class_table(mean, labels, **more):
+    """A table whose only factor is the class."""
+    return CodeTable(mean, labels[:, None], labels=labels, **more)
+
+
 def standardised(values: np.ndarray) -> np.ndarray:
     return (values - values.mean(axis=0)) / values.std(axis=0)
 
