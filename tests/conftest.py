@@ -14,7 +14,12 @@ from dislab.data.dataset import Dataset
 from dislab.data.space import FactorSpace
 from dislab.networks import distributions
 from dislab.runs import machine, perform
+from dislab.runs.config import RunConfig
+from dislab.runs.execute import execute
 from dislab.runs.images import forget_images
+from dislab.runs.machine import Machine
+from dislab.runs.record import Results
+from dislab.runs.resolve import resolve
 
 # The images are tiny: threads that wait for one another were measured at twice the time of one thread.
 torch.set_num_threads(1)
@@ -117,3 +122,27 @@ def small(tmp_path, monkeypatch, no_pictures):
     """A small study in the working folder; no pictures are drawn in this process."""
     monkeypatch.chdir(tmp_path)
     Path("small.toml").write_text(SMALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, isolated, no_pictures) -> Path:
+    """An empty working folder; what the test registers is forgotten, and no pictures are drawn."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def configs(tiny_dataset, tmp_path, monkeypatch) -> list[RunConfig]:
+    """Configurations of two cheap runs in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
+    first = resolve("oracle", tiny_dataset, Machine(), metrics=["mig"])
+    return [first, first.with_seed(1)]
+
+
+@pytest.fixture
+def results(configs) -> Results:
+    """The results folder of two finished runs."""
+    outcomes = list(execute(configs, Machine()))
+    assert [outcome.failure for outcome in outcomes] == ["", ""]
+    return Results("results")

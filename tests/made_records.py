@@ -1,4 +1,4 @@
-"""Records of runs that nobody trained, for tests of reports: real records with other scores."""
+"""Records for tests: those of runs that nobody trained, real ones with other scores; and how to read them."""
 
 import io
 import json
@@ -45,6 +45,11 @@ def made(
         record["details"] = {}
     of_config = RunConfig.from_json(config)
     return record | {"digest": of_config.digest, "folder": of_config.folder.as_posix(), "files": {}}
+
+
+def lines(folder="results") -> list[dict]:
+    """The records of a results folder, as its file has them."""
+    return [json.loads(line) for line in Path(folder, "records.jsonl").read_text().splitlines()]
 
 
 def with_files(folder: Path, record: dict, files: Mapping[str, bytes]) -> dict:

@@ -14,6 +14,7 @@ from dislab.scoring.table import CodeTable
 GOLDENS = Goldens(Path(os.environ.get("DISLAB_DATA", "")).parent / "goldens")
 CASES = GOLDENS.cases or ["none"]
 needs_goldens = pytest.mark.skipif(not GOLDENS.found, reason="no folder of goldens beside $DISLAB_DATA")
+DECOMPOSITION = ("index_code_mi", "total_correlation", "dimension_wise_kl")  # of the KL
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,22 @@ def mixture(factors: np.ndarray, num_codes: int, noise: float) -> np.ndarray:
     rng = np.random.default_rng(0)
     mixed = factors @ rng.standard_normal((factors.shape[1], num_codes))
     return (mixed + noise * rng.standard_normal(mixed.shape)).astype(np.float32)
+
+
+def random_table(num_rows=400, num_dims=4, seed=0):
+    """A table of random posteriors, of which the last dimension is nearly the prior."""
+    rng = np.random.default_rng(seed)
+    factors = rng.integers(0, [2, 3, 5], size=(num_rows, 3))
+    mean = np.tanh((factors - factors.mean(axis=0)) @ rng.standard_normal((3, num_dims)) / 2)
+    mean[:, -1] = 0.01 * rng.standard_normal(num_rows)
+    logvar = rng.uniform(-5, -2, size=mean.shape)
+    logvar[:, -1] = -0.01
+    return CodeTable(mean, factors, logvar=logvar)
+
+
+def class_table(mean, labels, **more):
+    """A table whose only factor is the class."""
+    return CodeTable(mean, labels[:, None], labels=labels, **more)
 
 
 def standardised(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """`dislab merge`: results folders become one; what is double, what differs, and that nothing is lost."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_records import made, written
+from made_records import lines, made, written
 
 import dislab
 from dislab.cli import main
@@ -22,10 +21,6 @@ from dislab.runs.resolve import resolve
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def lines(folder: str) -> list[dict]:
-    return [json.loads(line) for line in Path(folder, "records.jsonl").read_text().splitlines()]
 
 
 def values(folder: str) -> dict[tuple, float]:
