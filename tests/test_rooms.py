@@ -108,7 +108,7 @@ def test_the_engine_knows_no_metric_and_no_model_by_name():
     assert not outside, "a metric sees codes alone, no metric imports a metric"
 
 
-@pytest.mark.parametrize("folder", ["dislab", "models", "metrics", "benchmarks"])
+@pytest.mark.parametrize("folder", ["dislab", "models", "metrics", "benchmarks", "tests"])
 def test_no_file_is_long(folder):
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
     assert not {
