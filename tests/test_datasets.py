@@ -266,9 +266,12 @@ def test_rendered_shapes3d_is_the_grid(cache, monkeypatch):
     images = dataset.images(rows)
     assert images.shape == (20, 3, 64, 64)
     assert images.dtype == torch.uint8
-    # Independently of the dataset's index arithmetic.
-    factors = torch.from_numpy(np.stack(np.unravel_index(rows, (10, 10, 10, 8, 4, 15)), axis=1))
-    assert torch.equal(images, renderer.compose(torch.from_numpy(layers), factors, renderer.palette()))
+    for row, image in zip(rows, images.numpy(), strict=True):
+        *hues, scale, shape, orientation = np.unravel_index(row, (10, 10, 10, 8, 4, 15))
+        colours = [*(renderer.HUE_COLOURS[hue] for hue in hues), renderer.SKY_COLOUR, (255, 255, 255)]
+        light = layers[(scale * 4 + shape) * 15 + orientation].astype(np.int64)
+        total = np.tensordot(np.transpose(colours), light, axes=1)  # [3, 64, 64]
+        np.testing.assert_array_equal(image, np.minimum((total + 64) // 128, 255))
 
 
 def test_rendered_dsprites_is_the_grid(cache, monkeypatch):

@@ -21,6 +21,12 @@ def layers() -> np.ndarray:
     return shapes3d.draw_layers()
 
 
+def drawn(layers: np.ndarray, factors: torch.Tensor) -> torch.Tensor:
+    """The images uint8 [B, 3, 64, 64] of factor values int64 [B, 6]."""
+    rows = torch.from_numpy(np.ravel_multi_index(factors.T.numpy(), FACTOR_SIZES))
+    return shapes3d.compose(torch.from_numpy(layers), rows, shapes3d.palette())
+
+
 def random_factors(count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.stack([torch.randint(size, (count,), generator=generator) for size in FACTOR_SIZES], dim=1)
@@ -42,7 +48,7 @@ def test_every_step_of_every_factor_changes_the_image(layers):
     for factor, size in enumerate(FACTOR_SIZES):
         factors = base.repeat(size, 1)
         factors[:, factor] = torch.arange(size)
-        images = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette()).numpy().astype(int)
+        images = drawn(layers, factors).numpy().astype(int)
         changed = (np.abs(np.diff(images, axis=0)).max(axis=1) > 8).sum(axis=(1, 2))  # pixels per step
         assert (changed >= 20).all(), (factor, changed)
 
@@ -61,7 +67,7 @@ def test_object_stays_clear_of_the_border(layers):
 @pytest.mark.parametrize("hue", range(10))
 def test_materials_show_their_hue(layers, hue):
     factors = torch.tensor([[hue, (hue + 3) % 10, (hue + 6) % 10, 7, 0, 7]])
-    image = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette())[0].numpy()
+    image = drawn(layers, factors)[0].numpy()
     # a floor pixel at the right, a wall pixel at the right, and the middle of the cube's front
     for (row, column), shown in zip(((60, 60), (28, 60), (46, 32)), factors[0, :3].tolist(), strict=True):
         found, saturation, value = colorsys.rgb_to_hsv(*(image[:, row, column] / 255))
@@ -81,7 +87,7 @@ def test_compose_equals_integer_arithmetic(light, layers):
     if light == "any":  # sums far above what a byte holds are cut off
         layers = np.random.default_rng(0).integers(0, 256, layers.shape, np.uint8)
     factors = random_factors(480)
-    images = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette())
+    images = drawn(layers, factors)
     assert images.shape == (480, 3, 64, 64)
     assert images.dtype == torch.uint8
     assert images.is_contiguous(memory_format=torch.channels_last), "`unit_images` need not copy them"
@@ -95,7 +101,7 @@ def test_compose_equals_integer_arithmetic(light, layers):
 
 def test_a_version_is_one_drawing(layers):
     factors = torch.from_numpy(np.stack(np.unravel_index(np.arange(0, 480_000, 1601), FACTOR_SIZES), axis=1))
-    images = shapes3d.compose(torch.from_numpy(layers), factors, shapes3d.palette())
+    images = drawn(layers, factors)
     digest = hashlib.sha256(images.contiguous().numpy()).hexdigest()
     assert (shapes3d.VERSION, digest) == PINNED, "bump VERSION if the change of the drawing is meant"
 
@@ -140,16 +146,16 @@ def test_likeness_to_the_official_frames(layers):
     products = light @ light.transpose(1, 2)
     shown = torch.from_numpy(frames).view(len(frames), 4096, 3)
     seen = (light.flatten(0, 1) @ shown.permute(1, 0, 2).flatten(1)).view(480, 5, len(frames), 3)
-    hues_of, fixed = (colours.double() for colours in shapes3d.palette())
+    colours_of = shapes3d.palette().double() * shapes3d.UNIT
     ratios, matches = [], []
     for number, frame in enumerate(frames):
         # The bottom left is always lit floor, the left edge at half height wall, the lower middle the object.
         floor, wall, thing = frame[59:62, 2:8], frame[22:34, 2:4], frame[47:51, 31:34]
         hues = [nearest_hue(np.median(part.reshape(-1, 3), axis=0)) for part in (floor, wall, thing)]
-        colours = torch.cat([hues_of[torch.tensor(hues)], fixed])
+        colours = colours_of[np.ravel_multi_index(hues, FACTOR_SIZES[:3])]
         distance = ((products @ colours - 2 * seen[:, :, number]) * colours).sum((1, 2))
         factors = torch.cat([torch.tensor(hues), geometry[distance.argmin()]])
-        image = shapes3d.compose(torch.from_numpy(layers), factors[None], shapes3d.palette())[0]
+        image = drawn(layers, factors[None])[0]
         error = np.square(image.permute(1, 2, 0).numpy() - frame).mean()
         ratios.append(10 * np.log10(255**2 / error))
         matches.append(factors.tolist())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dislab.data.cache import cached_array, file_stamp
-from dislab.data.dataset import Dataset, factors_on_device, look_up, stored_tensor
+from dislab.data.dataset import Dataset, look_up, stored_tensor
 from dislab.data.official import OfficialDataset, OfficialFile, listed, official_paths, unreadable
 from dislab.data.space import FactorSpace
 from dislab.errors import DislabError
@@ -59,10 +59,9 @@ def _rendered(device) -> Dataset:
     shape = (480, renderer.NUM_LAYERS, 64, 64)
     layers = stored_tensor(cached_array(f"shapes3d-rendered-v{renderer.VERSION}", shape, make), device)
     colours = renderer.palette(device)
-    factors = factors_on_device(SPACE, device)
 
     def draw(rows):
-        return renderer.compose(layers, factors(rows), colours)
+        return renderer.compose(layers, rows.to(device), colours)
 
     return Dataset(
         "shapes3d", "rendered", SPACE, (3, 64, 64), draw, ["object_hue"], renderer=renderer.VERSION

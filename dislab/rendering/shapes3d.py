@@ -322,8 +322,8 @@ def draw_geometry(room: Room, scale: int, shape: int, orientation: int) -> np.nd
     return total / (SUPERSAMPLE * SUPERSAMPLE)
 
 
-def geometry_index(scale, shape, orientation):
-    """Return the index of a geometry in the layers, for numbers, arrays or tensors alike."""
+def geometry_index(scale: int, shape: int, orientation: int) -> int:
+    """Return the index of a geometry in the layers."""
     return (scale * NUM_SHAPES + shape) * NUM_ORIENTATIONS + orientation
 
 
@@ -344,31 +344,34 @@ def draw_layers() -> np.ndarray:
     return layers
 
 
-def palette(device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the colours of the hues [10, 3] and of the layers without one [2, 3], float32 on the device."""
-    colours = HUE_COLOURS, [SKY_COLOUR, (255, 255, 255)]
-    return tuple(torch.tensor(some, dtype=torch.float32, device=device) for some in colours)
+def palette(device: torch.device | None = None) -> torch.Tensor:
+    """Return the colours of the layers for each combination of hues, float32 [1000, NUM_LAYERS, 3].
+
+    They are in bytes for a light of 1 / UNIT. The hues are floor, wall and object, the last one fastest.
+    """
+    hues = torch.tensor(HUE_COLOURS, dtype=torch.float32)
+    number = torch.arange(len(hues))
+    coloured = hues[torch.cartesian_prod(number, number, number)]  # [1000, 3, 3]
+    fixed = torch.tensor([SKY_COLOUR, (255, 255, 255)], dtype=torch.float32).expand(len(coloured), 2, 3)
+    return torch.cat([coloured, fixed], dim=1).to(device) / UNIT  # UNIT is a power of two: this is exact
 
 
-def compose(
-    layers: torch.Tensor, factors: torch.Tensor, colours: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
+def compose(layers: torch.Tensor, rows: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
     """Colour geometries by their hues.
 
-    layers: [480, NUM_LAYERS, 64, 64] uint8 from `draw_layers`, on any device. factors: [B, 6] int64 on the
-    same device, in the data set's order. colours: those of `palette`. Returns [B, 3, 64, 64] uint8.
+    layers: [480, NUM_LAYERS, 64, 64] uint8 from `draw_layers`, on any device. rows: int64 [B] of the data
+    set, on the same device: its first three factors are the hues, the others the geometry. colours: those of
+    `palette`. Returns [B, 3, 64, 64] uint8.
 
     Every product and sum is a whole multiple of 1 / UNIT with fewer than 24 bits, and every factor has 8, so
     float32 (and TF32, which keeps 11 bits of a factor) holds them exactly whatever the order of addition: the
     bytes do not depend on the device.
     """
-    hues, fixed = colours
-    colours = torch.cat([hues[factors[:, :3]], fixed.expand(len(factors), 2, 3)], dim=1)  # [B, NUM_LAYERS, 3]
-    index = geometry_index(factors[:, 3], factors[:, 4], factors[:, 5])
-    light = layers.index_select(0, index).flatten(2).to(torch.float32)  # [B, NUM_LAYERS, 4096]
-    # UNIT is a power of two: the division is exact. The light's long rows on the right make this product, and
-    # int16 on the way to uint8 makes the cast, three times as fast on the CPU as the other way.
-    pixels = torch.bmm(colours.transpose(1, 2) / UNIT, light)  # [B, 3, 4096]
+    hues, geometry = rows // NUM_GEOMETRIES, rows % NUM_GEOMETRIES
+    light = layers.index_select(0, geometry).flatten(2).to(torch.float32)  # [B, NUM_LAYERS, 4096]
+    # The light's long rows on the right make this product, and int16 on the way to uint8 makes the cast,
+    # three times as fast on the CPU as the other way.
+    pixels = torch.bmm(colours[hues].transpose(1, 2), light)  # [B, 3, 4096]
     pixels = pixels.add_(0.5).clamp_(max=255.0).to(torch.int16).to(torch.uint8)  # a cast drops the fraction
     pixels = torch.stack(pixels.unbind(1), dim=-1)  # channels last in memory, as `unit_images` has them
     return pixels.view(-1, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2)
