@@ -120,7 +120,9 @@ class Bar:
             left = (now - self._began) / (done - self.start) * (self.total - done)
         if self._around is not None:
             part = self._around._done + done / max(1, self.total)
-            self._around._show(part, f"{self.title} {whole}/{self.total}  {note}", left, int(part))
+            self._around._show(
+                part, f"{self.title} {whole}/{self.total}  {note}", left, int(self._around._done)
+            )
         elif self._live:
             end = None if left is None else now + left
             self._live.update(self._live.task_ids[0], completed=done, whole=whole, note=note, end=end)

@@ -5,42 +5,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from convolutions import LAYERS, LAYOUTS, assert_same, double, halve, mix, network_of, values_and_gradients
 from torch import nn
 
 from dislab.networks import fused
 from dislab.networks.fused import Fused, fuse
 from dislab.networks.named import make_networks
 from dislab.training.precision import compute_in_bfloat16
-
-# Few output channels of a transposed convolution are computed in another way than many.
-LAYERS = [
-    *((nn.Conv2d, 3, 2), (nn.Conv2d, 2, 5)),
-    *((nn.ConvTranspose2d, 2, 1), (nn.ConvTranspose2d, 4, 3)),
-    *((nn.ConvTranspose2d, 3, 6), (nn.ConvTranspose2d, 2, 16)),
-]
-LAYOUTS = [torch.contiguous_format, torch.channels_last]
-
-
-def halve(inputs=4, channels=4, **changes) -> nn.Conv2d:
-    return nn.Conv2d(inputs, channels, **({"kernel_size": 4, "stride": 2, "padding": 1} | changes))
-
-
-def double(inputs=4, channels=4, **changes) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, channels, **({"kernel_size": 4, "stride": 2, "padding": 1} | changes))
-
-
-def mix(inputs=4) -> nn.Conv2d:
-    """A convolution that is not replaced, whose output a ReLU may overwrite."""
-    return nn.Conv2d(inputs, inputs, 1)
-
-
-def network_of(kind: type, inputs: int, channels: int, rectify: bool) -> nn.Sequential:
-    torch.manual_seed(inputs + channels)
-    before = [mix(inputs), nn.ReLU()] if rectify else []
-    network = nn.Sequential(*before, kind(inputs, channels, 4, 2, 1)).double()
-    for layer in network[::2]:
-        nn.init.normal_(layer.bias)
-    return network
 
 
 @pytest.fixture
@@ -54,27 +25,6 @@ def calls(monkeypatch) -> list[bool]:
 
     monkeypatch.setattr(fused, "_convolve", recorded)
     return replaced
-
-
-def values_and_gradients(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """The output, and the gradients of the images and the parameters."""
-    images = images.clone().requires_grad_()
-    output = network(images)
-    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return [output, *torch.autograd.grad(output, [images, *learned], weights)]
-
-
-def assert_same(network: nn.Module, images: torch.Tensor) -> None:
-    """A network computes the same fused, and leaves its input alone."""
-    replaced, before = fuse(copy.deepcopy(network)), images.clone()
-    expected = values_and_gradients(network, images)
-    for value, other in zip(values_and_gradients(replaced, images), expected, strict=True):
-        torch.testing.assert_close(value, other)
-    for mode in (torch.no_grad, torch.inference_mode):
-        with mode():
-            torch.testing.assert_close(replaced(images), expected[0])
-    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -99,53 +49,6 @@ def test_second_derivatives(kind, inputs, channels, rectify):
 
     assert torch.autograd.gradcheck(run, (images, *parameters), fast_mode=True)
     assert torch.autograd.gradgradcheck(run, (images, *parameters), fast_mode=True)
-
-
-@pytest.fixture
-def patches(monkeypatch) -> list[bool]:
-    """Compute here as on a GPU. Whether each layer that is computed by patches is transposed."""
-    transposed, apply = [], fused._ByPatches.apply
-
-    def recorded(*arguments):
-        transposed.append(arguments[-1])
-        return apply(*arguments)
-
-    monkeypatch.setattr(fused._ByPatches, "apply", recorded)
-    monkeypatch.setattr(fused, "_supports_input", lambda images: False)
-    monkeypatch.setattr(fused, "PATCHES_ON", "cpu")
-    return transposed
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("rectify", [False, True])
-@pytest.mark.parametrize(("kind", "inputs", "channels"), LAYERS)
-def test_patches_give_the_values_and_gradients_of_torch(kind, inputs, channels, rectify, layout, patches):
-    network = network_of(kind, inputs, channels, rectify).to(memory_format=layout)
-    images = torch.randn(3, inputs, 8, 4, dtype=torch.float64).contiguous(memory_format=layout)
-    assert_same(network, images)
-    few = inputs if kind is nn.Conv2d else channels
-    assert patches == ([kind is nn.ConvTranspose2d] * 3 if few <= 8 else [])
-    network, images = network.float(), images.float()
-    with torch.autocast("cpu", torch.bfloat16):
-        found, expected = (
-            values_and_gradients(one, images) for one in (fuse(copy.deepcopy(network)), network)
-        )
-    for value, other in zip(found, expected, strict=True):
-        assert value.dtype == other.dtype
-        torch.testing.assert_close(value, other, rtol=0.05, atol=0.02 * other.abs().max().item())
-
-
-def test_patches_have_second_derivatives(patches):
-    torch.manual_seed(0)
-    network = nn.Sequential(halve(3), nn.ReLU(), halve(), nn.ReLU(), double(4, 3))
-    images = torch.randn(2, 3, 8, 8, requires_grad=True)
-    found = []
-    for one in (network, fuse(copy.deepcopy(network))):
-        (slope,) = torch.autograd.grad(one(images).square().sum(), images, create_graph=True)
-        found.append(torch.autograd.grad(slope.square().sum(), one.parameters()))
-    assert patches
-    for value, other in zip(*found, strict=True):
-        torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
 
 
 @pytest.mark.parametrize("rectify", [False, True])

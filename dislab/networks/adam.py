@@ -12,10 +12,11 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-# The kernel gives every 65,536 numbers of a tensor one block of threads. The networks here have half a
-# million parameters: a GPU was idle but for some twenty blocks. Where tensors are split, and how.
+# The kernel gives every 65,536 numbers of a tensor one block of threads. The network `conv` has 0.7 million
+# parameters: a GPU was idle but for some twenty blocks. There tensors are split into parts of PART numbers,
+# large ones into MOST_PARTS parts.
 SPLIT_ON = "cuda"
-PART = 8192  # numbers
+PART, MOST_PARTS = 8192, 64
 OPTIONS = ("betas", "eps", "weight_decay", "decoupled_weight_decay")
 
 
@@ -24,9 +25,13 @@ class Adam:
 
     Parameters
     ----------
-    parameters : changed in place. The kernel knows no gaps in memory: a parameter with gaps is laid out anew.
+    parameters : changed in place. One with gaps in its memory is laid out anew: the kernel knows no gaps.
     learning_rate : becomes `rate`, a tensor on the device, so that a CUDA graph reads the rate of every step.
     betas, eps, weight_decay, decoupled_weight_decay : as in torch.optim.Adam.
+
+    Raises
+    ------
+    ValueError : an option is out of its range.
     """
 
     def __init__(
@@ -39,17 +44,23 @@ class Adam:
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = False,
     ):
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"Adam's betas are {betas}: each must be 0 or more and below 1")
+        for name, value in (("rate", learning_rate), ("eps", eps), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                raise ValueError(f"Adam's {name} is {value}: it must be 0 or more")
         self.parameters = list(parameters)
         for one in self.parameters:
-            if not (one.is_contiguous() or one.is_contiguous(memory_format=torch.channels_last)):
+            if torch.empty_like(one).stride() != one.stride():  # torch keeps the strides if there are no gaps
                 one.data = one.data.contiguous()
         device = self.parameters[0].device
         self.rate = torch.tensor(learning_rate, device=device)
         self._kernel = torch._fused_adamw_ if decoupled_weight_decay else torch._fused_adam_
         self._settings = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
-        self._parts = [part for one in self.parameters for part in _parts(one.detach())]
-        self._first, self._second = ([torch.zeros_like(part) for part in self._parts] for _ in range(2))
-        self._steps = [torch.zeros((), device=device) for _ in self._parts]
+        parts = [part for one in self.parameters for part in _parts(one.detach())]
+        self._first = [torch.zeros_like(part) for part in parts]
+        self._second = [torch.zeros_like(part) for part in parts]
+        self._steps = [torch.zeros((), device=device) for _ in parts]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -59,28 +70,40 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters that have gradients, which autograd lays out in memory as their parameters."""
+        parts: list[Tensor] = []
         gradients: list[Tensor | None] = []
         for one in self.parameters:
-            gradients += [None] * len(_parts(one)) if one.grad is None else _parts(one.grad)
-        every = zip(self._parts, gradients, self._first, self._second, self._steps, strict=True)
-        moved = [of_part for of_part in every if of_part[1] is not None]
-        for _, some in groupby(moved, lambda of_part: of_part[0].dtype):  # the kernel takes one type
-            parts, slopes, first, second, steps = map(list, zip(*some, strict=True))
+            own = _parts(one.detach())  # anew at each step: a model may have given a parameter other memory
+            parts += own
+            if one.grad is not None and one.grad.layout is not torch.strided:
+                raise ValueError("Adam takes no sparse gradients")
+            gradients += [None] * len(own) if one.grad is None else _parts(one.grad)
+        every = zip(parts, gradients, self._first, self._second, self._steps, strict=True)
+        moving = [of_part for of_part in every if of_part[1] is not None]
+        for _, same_type in groupby(moving, key=lambda of_part: of_part[0].dtype):  # the kernel takes one
+            *lists, steps = map(list, zip(*same_type, strict=True))
             torch._foreach_add_(steps, 1)
             options = {"lr": self.rate, "amsgrad": False, "maximize": False, **self._settings}
-            self._kernel(parts, slopes, first, second, [], steps, **options)
+            self._kernel(*lists, [], steps, **options)
 
     def state(self) -> dict[str, Tensor]:
         """Return the moments, and the number of steps, of every part, by "INDEX.NAME"."""
         kinds = {"exp_avg": self._first, "exp_avg_sq": self._second, "step": self._steps}
-        return {f"{index}.{name}": one for name, of in kinds.items() for index, one in enumerate(of)}
+        return {
+            f"{index}.{name}": one for name, tensors in kinds.items() for index, one in enumerate(tensors)
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` returned. ValueError is raised if it is of other parts."""
+        """Take over what `state` returned. What it lacks, of a parameter without gradients, stays 0.
+
+        Raises
+        ------
+        ValueError : it is of other parts.
+        """
         own = self.state()
         for name, tensor in state.items():
             if name not in own or own[name].shape != tensor.shape:
-                raise ValueError(f"'{name}' is of another size")
+                raise ValueError(f"'{name}' is of other parts")
             own[name].copy_(tensor)
 
 
@@ -88,4 +111,5 @@ def _parts(tensor: Tensor) -> list[Tensor]:
     """Return a tensor in the parts that the kernel gets."""
     if tensor.device.type != SPLIT_ON:
         return [tensor]
-    return list(tensor.as_strided((tensor.numel(),), (1,)).split(PART))
+    number = tensor.numel()
+    return list(tensor.as_strided((number,), (1,)).split(max(PART, -(-number // MOST_PARTS))))

@@ -53,7 +53,7 @@ class Fused(nn.Sequential):
                 continue
             hidden = hidden if relu is None else relu(hidden)
             if is_supported and _supports_patches(layer, hidden):
-                hidden = _ByPatches.apply(*_tensors(layer, hidden), layer.transposed)
+                hidden, _ = _ByPatches.apply(*_tensors(layer, hidden), layer.transposed)
             else:
                 hidden = layer(hidden)
         return hidden
@@ -205,32 +205,48 @@ class _ByPatches(torch.autograd.Function):
     """A convolution of few channels, or a transposed one to few, by matrix products with their patches.
 
     With the layer of few channels as [N, 16 C] patches and that of many as [N, M] pixels, the gradient of the
-    weight is one product, whichever of the two is the input.
+    weight is one product, whichever of the two is the input. The output of a transposed one is computed
+    `_by_quarters`. The patches of the images are a second output, so that the backward pass has them.
     """
 
     @staticmethod
-    def forward(ctx, images: Tensor, weight: Tensor, bias: Tensor, transposed: bool) -> Tensor:
-        ctx.transposed = transposed
+    def forward(
+        images: Tensor, weight: Tensor, bias: Tensor, transposed: bool
+    ) -> tuple[Tensor, Tensor | None]:
         if transposed:
-            ctx.save_for_backward(images, weight)
-            return _by_quarters(images, weight, bias)
-        patches = _patches(images)
-        ctx.save_for_backward(images, weight, patches)
-        return _image(torch.addmm(bias, patches, _matrix(weight).T), len(images), images.shape[2] // 2)
+            return _by_quarters(images, weight, bias), None
+        patches, sizes = (
+            _patches(images),
+            (len(images), len(weight), *(side // 2 for side in images.shape[2:])),
+        )
+        # No view of the product, because autograd would not let what follows write in place into a view.
+        output = torch.empty(
+            sizes, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+        )
+        torch.addmm(bias, patches, _matrix(weight).T, out=output.permute(0, 2, 3, 1).flatten(0, 2))
+        return output, patches
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight, *patches = ctx.saved_tensors
+    def setup_context(ctx, inputs: tuple, output: tuple[Tensor, Tensor | None]) -> None:
+        images, weight, _, ctx.transposed = inputs
+        if not ctx.transposed:
+            ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(images, weight, output[1])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, _) -> tuple[Tensor | None, ...]:
+        images, weight, patches = ctx.saved_tensors
         for_images, for_weight, for_bias, _ = ctx.needs_input_grad
         few, many = (gradient, images) if ctx.transposed else (images, gradient)
         of_images = of_weight = None
-        if ctx.transposed or torch.is_grad_enabled():  # a second derivative passes through the patches, too
-            patches = [_patches(few)]
+        if patches is None or torch.is_grad_enabled():  # a second derivative passes through the patches, too
+            patches = _patches(few)
         if for_weight:
-            of_weight = many.permute(0, 2, 3, 1).flatten(0, 2).T @ patches[0]
+            of_weight = many.permute(0, 2, 3, 1).flatten(0, 2).T @ patches
             of_weight = of_weight.unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
         if for_images and ctx.transposed:
-            of_images = _image(patches[0] @ _matrix(weight).T, len(images), images.shape[2])
+            of_images = _image(patches @ _matrix(weight).T, len(images), images.shape[2])
         elif for_images:
             of_images = F.conv_transpose2d(gradient, weight, stride=2, padding=1)
         return of_images, of_weight, gradient.sum((0, 2, 3)) if for_bias else None, None

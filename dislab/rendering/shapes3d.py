@@ -347,11 +347,12 @@ def draw_layers() -> np.ndarray:
 def palette(device: torch.device | None = None) -> torch.Tensor:
     """Return the colours of the layers for each combination of hues, float32 [1000, NUM_LAYERS, 3].
 
-    They are in bytes for a light of 1 / UNIT. The hues are floor, wall and object, the last one fastest.
+    They are divided by UNIT, so that their products with the layers are bytes. The hues are those of floor,
+    wall and object, the last one fastest.
     """
     hues = torch.tensor(HUE_COLOURS, dtype=torch.float32)
-    number = torch.arange(len(hues))
-    coloured = hues[torch.cartesian_prod(number, number, number)]  # [1000, 3, 3]
+    hue = torch.arange(len(hues))
+    coloured = hues[torch.cartesian_prod(hue, hue, hue)]  # [1000, 3, 3]
     fixed = torch.tensor([SKY_COLOUR, (255, 255, 255)], dtype=torch.float32).expand(len(coloured), 2, 3)
     return torch.cat([coloured, fixed], dim=1).to(device) / UNIT  # UNIT is a power of two: this is exact
 
