@@ -80,7 +80,7 @@ class Recording(TorchDispatchMode):
     def undo(self) -> None:
         """Put back what was overwritten; what was computed is not a number until it is replayed."""
         with torch.no_grad():
-            for tensor, value in self.before.values():
+            for tensor, value in reversed(self.before.values()):  # two of them may share their memory
                 tensor.copy_(value)
             for tensor in self.own.values():
                 if tensor.is_floating_point():
