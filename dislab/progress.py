@@ -79,6 +79,7 @@ class Bar:
         self.title, self.total, self.start, self.quiet = title, total, start, quiet
         self._began = self._spoke = time.monotonic()
         self._done: float = start
+        self._whole = start
         self._around = _open[-1] if _open else None
         is_live = not quiet and self._around is None and _has_terminal()
         self._live = _live_bar(title, total, start) if is_live else None
@@ -109,10 +110,10 @@ class Bar:
         left : seconds to go, if the caller knows better than the mean time of the units done.
         whole : number of units that are done as a whole, if `done` has parts of several units.
         """
-        self._done = done
-        self._show(done, note, left, int(done) if whole is None else whole)
+        self._done, self._whole = done, int(done) if whole is None else whole
+        self._show(done, note, left)
 
-    def _show(self, done: float, note: str, left: float | None, whole: int) -> None:
+    def _show(self, done: float, note: str, left: float | None) -> None:
         if self.quiet:
             return
         now = time.monotonic()
@@ -120,16 +121,14 @@ class Bar:
             left = (now - self._began) / (done - self.start) * (self.total - done)
         if self._around is not None:
             part = self._around._done + done / max(1, self.total)
-            self._around._show(
-                part, f"{self.title} {whole}/{self.total}  {note}", left, int(self._around._done)
-            )
+            self._around._show(part, f"{self.title} {self._whole}/{self.total}  {note}", left)
         elif self._live:
             end = None if left is None else now + left
-            self._live.update(self._live.task_ids[0], completed=done, whole=whole, note=note, end=end)
+            self._live.update(self._live.task_ids[0], completed=done, whole=self._whole, note=note, end=end)
         elif now - self._spoke >= SECONDS_BETWEEN_LINES or done == self.total:
             self._spoke = now
             eta = "-:--:--" if left is None else clock(left)
-            say(f"{self.title} {whole}/{self.total}  {note}  ETA {eta}")
+            say(f"{self.title} {self._whole}/{self.total}  {note}  ETA {eta}")
 
 
 def _has_terminal() -> bool:

@@ -132,10 +132,9 @@ def folder(tmp_path, monkeypatch, isolated, no_pictures) -> Path:
 
 
 @pytest.fixture
-def configs(tiny_dataset, tmp_path, monkeypatch) -> list[RunConfig]:
+def configs(tiny_dataset, tmp_path, monkeypatch, no_pictures) -> list[RunConfig]:
     """Configurations of two cheap runs in an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(perform, "draw_pictures", lambda *scene: [])
     first = resolve("oracle", tiny_dataset, Machine(), metrics=["mig"])
     return [first, first.with_seed(1)]
 

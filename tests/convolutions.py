@@ -57,3 +57,17 @@ def assert_same(network: nn.Module, images: torch.Tensor) -> None:
         with mode():
             torch.testing.assert_close(replaced(images), expected[0])
     assert torch.equal(images, before)
+
+
+def in_bfloat16(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """The output and gradients of a float32 network, fused, under autocast; they are those of torch."""
+    found, expected = (_under_autocast(one, images) for one in (fuse(copy.deepcopy(network)), network))
+    for value, other in zip(found, expected, strict=True):
+        assert value.dtype == other.dtype
+        torch.testing.assert_close(value, other, rtol=0.05, atol=0.02 * other.abs().max().item())
+    return found
+
+
+def _under_autocast(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    with torch.autocast("cpu", torch.bfloat16):
+        return values_and_gradients(network, images)

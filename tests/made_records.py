@@ -1,4 +1,4 @@
-"""Records for tests: those of runs that nobody trained, real ones with other scores; and how to read them."""
+"""Make records of runs that nobody trained, from real ones with other scores, and read those of a folder."""
 
 import io
 import json

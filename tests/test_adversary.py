@@ -87,7 +87,7 @@ def test_each_loss_moves_its_own_parameters_only(tmp_path):
     member.resume(1e-3)
     steps = steps_of([member], PROTOCOL, quiet=True)
     before = {name: value.clone() for name, value in member.model.state_dict().items()}
-    steps.adversary = Adam(list(member.model.adversary.parameters()), learning_rate=0.0)
+    steps.adversary = Adam(member.model.adversary.parameters(), learning_rate=0.0)
     steps.step()
     moved = {
         name for name, value in member.model.state_dict().items() if not torch.equal(value, before[name])
@@ -137,11 +137,15 @@ def test_an_adversary_needs_its_loss_and_its_rate():
     Lacking.adversary_adam = {"betas": BETAS}
     with pytest.raises(DislabError, match="`adversary_adam` needs a rate"):
         check_model(Lacking(IMAGE_SHAPE), "lacking")
-    Lacking.adversary_adam = {"lr": 1e-3, "beta1": 0.5}
+
+
+def test_an_option_that_adam_does_not_have_is_named():
+    model = Opposed(IMAGE_SHAPE)
+    model.adversary_adam = {"lr": 1e-3, "beta1": 0.5}
     with pytest.raises(DislabError, match="`adversary_adam` has 'beta1': its options are lr, betas, eps"):
-        check_model(Lacking(IMAGE_SHAPE), "lacking")
-    Lacking.adversary_adam, Lacking.adam = {"lr": 1e-3, "betas": BETAS}, {"amsgrad": True}
+        check_model(model, "opposed")
+    model.adversary_adam, model.adam = {"lr": 1e-3, "betas": BETAS}, {"amsgrad": True}
     with pytest.raises(DislabError, match="`adam` has 'amsgrad': its options are betas, eps, weight_decay"):
-        check_model(Lacking(IMAGE_SHAPE), "lacking")
-    Lacking.adam = {"eps": 1e-4}
-    assert check_model(Lacking(IMAGE_SHAPE), "lacking").adam == {"eps": 1e-4}
+        check_model(model, "opposed")
+    model.adam = {"eps": 1e-4}
+    assert check_model(model, "opposed").adam == {"eps": 1e-4}

@@ -99,7 +99,7 @@ def test_no_number_of_a_gradient_is_above_one():
 
 def test_the_weights_decay_apart_from_the_gradient():
     model = QLAE(IMAGE_SHAPE, network="mlp", weight_decay=0.5)
-    optimiser = Adam(list(model.parameters()), 0.01, **model.adam)
+    optimiser = Adam(model.parameters(), 0.01, **model.adam)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

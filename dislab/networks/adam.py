@@ -1,7 +1,7 @@
 """Adam by torch's fused kernel, which can be part of a CUDA graph.
 
 torch.optim.Adam takes the same steps by the same kernel. But the first use of torch.optim imports torch's
-compiler, for 1.6 seconds and 77 MB, and on a GPU most of the blocks of threads stay idle, see PART.
+compiler, which takes 1.6 seconds and 77 MB, and it leaves most of a GPU idle, see PART.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-# The kernel gives every 65,536 numbers of a tensor one block of threads. The network `conv` has 0.7 million
-# parameters: a GPU was idle but for some twenty blocks. There tensors are split into parts of PART numbers,
-# large ones into MOST_PARTS parts.
+# The kernel gives every 65,536 numbers of a tensor one block of threads. With the 0.7 million parameters of
+# the network `conv` only some twenty blocks had work. So tensors on a GPU are split into parts of PART
+# numbers, but into MOST_PARTS parts at most.
 SPLIT_ON = "cuda"
 PART, MOST_PARTS = 8192, 64
 OPTIONS = ("betas", "eps", "weight_decay", "decoupled_weight_decay")
@@ -25,7 +25,8 @@ class Adam:
 
     Parameters
     ----------
-    parameters : changed in place. One with gaps in its memory is laid out anew: the kernel knows no gaps.
+    parameters : changed in place. If the memory of a parameter has gaps, it is copied to memory without gaps,
+        because the kernel does not skip them.
     learning_rate : becomes `rate`, a tensor on the device, so that a CUDA graph reads the rate of every step.
     betas, eps, weight_decay, decoupled_weight_decay : as in torch.optim.Adam.
 
@@ -57,6 +58,7 @@ class Adam:
         self.rate = torch.tensor(learning_rate, device=device)
         self._kernel = torch._fused_adamw_ if decoupled_weight_decay else torch._fused_adam_
         self._settings = {"beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
+        self._settings |= {"amsgrad": False, "maximize": False}
         parts = [part for one in self.parameters for part in _parts(one.detach())]
         self._first = [torch.zeros_like(part) for part in parts]
         self._second = [torch.zeros_like(part) for part in parts]
@@ -69,7 +71,10 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the parameters that have gradients, which autograd lays out in memory as their parameters."""
+        """Move the parameters that have gradients.
+
+        A gradient must lie in memory in the order of its parameter, as autograd makes it.
+        """
         parts: list[Tensor] = []
         gradients: list[Tensor | None] = []
         for one in self.parameters:
@@ -83,8 +88,7 @@ class Adam:
         for _, same_type in groupby(moving, key=lambda of_part: of_part[0].dtype):  # the kernel takes one
             *lists, steps = map(list, zip(*same_type, strict=True))
             torch._foreach_add_(steps, 1)
-            options = {"lr": self.rate, "amsgrad": False, "maximize": False, **self._settings}
-            self._kernel(*lists, [], steps, **options)
+            self._kernel(*lists, [], steps, lr=self.rate, **self._settings)
 
     def state(self) -> dict[str, Tensor]:
         """Return the moments, and the number of steps, of every part, by "INDEX.NAME"."""
@@ -94,7 +98,7 @@ class Adam:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` returned. What it lacks, of a parameter without gradients, stays 0.
+        """Restore what `state` returned. A part that it lacks, because it had no gradients, stays at 0.
 
         Raises
         ------

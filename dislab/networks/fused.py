@@ -215,11 +215,10 @@ class _ByPatches(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         if transposed:
             return _by_quarters(images, weight, bias), None
-        patches, sizes = (
-            _patches(images),
-            (len(images), len(weight), *(side // 2 for side in images.shape[2:])),
-        )
-        # No view of the product, because autograd would not let what follows write in place into a view.
+        patches = _patches(images)
+        batch, _, rows, columns = images.shape
+        sizes = batch, len(weight), rows // 2, columns // 2
+        # Autograd would not let what follows write in place into a view of the product.
         output = torch.empty(
             sizes, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
         )
