@@ -12,10 +12,11 @@ from dislab.errors import DislabWarning
 from dislab.scoring.scale import REMEDY, small_dimensions
 
 DEPTH, LEARNING_RATE = 3, 0.1  # scikit-learn's defaults, as in Locatello et al. 2019
-BLOCK = 32  # codes in a block of the order for which a bound of the gains is computed
-CANDIDATES = 64  # blocks of a node that are searched for the best cut, at most
-CHUNK = 10_000_000  # codes times trees that are worked on together
-ROUNDED = 1e-4  # by which part of itself float32 sums may raise the gain of a cut above its bound
+BINS = 300  # of a dimension, more or less
+END = 0.2  # rows of a bin near an end of the order, as a part of the rows that lie beyond it
+AROUND = torch.arange(-1, 3)  # which bins are searched, from the last one below a cut
+CHUNK = 10_000_000  # largest size of arrays over trees and rows, or trees and bins
+NEVER_ZERO = -1e-4  # added to denominators of gains: it makes x / 0 negative
 SAME = 1e-7  # scikit-learn's FEATURE_THRESHOLD
 TIE = 1e-5  # relative difference of gains below which float32 sums do not say which split is better
 
@@ -75,36 +76,40 @@ def joint_boosting(
     rng: np.random.Generator,
     num_rounds: int = 100,
 ) -> Boosted:
-    """Fit the trees of `gradient_boosting`, grown for all values of all factors at once.
+    """Fit the trees of `gradient_boosting`, grown for all values of all factors at once, in float32.
 
     Friedman 2001 (Greedy function approximation), algorithm 6: in each of num_rounds rounds every value of a
     factor of C values has a regression tree of depth DEPTH fitted to y - p (a factor of two values has one
     tree), whose leaves make a Newton step of (C - 1) / C Σ (y - p) / Σ p (1 - p), or without (C - 1) / C if
-    C = 2. scikit-learn sorts the codes again in every node of every tree; here they are sorted once, and only
-    the most promising blocks of them are searched for a cut, in float32. rng decides between dimensions that
-    split equally well.
+    C = 2. scikit-learn sorts the codes again in every node of every tree and tries every cut. Here they are
+    sorted once, into bins; the best cut between two bins says where all cuts are tried. rng decides between
+    dimensions that split equally well.
     """
-    train, test_codes = SortedCodes(codes), torch.from_numpy(test_codes.T.copy())
-    num_rows = len(train.is_row)  # with those that fill up the last block
+    train, test_codes = Bins(codes), torch.from_numpy(test_codes.T.copy())
     targets, prior, step = zip(*(one_against_rest(values) for values in factors.T), strict=True)
     ends = np.cumsum([len(target) for target in targets])
     parts = [slice(end - len(target), end) for end, target in zip(ends, targets, strict=True)]
-    targets, prior, step = (torch.from_numpy(np.concatenate(arrays)) for arrays in (targets, prior, step))
-    targets = torch.nn.functional.pad(targets, (0, num_rows - len(codes)))  # [T, N], T trees in each round
-    logits, test_logits = prior.repeat(1, num_rows), prior.repeat(1, test_codes.shape[1])
+    targets, prior, step = (
+        torch.from_numpy(np.concatenate(arrays)).float() for arrays in (targets, prior, step)
+    )
+    logits, test_logits = prior.repeat(1, len(codes)), prior.repeat(1, test_codes.shape[1])  # [T, N], T trees
     gains = torch.zeros(len(targets), len(test_codes), dtype=torch.float64)  # [T, D]
-    size = min(len(targets), max(1, CHUNK // train.codes.numel()))
-    grower = Grower(train, size, torch.Generator().manual_seed(int(rng.integers(2**31))))
+    size = min(len(targets), max(1, CHUNK // max(len(codes), len(train.sizes))))
+    grower = Grower(train, torch.Generator().manual_seed(int(rng.integers(2**31))))
+    probability = torch.empty_like(logits)
     for _ in range(num_rounds):
-        probability = torch.cat([_probability(logits[part]) for part in parts])
+        for part in parts:
+            probability[part] = _probability(logits[part])
         for some in (slice(first, first + size) for first in range(0, len(targets), size)):
-            gradient = (targets[some] - probability[some]).mul_(train.is_row)
-            curvature = (probability[some] * (1 - probability[some])).mul_(train.is_row)
-            trees = grower.trees(gradient.T.float().contiguous())
+            gradient = targets[some] - probability[some]
+            curvature = (1 - probability[some]).mul_(probability[some])
+            trees = grower.trees(gradient.T.contiguous())
             leaf = trees.leaf(train.codes)
-            leaves = torch.zeros(len(gradient), 2**DEPTH, dtype=torch.float64)
-            above, below = (leaves.scatter_add(1, leaf, values) for values in (gradient, curvature))
-            values = torch.where(below > 1e-150, above / below, 0) * step[some]
+            above, below = (
+                torch.zeros(len(leaf), 2**DEPTH).scatter_add_(1, leaf, values)
+                for values in (gradient, curvature)
+            )
+            values = torch.where(below > 0, above / below, 0) * step[some]
             logits[some] += values.gather(1, leaf)
             test_logits[some] += values.gather(1, trees.leaf(test_codes))
             gains[some] = gains[some].scatter_add(1, trees.dimension, trees.gain.double())
@@ -112,7 +117,7 @@ def joint_boosting(
     total = importance.sum(axis=0)
     predicted = [
         [np.unique(values)[_most_likely(rows[part])] for part, values in zip(parts, factors.T, strict=True)]
-        for rows in (logits[:, : len(codes)], test_logits)
+        for rows in (logits, test_logits)
     ]
     return Boosted(
         np.divide(importance, total, out=np.zeros_like(importance), where=total > 0),
@@ -143,31 +148,62 @@ def _most_likely(logits: torch.Tensor) -> np.ndarray:
     return ((logits[0] >= 0).long() if len(logits) == 1 else logits.argmax(dim=0)).numpy()
 
 
-class SortedCodes:
-    """Codes float32 [D, N] and, for every dimension, their order, in blocks of BLOCK positions.
+class Bins:
+    """Codes float32 [N, D] and, for every dimension, their order, in bins.
 
-    Rows are added to fill the last block; they come last in every order, and `is_row` [N] is 0 for them.
-    `order` int64 [D B, BLOCK] has the rows by code; block b of dimension d is at d B + b.
+    A bin has about N / BINS rows, and fewer towards the ends of the order, where the first few rows may
+    differ much from the others. Rows of equal codes lie in one bin. Dimensions with fewer bins than others
+    have empty ones; bin b of dimension d is at d B + b.
+
+    Attributes
+    ----------
+    codes : float32 [D, N].
+    by_row : float32 [N, D], the same codes.
+    sizes : float32 [D B], rows of each bin.
+    rows : int32 [D B, W], the rows of each bin by code, then others; the first ones of a bin of equal codes.
+    penalty : float32 [D B, W], added to the denominator of the gain of a cut after each of these rows: -inf
+        where no cut is possible.
     """
 
     def __init__(self, codes: np.ndarray):
-        added = -len(codes) % BLOCK
-        codes = torch.from_numpy(np.pad(codes.T, ((0, 0), (0, added)), constant_values=np.inf))
-        self.codes = codes.contiguous()
-        self.is_row = torch.ones(codes.shape[1])
-        self.is_row[codes.shape[1] - added :] = 0
+        self.by_row = torch.from_numpy(codes).contiguous()
+        self.codes = self.by_row.T.contiguous()
+        num_dims, num_rows = self.codes.shape
+        usual = max(1, num_rows // BINS)
         ordered, order = self.codes.sort(dim=1, stable=True)
-        self.order = order.view(-1, BLOCK)
-        same = torch.ones_like(ordered, dtype=torch.bool)
-        torch.eq(ordered[:, :-1], ordered[:, 1:], out=same[:, :-1])
-        # Added to the denominator of the gain of a cut after each position: a tiny value that makes x / 0
-        # negative, or -inf where the next code is the same.
-        self.penalty = torch.full(same.shape, -1e-4).masked_fill_(same, -torch.inf).view(-1, BLOCK)
+        differs = torch.nn.functional.pad(ordered[:, 1:] != ordered[:, :-1], (1, 1), value=True)  # [D, N + 1]
+        first = [_first_of_bins(is_first.nonzero()[:, 0], usual) for is_first in differs]
+        first = torch.nn.utils.rnn.pad_sequence(first, batch_first=True, padding_value=num_rows)  # [D, B + 1]
+        dimension = torch.arange(num_dims)[:, None]
+        self._order = order.flatten().int()
+        self._first = (first[:, :-1] + num_rows * dimension).flatten().int()
+        sizes, within = first.diff(dim=1).view(-1, 1), torch.arange(2 * usual)
+        position = (first[:, :-1, None] + within).clamp_(max=num_rows - 1).flatten(1)
+        self.rows = order[dimension, position].int().view(-1, 2 * usual)
+        can_cut = (
+            differs[dimension, position + 1].view_as(self.rows) & (within < sizes) & (sizes <= 2 * usual)
+        )
+        self.penalty = torch.where(can_cut, NEVER_ZERO, -torch.inf)
+        self.sizes = sizes[:, 0].float()
 
-    def block_sums(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sums [T, D B] over the rows of each block of values float32 [N, T]."""
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sums [T, D B] over the rows of each bin of values float32 [N, T]."""
         # It takes a tenth of the time of putting the values in order first.
-        return torch.nn.functional.embedding_bag(self.order, values, mode="sum").T.contiguous()
+        bags = torch.nn.functional.embedding_bag(self._order, values, self._first, mode="sum")
+        return bags.T.contiguous()
+
+
+def _first_of_bins(first: torch.Tensor, usual: int) -> torch.Tensor:
+    """Return the first positions of the bins, then the number of rows, of those of each distinct code.
+
+    A bin has about the usual number of rows: at most twice as many, unless it is a single code's.
+    """
+    begin, size, num_rows = first[:-1], first.diff(), int(first[-1])
+    beyond = torch.arange(1, num_rows + 1, dtype=torch.float64)
+    beyond = torch.minimum(beyond, beyond.flip(0))
+    number = (END * beyond).clamp_(1, usual).reciprocal_().cumsum(dim=0).floor_()[begin]
+    is_first = (number.diff(prepend=number[:1] - 1) > 0) | (size > usual)
+    return torch.cat([begin[is_first], first[-1:]])
 
 
 class Trees(NamedTuple):
@@ -195,126 +231,101 @@ class Node(NamedTuple):
     """A node of T trees."""
 
     rows: torch.Tensor  # float32 [N, T], 1 for the rows of the node and 0 for others
-    number: torch.Tensor  # float32 [T, D B], of its rows in each block
+    number: torch.Tensor  # float32 [T, D B], of its rows in each bin
     sums: torch.Tensor  # the same of their gradients
-    above: torch.Tensor  # the same of their positive gradients
+    searched: torch.Tensor  # int64 [T, S], the bins that were searched for the cuts above the node
 
 
 class Grower:
-    """Grow regression trees on sorted codes, at most num_trees at once.
+    """Grow regression trees on codes in bins.
 
-    A cut is sought in the blocks of a node that promise more, by an upper bound from the sums of their
-    gradients, than the best cut between two blocks gains; in the CANDIDATES that promise most, if there are
-    more.
+    The best cut between two bins tells where to search: all cuts of the bins around it are tried. So are
+    those of the bins that were searched in the nodes above. The best cut of a node often parts a few rows
+    from its end, and where that lies in the middle of the order, bins are too wide to see it.
     """
 
-    def __init__(self, train: SortedCodes, num_trees: int, generator: torch.Generator):
-        self.train, self.generator = train, generator
-        self._by_row = train.codes.T.contiguous()  # [N, D]
-        self._summed = torch.empty(len(self._by_row), 3, num_trees)
+    def __init__(self, bins: Bins, generator: torch.Generator):
+        self.bins, self.generator = bins, generator
 
     def trees(self, gradient: torch.Tensor) -> Trees:
-        """Return least-squares trees of depth DEPTH on each column of `gradient` [N, T], 0 for added rows."""
+        """Return least-squares trees of depth DEPTH on each column of `gradient`, float32 [N, T]."""
         self._gradient = gradient
-        nodes = [self._node(self.train.is_row[:, None].repeat(1, gradient.shape[1]))]
+        num_trees = gradient.shape[1]
+        sizes, nothing = self.bins.sizes.expand(num_trees, -1), torch.empty(num_trees, 0, dtype=torch.int64)
+        nodes = [Node(torch.ones_like(gradient), sizes, self.bins.sums(gradient), nothing)]
         splits = []
         for depth in range(DEPTH):
             level = [self._best_split(node) for node in nodes]
-            splits += level
+            splits += [split for split, _ in level]
             if depth + 1 < DEPTH:
                 nodes = [
                     child
-                    for node, (dimension, threshold, _) in zip(nodes, level, strict=True)
-                    for child in self._children(node, dimension, threshold)
+                    for node, (split, searched) in zip(nodes, level, strict=True)
+                    for child in self._children(node, split, searched)
                 ]
         return Trees(*(torch.stack(column, dim=1) for column in zip(*splits, strict=True)))
 
-    def _node(self, rows: torch.Tensor) -> Node:
-        # Large arrays take longer to allocate than to fill, so this one is kept.
-        number, gradients, above = self._summed[:, :, : rows.shape[1]].unbind(dim=1)
-        number.copy_(rows)
-        torch.mul(rows, self._gradient, out=gradients)
-        torch.clamp(gradients, min=0, out=above)
-        sums = self.train.block_sums(self._summed.flatten(1)).unflatten(0, (3, -1))
-        return Node(rows, *sums[:, : rows.shape[1]])
+    def _children(self, node: Node, split: Trees, searched: torch.Tensor) -> tuple[Node, Node]:
+        right = self.bins.by_row.index_select(1, split.dimension).gt_(split.threshold).mul_(node.rows)
+        rows = node.rows - right
+        left = Node(rows, self.bins.sums(rows), self.bins.sums(rows * self._gradient), searched)
+        return left, Node(right, node.number - left.number, node.sums - left.sums, searched)
 
-    def _children(self, node: Node, dimension: torch.Tensor, threshold: torch.Tensor) -> tuple[Node, Node]:
-        right = self._by_row.index_select(1, dimension).gt_(threshold).mul_(node.rows)
-        left = self._node(node.rows - right)
-        return left, Node(right, *(whole - part for whole, part in zip(node[1:], left[1:], strict=True)))
-
-    def _best_split(self, node: Node) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return dimension, threshold and gain [T] of the split of a node that lowers the squared error most.
+    def _best_split(self, node: Node) -> tuple[Trees, torch.Tensor]:
+        """Return the split [T] of a node that lowers the squared error most, and the bins that were searched.
 
         For n rows of mean m, of which n_L of sum S_L lie below a cut, the error falls by n (S_L - n_L m)² /
         (n_L (n - n_L)). Of dimensions that are equally good, such as copies of each other, one is drawn.
         """
-        num_trees = node.rows.shape[1]
-        per_dimension = num_trees, len(self.train.codes), -1
+        per_dimension = len(node.number), len(self.bins.codes), -1
         ends, sums = (part.view(per_dimension).cumsum(dim=2) for part in (node.number, node.sums))
-        number = ends[:, 0, -1:]
-        mean = sums[:, 0, -1:] / number.clamp(min=1)
-        between = _gain(ends.flatten(1), sums.flatten(1), number, mean, self.train.penalty[:, -1])
-        begins, before = ends.flatten(1) - node.number, sums.flatten(1) - node.sums
-        promise = self._bound(node, begins, before, number, mean)
-        least = between.amax(dim=1, keepdim=True) * (1 - ROUNDED)
-        is_searched = promise >= torch.minimum(least, promise.amax(dim=1, keepdim=True))
-        many = (is_searched.sum(dim=1) > CANDIDATES).nonzero()[:, 0]
-        if len(many):
-            most = promise[many].topk(CANDIDATES, dim=1, sorted=False).indices
-            is_searched[many] = torch.zeros_like(is_searched[many]).scatter_(1, most, True)
-        tree, block = is_searched.nonzero(as_tuple=True)  # [S], the blocks that are searched
-        rows = self.train.order.index_select(0, block) * num_trees + tree[:, None]
-        inside = _take(node.rows, rows)
-        counts = inside.cumsum(dim=1).add_(begins[tree, block][:, None])
-        gradient = _take(self._gradient, rows).mul_(inside).cumsum(dim=1).add_(before[tree, block][:, None])
-        gain = _gain(counts, gradient, number[tree], mean[tree], self.train.penalty.index_select(0, block))
-        best, position = gain.max(dim=1)
-        top = torch.full((num_trees,), -torch.inf).scatter_reduce_(0, tree, best, "amax")
-        is_best = best >= top[tree] * (1 - TIE)
-        # One of the best of each tree: the last that is written, in an order that is drawn.
-        drawn = torch.randperm(len(best), generator=self.generator)
-        drawn = drawn[is_best[drawn]]
-        chosen = torch.zeros(num_trees, dtype=torch.int64)
-        chosen[tree[drawn]] = drawn
-        dimension = block[chosen].div(ends.shape[2], rounding_mode="floor")
-        count = counts[chosen, position[chosen]]
+        num_bins = ends.shape[2]
+        number = ends[:, :1, -1:]  # [T, 1, 1]
+        mean = sums[:, :1, -1:] / number.clamp(min=1)
+        between, cut = _gain(ends, sums, number, mean, NEVER_ZERO).max(dim=2)  # [T, D]
+        most = between.amax(dim=1, keepdim=True)
+        is_best = between >= most * (1 - TIE)
+        drawn = torch.rand(is_best.shape, generator=self.generator).mul_(is_best).argmax(dim=1, keepdim=True)
+        last = drawn * num_bins + cut.gather(1, drawn)  # [T, 1], the bin below the best cut between bins
+        own = torch.clamp(last + AROUND, drawn * num_bins, (drawn + 1) * num_bins - 1)
+        searched = torch.cat([own, node.searched], dim=1)  # [T, S]
+        ends, sums = ends.flatten(1), sums.flatten(1)
+        rows, counts = self._search(node, ends, searched)
+        below = _take(self._gradient, rows).mul_(_take(node.rows, rows)).cumsum(dim=2)
+        below += (sums.gather(1, searched) - node.sums.gather(1, searched))[:, :, None]
+        gains = _gain(counts, below, number, mean, self.bins.penalty[searched])
+        gain, best = torch.cat([most, gains.flatten(1)], dim=1).max(dim=1, keepdim=True)
+        count = torch.cat([ends.gather(1, last), counts.flatten(1)], dim=1).gather(1, best)
+        bin = torch.cat([last, searched.repeat_interleave(counts.shape[2], dim=1)], dim=1).gather(1, best)
+        dimension = bin.div(num_bins, rounding_mode="floor")
         # The threshold lies midway between the node's codes on both sides of the cut, as in scikit-learn.
-        low, high = self._codes(node, ends, dimension, torch.stack([count, count + 1], dim=1)).unbind(dim=1)
+        low, high = (self._code(node, ends, dimension, rank) for rank in (count, count + 1))
         middle = low / 2 + high / 2
-        threshold = torch.where(middle < high, middle, low).masked_fill_(top <= 0, torch.inf)
-        return dimension, threshold, top.clamp(min=0) * number[:, 0]
+        threshold = torch.where(middle < high, middle, low).masked_fill_(gain <= 0, torch.inf)
+        gain = gain.clamp(min=0) * number[:, 0]
+        return Trees(dimension[:, 0], threshold[:, 0], gain[:, 0]), searched
 
-    @staticmethod
-    def _bound(node: Node, begins, sums, number, mean) -> torch.Tensor:
-        """Return an upper bound [T, D B] of the gain of a cut in each block.
+    def _code(self, node: Node, ends: torch.Tensor, dimension: torch.Tensor, rank: torch.Tensor):
+        """Return the code [T, 1] of the node's row of this rank (1, 2, …) in the order of a dimension.
 
-        S_L - n_L m is at most its value at the begin of the block plus all positive parts of the block, and
-        at least that plus all negative parts; n_L (n - n_L) is least at one end.
+        `ends` [T, D B] is the number of the node's rows up to the end of each bin of a dimension.
         """
-        excess = sums - begins * mean
-        rise = node.above + node.number * (-mean).clamp(min=0)
-        fall = node.above - node.sums + node.number * mean.clamp(min=0)
-        most = torch.maximum(excess + rise, fall - excess).square_()
-        first, last = begins.clamp(min=1), torch.minimum(begins + node.number, number - 1)
-        sides = torch.minimum(first * (number - first), last * (number - last)).clamp_(min=0.5)
-        return most.div_(sides).mul_(node.number.clamp(max=1))
+        own = ends.view(len(ends), len(self.bins.codes), -1)[torch.arange(len(ends)), dimension[:, 0]]
+        bin = torch.searchsorted(own, rank).clamp_(max=own.shape[1] - 1) + dimension * own.shape[1]
+        _, counts = self._search(node, ends, bin)
+        place = torch.searchsorted(counts[:, 0], rank).clamp_(max=counts.shape[2] - 1)
+        return self.bins.codes[dimension, self.bins.rows[bin, place]]
 
-    def _codes(self, node: Node, ends: torch.Tensor, dimension: torch.Tensor, numbers: torch.Tensor):
-        """Return the codes [T, 2] of the node's rows with these numbers (1, 2, …) in a dimension's order.
+    def _search(
+        self, node: Node, ends: torch.Tensor, bins: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return where the rows of bins [T, S] are in arrays [N, T], and how many of the node lie up to each.
 
-        `ends` [T, D, B] is the number of the node's rows up to the end of each block.
+        Both are [T, S, W].
         """
-        num_trees, last = len(dimension), ends.shape[2] - 1
-        tree = torch.arange(num_trees)
-        ends = ends[tree, dimension]
-        block = torch.searchsorted(ends, numbers).clamp_(max=last)
-        rows = self.train.order[dimension[:, None] * (last + 1) + block]  # [T, 2, BLOCK]
-        inside = _take(node.rows, rows * num_trees + tree[:, None, None])
-        before = ends.gather(1, block) - inside.sum(dim=2)
-        counts = inside.cumsum(dim=2) + before[:, :, None]
-        position = torch.searchsorted(counts, numbers[:, :, None]).clamp_(max=BLOCK - 1)
-        return self.train.codes[dimension[:, None], rows.gather(2, position)[:, :, 0]]
+        rows = self.bins.rows[bins] * len(bins) + torch.arange(len(bins))[:, None, None]
+        before = ends.gather(1, bins) - node.number.gather(1, bins)
+        return rows, _take(node.rows, rows).cumsum(dim=2).add_(before[:, :, None])
 
 
 def _take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -325,4 +336,4 @@ def _take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def _gain(counts, sums, number, mean, penalty) -> torch.Tensor:
     """Return (S_L - n_L m)² / (n_L (n - n_L)) of cuts, negative or 0 where `penalty` rules them out."""
     gain = torch.addcmul(sums, counts, mean, value=-1).square_()
-    return gain.div_(torch.addcmul(penalty, counts, number - counts))
+    return gain.div_(counts * (number - counts) + penalty)
