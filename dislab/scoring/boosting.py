@@ -14,9 +14,10 @@ from dislab.scoring.scale import REMEDY, small_dimensions
 DEPTH, LEARNING_RATE = 3, 0.1  # scikit-learn's defaults, as in Locatello et al. 2019
 BINS = 300  # of a dimension, more or less
 END = 0.2  # rows of a bin near an end of the order, as a part of the rows that lie beyond it
-AROUND = torch.arange(-1, 3)  # which bins are searched, from the last one below a cut
-CHUNK = 10_000_000  # largest size of arrays over trees and rows, or trees and bins
-NEVER_ZERO = -1e-4  # added to denominators of gains: it makes x / 0 negative
+AROUND = torch.arange(-1, 3)  # bins that are searched around a cut, as offsets from the bin below it
+CHUNK = 10_000_000  # trees times rows, or trees times bins, that are worked on together
+NEVER_ZERO = -1e-4  # added to denominators of gains, which are whole numbers: it makes x / 0 negative
+LEAST = 1e-30  # of Σ p (1 - p) in a leaf that makes a step; quotients by less may be infinite
 SAME = 1e-7  # scikit-learn's FEATURE_THRESHOLD
 TIE = 1e-5  # relative difference of gains below which float32 sums do not say which split is better
 
@@ -109,7 +110,7 @@ def joint_boosting(
                 torch.zeros(len(leaf), 2**DEPTH).scatter_add_(1, leaf, values)
                 for values in (gradient, curvature)
             )
-            values = torch.where(below > 0, above / below, 0) * step[some]
+            values = torch.where(below > LEAST, above / below, 0) * step[some]
             logits[some] += values.gather(1, leaf)
             test_logits[some] += values.gather(1, trees.leaf(test_codes))
             gains[some] = gains[some].scatter_add(1, trees.dimension, trees.gain.double())
@@ -160,14 +161,16 @@ class Bins:
     codes : float32 [D, N].
     by_row : float32 [N, D], the same codes.
     sizes : float32 [D B], rows of each bin.
-    rows : int32 [D B, W], the rows of each bin by code, then others; the first ones of a bin of equal codes.
+    rows : int32 [D B, W], the rows of each bin in the order of their codes; W is twice the usual number. A
+        smaller bin is filled up with rows that do not count. A larger bin, whose codes are all equal, has its
+        first W rows.
     penalty : float32 [D B, W], added to the denominator of the gain of a cut after each of these rows: -inf
         where no cut is possible.
     """
 
     def __init__(self, codes: np.ndarray):
-        self.by_row = torch.from_numpy(codes).contiguous()
-        self.codes = self.by_row.T.contiguous()
+        self.codes = torch.from_numpy(codes.T.copy())
+        self.by_row = self.codes.T.contiguous()
         num_dims, num_rows = self.codes.shape
         usual = max(1, num_rows // BINS)
         ordered, order = self.codes.sort(dim=1, stable=True)
@@ -180,9 +183,7 @@ class Bins:
         sizes, within = first.diff(dim=1).view(-1, 1), torch.arange(2 * usual)
         position = (first[:, :-1, None] + within).clamp_(max=num_rows - 1).flatten(1)
         self.rows = order[dimension, position].int().view(-1, 2 * usual)
-        can_cut = (
-            differs[dimension, position + 1].view_as(self.rows) & (within < sizes) & (sizes <= 2 * usual)
-        )
+        can_cut = differs[dimension, position + 1].view_as(self.rows) & (within < sizes)
         self.penalty = torch.where(can_cut, NEVER_ZERO, -torch.inf)
         self.sizes = sizes[:, 0].float()
 
@@ -194,13 +195,15 @@ class Bins:
 
 
 def _first_of_bins(first: torch.Tensor, usual: int) -> torch.Tensor:
-    """Return the first positions of the bins, then the number of rows, of those of each distinct code.
+    """Return where bins begin in the order of a dimension, and at the end the number of rows.
 
-    A bin has about the usual number of rows: at most twice as many, unless it is a single code's.
+    `first` says the same of runs of equal codes. A bin has about the usual number of rows: at most twice as
+    many, unless its codes are all equal.
     """
     begin, size, num_rows = first[:-1], first.diff(), int(first[-1])
     beyond = torch.arange(1, num_rows + 1, dtype=torch.float64)
     beyond = torch.minimum(beyond, beyond.flip(0))
+    # Every row adds 1 / the width of a bin around it: a bin ends where the sum reaches a whole number.
     number = (END * beyond).clamp_(1, usual).reciprocal_().cumsum(dim=0).floor_()[begin]
     is_first = (number.diff(prepend=number[:1] - 1) > 0) | (size > usual)
     return torch.cat([begin[is_first], first[-1:]])
@@ -241,7 +244,8 @@ class Grower:
 
     The best cut between two bins tells where to search: all cuts of the bins around it are tried. So are
     those of the bins that were searched in the nodes above. The best cut of a node often parts a few rows
-    from its end, and where that lies in the middle of the order, bins are too wide to see it.
+    from its end, and where that lies in the middle of the order, bins are too wide to see it. Where splits
+    are weak, or a deep node has no rows in the bins around its cut, the split is not always the best one.
     """
 
     def __init__(self, bins: Bins, generator: torch.Generator):
@@ -291,13 +295,13 @@ class Grower:
         searched = torch.cat([own, node.searched], dim=1)  # [T, S]
         ends, sums = ends.flatten(1), sums.flatten(1)
         rows, counts = self._search(node, ends, searched)
-        below = _take(self._gradient, rows).mul_(_take(node.rows, rows)).cumsum(dim=2)
-        below += (sums.gather(1, searched) - node.sums.gather(1, searched))[:, :, None]
-        gains = _gain(counts, below, number, mean, self.bins.penalty[searched])
+        sums_below = _take(self._gradient, rows).mul_(_take(node.rows, rows)).cumsum(dim=2)
+        sums_below += (sums.gather(1, searched) - node.sums.gather(1, searched))[:, :, None]
+        gains = _gain(counts, sums_below, number, mean, self.bins.penalty[searched])
         gain, best = torch.cat([most, gains.flatten(1)], dim=1).max(dim=1, keepdim=True)
         count = torch.cat([ends.gather(1, last), counts.flatten(1)], dim=1).gather(1, best)
-        bin = torch.cat([last, searched.repeat_interleave(counts.shape[2], dim=1)], dim=1).gather(1, best)
-        dimension = bin.div(num_bins, rounding_mode="floor")
+        lies_in = torch.cat([last, searched.repeat_interleave(counts.shape[2], dim=1)], dim=1).gather(1, best)
+        dimension = lies_in.div(num_bins, rounding_mode="floor")
         # The threshold lies midway between the node's codes on both sides of the cut, as in scikit-learn.
         low, high = (self._code(node, ends, dimension, rank) for rank in (count, count + 1))
         middle = low / 2 + high / 2
@@ -311,15 +315,15 @@ class Grower:
         `ends` [T, D B] is the number of the node's rows up to the end of each bin of a dimension.
         """
         own = ends.view(len(ends), len(self.bins.codes), -1)[torch.arange(len(ends)), dimension[:, 0]]
-        bin = torch.searchsorted(own, rank).clamp_(max=own.shape[1] - 1) + dimension * own.shape[1]
-        _, counts = self._search(node, ends, bin)
+        lies_in = torch.searchsorted(own, rank).clamp_(max=own.shape[1] - 1) + dimension * own.shape[1]
+        _, counts = self._search(node, ends, lies_in)
         place = torch.searchsorted(counts[:, 0], rank).clamp_(max=counts.shape[2] - 1)
-        return self.bins.codes[dimension, self.bins.rows[bin, place]]
+        return self.bins.codes[dimension, self.bins.rows[lies_in, place]]
 
     def _search(
         self, node: Node, ends: torch.Tensor, bins: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return where the rows of bins [T, S] are in arrays [N, T], and how many of the node lie up to each.
+        """Return where rows of bins [T, S] are in flat arrays [N, T], and how many of the node are up to it.
 
         Both are [T, S, W].
         """
