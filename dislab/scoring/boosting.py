@@ -83,8 +83,8 @@ def joint_boosting(
     factor of C values has a regression tree of depth DEPTH fitted to y - p (a factor of two values has one
     tree), whose leaves make a Newton step of (C - 1) / C Σ (y - p) / Σ p (1 - p), or without (C - 1) / C if
     C = 2. scikit-learn sorts the codes again in every node of every tree and tries every cut. Here they are
-    sorted once, into bins; the best cut between two bins says where all cuts are tried. rng decides between
-    dimensions that split equally well.
+    sorted once, into bins. The best cut between two bins says in which bins every cut is tried. rng decides
+    between dimensions that split equally well.
     """
     train, test_codes = Bins(codes), torch.from_numpy(test_codes.T.copy())
     targets, prior, step = zip(*(one_against_rest(values) for values in factors.T), strict=True)
@@ -210,7 +210,10 @@ def _first_of_bins(first: torch.Tensor, usual: int) -> torch.Tensor:
 
 
 class Trees(NamedTuple):
-    """T binary trees of equal depth, nodes in breadth-first order: node j has children 2j + 1 and 2j + 2."""
+    """T binary trees of equal depth, nodes in breadth-first order: node j has children 2j + 1 and 2j + 2.
+
+    Of a single node the tensors are [T].
+    """
 
     dimension: torch.Tensor  # int64 [T, nodes]
     threshold: torch.Tensor  # float32; codes above it go right; infinite where a node is not split
@@ -294,8 +297,8 @@ class Grower:
         own = torch.clamp(last + AROUND, drawn * num_bins, (drawn + 1) * num_bins - 1)
         searched = torch.cat([own, node.searched], dim=1)  # [T, S]
         ends, sums = ends.flatten(1), sums.flatten(1)
-        rows, counts = self._search(node, ends, searched)
-        sums_below = _take(self._gradient, rows).mul_(_take(node.rows, rows)).cumsum(dim=2)
+        rows, inside, counts = self._rows_of(searched, node, ends)
+        sums_below = _take(self._gradient, rows).mul_(inside).cumsum(dim=2)
         sums_below += (sums.gather(1, searched) - node.sums.gather(1, searched))[:, :, None]
         gains = _gain(counts, sums_below, number, mean, self.bins.penalty[searched])
         gain, best = torch.cat([most, gains.flatten(1)], dim=1).max(dim=1, keepdim=True)
@@ -316,20 +319,20 @@ class Grower:
         """
         own = ends.view(len(ends), len(self.bins.codes), -1)[torch.arange(len(ends)), dimension[:, 0]]
         lies_in = torch.searchsorted(own, rank).clamp_(max=own.shape[1] - 1) + dimension * own.shape[1]
-        _, counts = self._search(node, ends, lies_in)
+        _, _, counts = self._rows_of(lies_in, node, ends)
         place = torch.searchsorted(counts[:, 0], rank).clamp_(max=counts.shape[2] - 1)
         return self.bins.codes[dimension, self.bins.rows[lies_in, place]]
 
-    def _search(
-        self, node: Node, ends: torch.Tensor, bins: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return where rows of bins [T, S] are in flat arrays [N, T], and how many of the node are up to it.
+    def _rows_of(self, bins: torch.Tensor, node: Node, ends: torch.Tensor):
+        """Return three tensors [T, S, W] about the rows of bins [T, S].
 
-        Both are [T, S, W].
+        They are the positions of the rows in a flat array [N, T], 1 for rows of the node and 0 for others,
+        and the number of the node's rows from the begin of the order up to each row. `ends` is as in `_code`.
         """
         rows = self.bins.rows[bins] * len(bins) + torch.arange(len(bins))[:, None, None]
         before = ends.gather(1, bins) - node.number.gather(1, bins)
-        return rows, _take(node.rows, rows).cumsum(dim=2).add_(before[:, :, None])
+        inside = _take(node.rows, rows)
+        return rows, inside, inside.cumsum(dim=2).add_(before[:, :, None])
 
 
 def _take(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
